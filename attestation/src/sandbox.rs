@@ -1,0 +1,169 @@
+//! Documents of QEMU's nitro-enclave machine, which nobody signs.
+//!
+//! They prove nothing: anybody can write one. This module exists for the launcher that started the very QEMU it
+//! asks, and for tests. Nothing that relies on hardware may call it, and a document that carries a real signature
+//! algorithm is refused here, so that the two kinds cannot be mixed up.
+
+use crate::Pcrs;
+use crate::document::{Envelope, Fields, Malformed};
+
+/// The fields of a document without a signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsignedDocument {
+    pub module_id: String,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub timestamp: u64,
+    pub pcrs: Pcrs,
+    pub public_key: Option<Vec<u8>>,
+    pub user_data: Option<Vec<u8>>,
+    pub nonce: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnsignedError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("this document is not one of QEMU's unsigned ones; verify it instead")]
+    NotUnsigned,
+}
+
+/// Reads a document that QEMU's NSM made: algorithm -1 and nothing but zeros for signature and certificates
+/// (qemu, hw/virtio/virtio-nsm.c).
+pub fn read_unsigned(bytes: &[u8]) -> Result<UnsignedDocument, UnsignedError> {
+    let Envelope { algorithm, payload, signature } = Envelope::parse(bytes)?;
+    let Fields { module_id, timestamp, pcrs, certificate, cabundle, public_key, user_data, nonce } =
+        Fields::parse(payload)?;
+    let zero = |bytes: &[u8]| bytes.iter().all(|&b| b == 0);
+    if algorithm != -1 || !zero(signature) || !zero(certificate) || !cabundle.into_iter().all(zero) {
+        return Err(UnsignedError::NotUnsigned);
+    }
+    let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+    Ok(UnsignedDocument {
+        module_id: module_id.to_owned(),
+        timestamp,
+        pcrs,
+        public_key: owned(public_key),
+        user_data: owned(user_data),
+        nonce: owned(nonce),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minicbor::Encoder;
+
+    /// A document as QEMU writes it, with `change` applied to what goes in.
+    struct Shape {
+        algorithm: i64,
+        signature: Vec<u8>,
+        pcrs: Vec<(u64, Vec<u8>)>,
+        extra_key: Option<&'static str>,
+        trailing: bool,
+    }
+
+    impl Default for Shape {
+        fn default() -> Self {
+            Shape {
+                algorithm: -1,
+                signature: vec![0; 64],
+                pcrs: vec![(0, vec![7; 48])],
+                extra_key: None,
+                trailing: false,
+            }
+        }
+    }
+
+    impl Shape {
+        fn bytes(&self) -> Vec<u8> {
+            let mut payload = Encoder::new(Vec::new());
+            payload.map(9 + u64::from(self.extra_key.is_some())).unwrap();
+            payload.str("module_id").unwrap().str("i-1-enc1").unwrap();
+            payload.str("digest").unwrap().str("SHA384").unwrap();
+            payload.str("timestamp").unwrap().u64(1_700_000_000_000).unwrap();
+            payload.str("pcrs").unwrap().map(self.pcrs.len() as u64).unwrap();
+            for (index, pcr) in &self.pcrs {
+                payload.u64(*index).unwrap().bytes(pcr).unwrap();
+            }
+            payload.str("certificate").unwrap().bytes(&[0; 64]).unwrap();
+            payload.str("cabundle").unwrap().array(1).unwrap().bytes(&[0; 64]).unwrap();
+            payload.str("public_key").unwrap().null().unwrap();
+            payload.str("user_data").unwrap().bytes(&[]).unwrap();
+            payload.str("nonce").unwrap().bytes(&[1, 2]).unwrap();
+            if let Some(key) = self.extra_key {
+                payload.str(key).unwrap().null().unwrap();
+            }
+            let mut protected = Encoder::new(Vec::new());
+            protected.map(1).unwrap().i64(1).unwrap().i64(self.algorithm).unwrap();
+            let mut cose = Encoder::new(Vec::new());
+            cose.array(4).unwrap().bytes(&protected.into_writer()).unwrap().map(0).unwrap();
+            cose.bytes(&payload.into_writer()).unwrap().bytes(&self.signature).unwrap();
+            let mut bytes = cose.into_writer();
+            bytes.extend(self.trailing.then_some(0));
+            bytes
+        }
+    }
+
+    fn error(shape: Shape) -> UnsignedError {
+        read_unsigned(&shape.bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn reads_what_qemu_writes() {
+        let document = read_unsigned(&Shape::default().bytes()).unwrap();
+        assert_eq!(document.pcrs.get(0), Some(&Pcr::try_from([7; 48].as_slice()).unwrap()));
+        assert_eq!((document.public_key, document.user_data), (None, Some(vec![])));
+        assert_eq!(document.nonce, Some(vec![1, 2]));
+    }
+
+    use crate::Pcr;
+
+    #[test]
+    fn refuses_documents_that_claim_a_signature() {
+        assert_eq!(error(Shape { algorithm: -35, ..Shape::default() }), UnsignedError::NotUnsigned);
+        assert_eq!(error(Shape { signature: vec![1; 64], ..Shape::default() }), UnsignedError::NotUnsigned);
+    }
+
+    #[test]
+    fn refuses_registers_that_are_none() {
+        let field = |problem| UnsignedError::Malformed(Malformed::Field { field: "pcrs", problem });
+        let with = |pcrs| error(Shape { pcrs, ..Shape::default() });
+        assert_eq!(with(vec![]), field("is empty"));
+        assert_eq!(with(vec![(32, vec![0; 48])]), field("an index is above 31"));
+        assert_eq!(with(vec![(0, vec![0; 32])]), field("a register is not 48 bytes long"));
+        assert_eq!(
+            with(vec![(3, vec![0; 48]), (3, vec![0; 48])]),
+            UnsignedError::Malformed(Malformed::Duplicate("pcrs"))
+        );
+    }
+
+    #[test]
+    fn refuses_unknown_fields_duplicates_and_trailing_bytes() {
+        let malformed = UnsignedError::Malformed;
+        assert_eq!(
+            error(Shape { extra_key: Some("nitrotpm_pcrs"), ..Shape::default() }),
+            malformed(Malformed::Unknown)
+        );
+        assert_eq!(
+            error(Shape { extra_key: Some("nonce"), ..Shape::default() }),
+            malformed(Malformed::Duplicate("nonce"))
+        );
+        assert!(matches!(
+            error(Shape { trailing: true, ..Shape::default() }),
+            UnsignedError::Malformed(Malformed::Cbor { part: "COSE_Sign1", .. })
+        ));
+    }
+
+    #[test]
+    fn never_panics_on_a_cut_or_flipped_document() {
+        let whole = Shape::default().bytes();
+        for end in 0..whole.len() {
+            assert!(read_unsigned(&whole[..end]).is_err());
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let _ = read_unsigned(&flipped);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Builds enclave images.
+//!
+//! The way of the data: [`image`] fetches and verifies a container image, [`rootfs`] merges its layers into one tree and
+//! writes it as a squashfs, [`eif`] puts kernel, command line and ramdisks into one file, [`measure`] computes what the
+//! Nitro hypervisor will measure. [`build`] walks that way from end to end.
+//!
+//! Nothing here needs Docker, root, or a mount. The same inputs give the same bytes.
+#![forbid(unsafe_code)]
+
+//ARTI
+//BUILD
+//EIF
+pub mod image;
+//MEAS
+//ROOT

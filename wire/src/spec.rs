@@ -1,0 +1,511 @@
+//! `enclave.toml`, which an operator writes, and the [`Spec`] that it resolves to.
+//! The spec travels as `/app/enclave.json` in the second ramdisk: every field of it is measured in PCR0 and PCR2.
+//! Resolving needs what the image says of itself; where that comes from is not this module's business.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest `enclave.toml` or `enclave.json`, in bytes.
+pub const MAX_LEN: usize = 256 * 1024;
+const MAX_RULES: usize = 256;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    #[error("the spec is {0} bytes long; the limit is {MAX_LEN}")]
+    TooLong(usize),
+    #[error("{0}")]
+    Syntax(String),
+    #[error("{key}: {problem}")]
+    Value { key: &'static str, problem: String },
+    #[error("the image has neither Entrypoint nor Cmd; name the program in [run] command")]
+    NoCommand,
+}
+
+fn value(key: &'static str, problem: impl Into<String>) -> SpecError {
+    SpecError::Value { key, problem: problem.into() }
+}
+
+/// `enclave.toml`. Every section may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manifest {
+    pub name: Option<String>,
+    pub run: RunOverrides,
+    pub resources: Resources,
+    pub network: NetworkManifest,
+    pub logs: Logs,
+}
+
+/// What replaces the image's own settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunOverrides {
+    pub command: Option<Vec<String>>,
+    /// Added to the image's environment; the same name replaces.
+    pub env: std::collections::BTreeMap<String, String>,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    pub stop_signal: Option<String>,
+}
+
+/// For the host only: changing these changes no measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    pub memory_mib: u32,
+    pub cpus: u32,
+}
+
+impl Default for Resources {
+    /// 512 MiB and 2 CPUs: what Nitro's allocator sets aside unless told otherwise.
+    fn default() -> Self {
+        Resources { memory_mib: 512, cpus: 2 }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkManifest {
+    pub egress: Vec<String>,
+    pub ingress: Vec<IngressManifest>,
+    pub forward: Vec<ForwardManifest>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngressManifest {
+    /// The port inside the enclave; measured.
+    pub port: u16,
+    /// Where the host listens for it; not measured. A free port on 127.0.0.1 if left out.
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardManifest {
+    pub listen: String,
+    pub to: String,
+}
+
+/// What the image's config says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageDefaults {
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub env: Vec<String>,
+    pub user: String,
+    pub working_dir: String,
+    pub stop_signal: Option<String>,
+}
+
+/// The resolved spec: what the agent runs, nothing left to decide but the user's numbers, which the image's own
+/// `/etc/passwd` gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub version: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    pub run: Run,
+    pub network: Network,
+    pub logs: Logs,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    pub command: Vec<String>,
+    /// `NAME=value`, each name once.
+    pub env: Vec<String>,
+    /// `user[:group]`, names or numbers; empty is root.
+    pub user: String,
+    pub working_dir: String,
+    pub stop_signal: Signal,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    pub egress: Vec<Destination>,
+    pub ingress: Vec<u16>,
+    pub forward: Vec<Forward>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// Loopback address inside the enclave.
+    pub listen: std::net::SocketAddr,
+    pub to: Destination,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// Whether the workload's output may leave the enclave.
+    pub forward: bool,
+}
+
+impl Manifest {
+    pub fn parse(text: &str) -> Result<Manifest, SpecError> {
+        if text.len() > MAX_LEN {
+            return Err(SpecError::TooLong(text.len()));
+        }
+        toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string().trim_end().to_owned()))
+    }
+
+    /// Merges with what the image says. The result depends on nothing else.
+    pub fn resolve(&self, image: ImageDefaults) -> Result<Spec, SpecError> {
+        let Manifest { name, run, resources: _, network, logs } = self;
+        let command = match &run.command {
+            Some(command) => command.clone(),
+            None => [image.entrypoint, image.cmd].concat(),
+        };
+        if command.first().is_none_or(String::is_empty) {
+            return Err(SpecError::NoCommand);
+        }
+        let working_dir = run.working_dir.clone().unwrap_or(image.working_dir);
+        let working_dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir };
+        if !working_dir.starts_with('/') {
+            return Err(value("working_dir", format!("'{working_dir}' is not absolute")));
+        }
+        let stop_signal = run.stop_signal.clone().or(image.stop_signal);
+        let spec = Spec {
+            version: 1,
+            name: name.clone(),
+            run: Run {
+                command,
+                env: merge_env(image.env, &run.env)?,
+                user: run.user.clone().unwrap_or(image.user),
+                working_dir,
+                stop_signal: stop_signal.as_deref().map_or(Ok(Signal::TERM), Signal::parse)?,
+            },
+            network: network.resolve()?,
+            logs: *logs,
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+/// Keeps the image's order, so that the result does not depend on a map's.
+fn merge_env(
+    image: Vec<String>,
+    overrides: &std::collections::BTreeMap<String, String>,
+) -> Result<Vec<String>, SpecError> {
+    let mut env: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, text: &str| -> Result<(), SpecError> {
+        if name.is_empty() || name.contains('=') {
+            return Err(value("env", format!("'{name}' cannot be the name of a variable")));
+        }
+        match env.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => text.clone_into(old),
+            None => env.push((name.to_owned(), text.to_owned())),
+        }
+        Ok(())
+    };
+    for entry in &image {
+        let (name, text) = entry.split_once('=').unwrap_or((entry, ""));
+        set(name, text)?;
+    }
+    for (name, text) in overrides {
+        set(name, text)?;
+    }
+    Ok(env.into_iter().map(|(name, text)| format!("{name}={text}")).collect())
+}
+
+impl NetworkManifest {
+    fn resolve(&self) -> Result<Network, SpecError> {
+        let egress = self.egress.iter().map(|text| Destination::parse(text)).collect::<Result<_, _>>()?;
+        let forward = self.forward.iter().map(ForwardManifest::resolve).collect::<Result<_, _>>()?;
+        Ok(Network { egress, ingress: self.ingress.iter().map(|rule| rule.port).collect(), forward })
+    }
+}
+
+impl ForwardManifest {
+    fn resolve(&self) -> Result<Forward, SpecError> {
+        let listen: std::net::SocketAddr = self
+            .listen
+            .parse()
+            .map_err(|_| value("forward.listen", format!("'{}' is not ADDRESS:PORT", self.listen)))?;
+        Ok(Forward { listen, to: Destination::parse(&self.to)? })
+    }
+}
+
+impl Spec {
+    pub fn parse(json: &[u8]) -> Result<Spec, SpecError> {
+        if json.len() > MAX_LEN {
+            return Err(SpecError::TooLong(json.len()));
+        }
+        let spec: Spec = serde_json::from_slice(json).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// The measured bytes: the same spec gives the same bytes.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a spec holds strings, numbers and lists, which always serialise")
+    }
+
+    fn check(&self) -> Result<(), SpecError> {
+        let Spec { version, name, run, network, logs: _ } = self;
+        if *version != 1 {
+            return Err(value("version", format!("{version} is unknown; this Redoubt reads 1")));
+        }
+        let no_nul = |key, text: &str| match text.contains('\0') {
+            true => Err(value(key, "holds a NUL byte")),
+            false => Ok(()),
+        };
+        no_nul("name", name.as_deref().unwrap_or_default())?;
+        run.command.iter().try_for_each(|argument| no_nul("command", argument))?;
+        run.env.iter().try_for_each(|entry| no_nul("env", entry))?;
+        no_nul("working_dir", &run.working_dir)?;
+        no_nul("user", &run.user)?;
+        for (key, count) in [
+            ("network.egress", network.egress.len()),
+            ("network.ingress", network.ingress.len()),
+            ("network.forward", network.forward.len()),
+        ] {
+            if count > MAX_RULES {
+                return Err(value(key, format!("{count} entries; the limit is {MAX_RULES}")));
+            }
+        }
+        for forward in &network.forward {
+            if !forward.listen.ip().is_loopback() {
+                return Err(value("forward.listen", format!("{} is not a loopback address", forward.listen)));
+            }
+            if !network.allows(&forward.to.host, forward.to.port) {
+                return Err(value("forward.to", format!("{} is not in network.egress", forward.to)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Network {
+    /// Whether the enclave may connect to `host`:`port`.
+    pub fn allows(&self, host: &str, port: u16) -> bool {
+        self.egress.iter().any(|destination| destination.covers(host, port))
+    }
+}
+
+/// `host:port`, or `*.domain:port` for every name below a domain. Lower case; names are not resolved here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Destination {
+    pub host: String,
+    pub port: u16,
+}
+
+impl Destination {
+    pub fn parse(text: &str) -> Result<Destination, SpecError> {
+        let bad = |problem: &str| value("network", format!("'{text}' {problem}"));
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| bad("is not HOST:PORT"))?;
+        let port = port.parse().ok().filter(|&port| port != 0).ok_or_else(|| bad("has no valid port"))?;
+        let host = host.to_ascii_lowercase();
+        let name = host.strip_prefix("*.").unwrap_or(&host);
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        if name.len() > crate::relay::MAX_HOST || !name.split('.').all(label) {
+            return Err(bad("has no valid host name"));
+        }
+        Ok(Destination { host, port })
+    }
+
+    /// `*.example.com` covers `a.example.com` and `a.b.example.com`, not `example.com`.
+    pub fn covers(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        let named = match self.host.strip_prefix('*') {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => host == self.host,
+        };
+        named && port == self.port
+    }
+}
+
+impl TryFrom<String> for Destination {
+    type Error = SpecError;
+    fn try_from(text: String) -> Result<Self, SpecError> {
+        Destination::parse(&text)
+    }
+}
+
+impl From<Destination> for String {
+    fn from(destination: Destination) -> String {
+        destination.to_string()
+    }
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A Linux signal number that may end a workload (signal(7), x86 and arm numbering).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Signal(u8);
+
+impl Signal {
+    pub const TERM: Signal = Signal(15);
+
+    /// `SIGTERM`, `TERM` or `15`, as image configs write it.
+    pub fn parse(text: &str) -> Result<Signal, SpecError> {
+        const NAMES: [(&str, u8); 10] = [
+            ("HUP", 1),
+            ("INT", 2),
+            ("QUIT", 3),
+            ("ABRT", 6),
+            ("KILL", 9),
+            ("USR1", 10),
+            ("USR2", 12),
+            ("TERM", 15),
+            ("CONT", 18),
+            ("WINCH", 28),
+        ];
+        let bad = || value("stop_signal", format!("'{text}' is not a signal"));
+        let name = text.strip_prefix("SIG").unwrap_or(text);
+        if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
+            return Ok(Signal(*number));
+        }
+        if let Some(offset) = name.strip_prefix("RTMIN+") {
+            let offset: u8 = offset.parse().map_err(|_| bad())?;
+            return Signal::try_from(offset.saturating_add(34)).map_err(|_| bad());
+        }
+        Signal::try_from(name.parse::<u8>().map_err(|_| bad())?).map_err(|_| bad())
+    }
+
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Signal {
+    type Error = SpecError;
+    fn try_from(number: u8) -> Result<Self, SpecError> {
+        match number {
+            1..=64 => Ok(Signal(number)),
+            _ => Err(value("stop_signal", format!("{number} is not a signal"))),
+        }
+    }
+}
+
+impl From<Signal> for u8 {
+    fn from(signal: Signal) -> u8 {
+        signal.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> ImageDefaults {
+        ImageDefaults {
+            entrypoint: vec!["/bin/app".into()],
+            cmd: vec!["--serve".into()],
+            env: vec!["PATH=/bin".into(), "A=1".into(), "A=2".into()],
+            user: "web".into(),
+            working_dir: String::new(),
+            stop_signal: Some("SIGINT".into()),
+        }
+    }
+
+    #[test]
+    fn an_empty_manifest_is_the_image() {
+        let spec = Manifest::default().resolve(image()).unwrap();
+        assert_eq!(spec.run.command, ["/bin/app", "--serve"]);
+        assert_eq!(spec.run.env, ["PATH=/bin", "A=2"]);
+        assert_eq!((spec.run.working_dir.as_str(), spec.run.stop_signal.number()), ("/", 2));
+        assert_eq!(spec.network, Network::default());
+        assert!(!spec.logs.forward);
+    }
+
+    #[test]
+    fn resources_and_listen_addresses_are_not_measured() {
+        let plain = Manifest::parse("[network]\ningress = [{ port = 80 }]").unwrap();
+        let rich = Manifest::parse(
+            "[resources]\nmemory_mib = 2048\n[network]\ningress = [{ port = 80, listen = '127.0.0.1:8080' }]",
+        )
+        .unwrap();
+        assert_eq!(plain.resolve(image()).unwrap().to_json(), rich.resolve(image()).unwrap().to_json());
+    }
+
+    #[test]
+    fn the_measured_bytes_read_back_as_the_same_spec() {
+        let manifest = Manifest::parse(
+            r#"
+            name = "orders"
+            [run]
+            env = { A = "3", B = "4" }
+            [network]
+            egress = ["db.internal:5432", "*.example.com:443"]
+            forward = [{ listen = "127.0.0.1:5432", to = "db.internal:5432" }]
+            [logs]
+            forward = true
+            "#,
+        )
+        .unwrap();
+        let spec = manifest.resolve(image()).unwrap();
+        assert_eq!(Spec::parse(&spec.to_json()).unwrap(), spec);
+        assert_eq!(spec.run.env, ["PATH=/bin", "A=3", "B=4"]);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for text in
+            ["colour = 1", "[network]\negres = []", "[resources]\nmemory = 1", "[config]\nkms_key = 'k'"]
+        {
+            assert!(matches!(Manifest::parse(text), Err(SpecError::Syntax(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_forward_that_the_egress_list_does_not_cover() {
+        let manifest =
+            Manifest::parse("[network]\nforward = [{ listen = '127.0.0.1:1', to = 'db:5432' }]").unwrap();
+        assert_eq!(manifest.resolve(image()), Err(value("forward.to", "db:5432 is not in network.egress")));
+    }
+
+    #[test]
+    fn refuses_an_image_without_a_program() {
+        assert_eq!(Manifest::default().resolve(ImageDefaults::default()), Err(SpecError::NoCommand));
+    }
+
+    #[test]
+    fn a_wildcard_covers_names_below_the_domain_only() {
+        let rule = Destination::parse("*.Example.com:443").unwrap();
+        for (host, port, covered) in [
+            ("a.example.com", 443, true),
+            ("A.B.EXAMPLE.COM", 443, true),
+            ("example.com", 443, false),
+            ("badexample.com", 443, false),
+            ("a.example.com", 80, false),
+        ] {
+            assert_eq!(rule.covers(host, port), covered, "{host}:{port}");
+        }
+    }
+
+    #[test]
+    fn refuses_destinations_that_are_no_host_and_port() {
+        for text in
+            ["", "host", "host:0", "host:70000", ":1", "a..b:1", "*:1", "-a:1", "a b:1", "a*.b:1", "*.*.b:1"]
+        {
+            assert!(Destination::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_signals_as_image_configs_write_them() {
+        for (text, number) in [("SIGTERM", 15), ("TERM", 15), ("9", 9), ("SIGRTMIN+3", 37)] {
+            assert_eq!(Signal::parse(text).unwrap().number(), number, "{text}");
+        }
+        for text in ["", "0", "65", "SIGFOO", "RTMIN+200", "-1"] {
+            assert!(Signal::parse(text).is_err(), "{text}");
+        }
+    }
+}
