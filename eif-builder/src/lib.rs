@@ -7,9 +7,9 @@
 //! Nothing here needs Docker, root, or a mount. The same inputs give the same bytes.
 #![forbid(unsafe_code)]
 
-//ARTI
-//BUILD
-//EIF
+pub mod artifacts;
+pub mod build;
+pub mod eif;
 pub mod image;
-//MEAS
-//ROOT
+pub mod measure;
+pub mod rootfs;

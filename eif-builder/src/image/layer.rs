@@ -37,47 +37,12 @@ impl VerifiedLayer {
         self.tar.read_exact_at(buffer, offset)
     }
 
-    /// A reader over the archive that moves nothing but itself.
-    pub(crate) fn reader(&self) -> LayerReader<'_> {
-        LayerReader { layer: self, position: 0 }
-    }
-
     /// For tests of what comes after verification.
     #[cfg(test)]
     pub(crate) fn of_archive(tar: &[u8]) -> VerifiedLayer {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(tar).unwrap();
         VerifiedLayer { tar: file, len: tar.len() as u64 }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct LayerReader<'a> {
-    layer: &'a VerifiedLayer,
-    position: u64,
-}
-
-impl Read for LayerReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.layer.tar.read_at(buffer, self.position)?;
-        self.position += n as u64;
-        Ok(n)
-    }
-}
-
-impl io::Seek for LayerReader<'_> {
-    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            io::SeekFrom::Start(n) => Some(n),
-            io::SeekFrom::Current(n) => self.position.checked_add_signed(n),
-            io::SeekFrom::End(n) => self.layer.len.checked_add_signed(n),
-        };
-        // A header may claim any length; behind the end there is nothing to read.
-        let position = position.filter(|&position| position <= self.layer.len);
-        self.position = position.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::UnexpectedEof, "an entry ends behind the archive")
-        })?;
-        Ok(self.position)
     }
 }
 
@@ -246,8 +211,8 @@ mod tests {
         }
         drop(sender);
         let layer = unpack(feed, expected, &std::env::temp_dir())?;
-        let mut tar = Vec::new();
-        layer.reader().read_to_end(&mut tar).unwrap();
+        let mut tar = vec![0; usize::try_from(layer.len()).unwrap()];
+        layer.read_exact_at(&mut tar, 0).unwrap();
         Ok(tar)
     }
 

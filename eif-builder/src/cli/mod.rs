@@ -1,0 +1,82 @@
+//! What the command line can do. Exit codes: 0 done, 64 usage, 65 bad data, 69 unavailable, 70 bug, 77 refused, 78 config.
+
+mod build;
+mod describe;
+mod progress;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+/// Builds reproducible Nitro Enclave images from container images, without Docker and without root.
+#[derive(Debug, clap::Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 64 usage, 65 bad data, 69 unavailable, 77 refused, 78 configuration."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Pull a container image, verify it, and write an enclave image (EIF)
+    Build(Box<build::Args>),
+    /// Print what an enclave image is and measures to, as nitro-cli describe-eif does
+    Describe(describe::Args),
+}
+
+/// An error with its next step and exit code.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    hint: String,
+    code: u8,
+}
+
+const USAGE: u8 = 64;
+const DATA: u8 = 65;
+const UNAVAILABLE: u8 = 69;
+const REFUSED: u8 = 77;
+const CONFIG: u8 = 78;
+
+impl Failure {
+    fn new(code: u8, message: impl std::fmt::Display, hint: impl Into<String>) -> Failure {
+        Failure { message: message.to_string(), hint: hint.into(), code }
+    }
+}
+
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match cli.command {
+        Command::Build(args) => build::run(*args),
+        Command::Describe(args) => describe::run(&args),
+    };
+    match result {
+        Ok(text) => print(&text),
+        Err(Failure { message, hint, code }) => {
+            warn(&format!("error: {message}\n  {hint}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// A closed pipe at the other end is no reason to panic.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(UNAVAILABLE),
+    }
+}
+
+fn warn(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

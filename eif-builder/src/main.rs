@@ -1,0 +1,7 @@
+//! `eif-builder`: the command line. Results go to standard output, prose and progress to standard error.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

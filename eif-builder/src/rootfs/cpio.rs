@@ -1,0 +1,105 @@
+//! Writes uncompressed `newc` cpio archives, the form of the kernel's initramfs (Linux,
+//! Documentation/driver-api/early-userspace/buffer-format.rst). No times, no inode numbers of the building machine.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+const S_IFDIR: u32 = 0o040_000;
+const S_IFREG: u32 = 0o100_000;
+const HEADER: usize = 110;
+/// The kernel looks for the next archive at a multiple of 4; everything here is aligned to it.
+const ALIGN: u64 = 4;
+
+/// Appends an archive to a file, from byte `base` on.
+#[derive(Debug)]
+pub struct Cpio<'a> {
+    file: &'a File,
+    base: u64,
+    len: u64,
+    inode: u32,
+}
+
+/// A file whose length is known only once its body was written.
+#[derive(Debug)]
+pub struct Open {
+    header_at: u64,
+    name: &'static str,
+    inode: u32,
+    /// Where the body starts, in bytes from the start of the file that holds the archive.
+    pub body_at: u64,
+}
+
+impl<'a> Cpio<'a> {
+    pub fn new(file: &'a File, base: u64) -> Cpio<'a> {
+        Cpio { file, base, len: 0, inode: 0 }
+    }
+
+    pub fn directory(&mut self, name: &'static str) -> io::Result<()> {
+        let inode = self.next_inode();
+        self.append(&header(name, inode, S_IFDIR | 0o755, 0)?)
+    }
+
+    pub fn file(&mut self, name: &'static str, mode: u32, body: &[u8]) -> io::Result<()> {
+        let inode = self.next_inode();
+        self.append(&header(name, inode, S_IFREG | mode, body.len() as u64)?)?;
+        self.append(body)?;
+        self.align()
+    }
+
+    /// Leaves room for a header; the caller writes the body at `body_at` and then calls [`Cpio::close`].
+    pub fn open(&mut self, name: &'static str) -> io::Result<Open> {
+        let inode = self.next_inode();
+        let header_at = self.base + self.len;
+        self.append(&header(name, inode, S_IFREG | 0o444, 0)?)?;
+        Ok(Open { header_at, name, inode, body_at: self.base + self.len })
+    }
+
+    pub fn close(&mut self, open: Open, len: u64) -> io::Result<()> {
+        let Open { header_at, name, inode, body_at: _ } = open;
+        self.file.write_all_at(&header(name, inode, S_IFREG | 0o444, len)?, header_at)?;
+        self.len += len;
+        self.align()
+    }
+
+    /// Ends the archive and gives its length in bytes, a multiple of 4.
+    pub fn finish(mut self) -> io::Result<u64> {
+        self.append(&header("TRAILER!!!", 0, 0, 0)?)?;
+        Ok(self.len)
+    }
+
+    fn next_inode(&mut self) -> u32 {
+        self.inode += 1;
+        self.inode
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.base + self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn align(&mut self) -> io::Result<()> {
+        let padding = self.len.next_multiple_of(ALIGN) - self.len;
+        let zeros = [0; ALIGN as usize];
+        self.append(zeros.get(..usize::try_from(padding).unwrap_or(0)).unwrap_or_default())
+    }
+}
+
+/// Magic, thirteen numbers of eight hexadecimal digits, the name with a NUL, padding.
+fn header(name: &str, inode: u32, mode: u32, len: u64) -> io::Result<Vec<u8>> {
+    let len =
+        u32::try_from(len).map_err(|_| io::Error::other("a cpio archive holds files below 4 GiB only"))?;
+    let name_len = u32::try_from(name.len() + 1).map_err(io::Error::other)?;
+    let nlink = if mode & S_IFDIR != 0 { 2 } else { 1 };
+    let fields = [inode, mode, 0, 0, nlink, 0, len, 0, 0, 0, 0, name_len, 0];
+    let mut bytes = b"070701".to_vec();
+    for field in fields {
+        bytes.extend(format!("{field:08X}").into_bytes());
+    }
+    debug_assert_eq!(bytes.len(), HEADER);
+    bytes.extend(name.as_bytes());
+    bytes.push(0);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    Ok(bytes)
+}

@@ -1,0 +1,93 @@
+//! Extended attributes: each different set is stored once and named by number.
+
+use super::metadata::Writer;
+use super::{NONE, Region};
+use crate::rootfs::{NodeId, RootfsError, Tree};
+use std::collections::BTreeMap;
+use std::io;
+
+/// "No attributes" in an inode.
+pub(super) const NO_XATTRS: u32 = u32::MAX;
+const PREFIXES: [(&[u8], u16); 3] = [(b"user.", 0), (b"trusted.", 1), (b"security.", 2)];
+
+type Set = Vec<(Vec<u8>, Vec<u8>)>;
+
+#[derive(Debug)]
+pub(super) struct Table {
+    sets: Vec<Set>,
+    of_node: Vec<u32>,
+}
+
+impl Table {
+    pub(super) fn of(tree: &Tree) -> Result<Table, RootfsError> {
+        let mut numbers: BTreeMap<&Set, u32> = BTreeMap::new();
+        let mut table = Table { sets: Vec::new(), of_node: vec![NO_XATTRS; tree.capacity()] };
+        for id in tree.in_order() {
+            let set = &tree.node(id).meta.xattrs;
+            if set.is_empty() {
+                continue;
+            }
+            let next = u32::try_from(table.sets.len())
+                .map_err(|_| RootfsError::TooMany { what: "sets of attributes", limit: u32::MAX as usize })?;
+            let number = *numbers.entry(set).or_insert_with(|| {
+                table.sets.push(set.clone());
+                next
+            });
+            if let Some(slot) = table.of_node.get_mut(Tree::index(id)) {
+                *slot = number;
+            }
+        }
+        Ok(table)
+    }
+
+    pub(super) fn number(&self, id: NodeId) -> u32 {
+        self.of_node.get(Tree::index(id)).copied().unwrap_or(NO_XATTRS)
+    }
+
+    /// Values first, then a table of sets, then an index with its own small header.
+    pub(super) fn write(&self, out: &mut Region<'_>) -> io::Result<u64> {
+        if self.sets.is_empty() {
+            return Ok(NONE);
+        }
+        let too_long = |_| io::Error::other("an attribute is too long");
+        let mut values = Writer::default();
+        let mut entries = Vec::new();
+        for set in &self.sets {
+            let place = values.place()?;
+            let mut bytes = Vec::new();
+            for (name, value) in set {
+                let (kind, rest) = PREFIXES
+                    .iter()
+                    .find_map(|(prefix, kind)| Some((*kind, name.strip_prefix(*prefix)?)))
+                    .ok_or_else(|| io::Error::other("an attribute outside user, trusted and security"))?;
+                bytes.extend(kind.to_le_bytes());
+                bytes.extend(u16::try_from(rest.len()).map_err(too_long)?.to_le_bytes());
+                bytes.extend_from_slice(rest);
+                bytes.extend(u32::try_from(value.len()).map_err(too_long)?.to_le_bytes());
+                bytes.extend_from_slice(value);
+            }
+            values.write(&bytes)?;
+            let mut entry = [0; 16];
+            let (reference, rest) = entry.split_at_mut(8);
+            let (count, size) = rest.split_at_mut(4);
+            reference.copy_from_slice(&place.reference().to_le_bytes());
+            count.copy_from_slice(&u32::try_from(set.len()).map_err(too_long)?.to_le_bytes());
+            size.copy_from_slice(&u32::try_from(bytes.len()).map_err(too_long)?.to_le_bytes());
+            entries.push(entry);
+        }
+        let (bytes, _) = values.finish()?;
+        let values_start = out.append(&bytes)?;
+        let mut sets = Writer::default();
+        for entry in &entries {
+            sets.write(entry)?;
+        }
+        let (bytes, starts) = sets.finish()?;
+        let sets_start = out.append(&bytes)?;
+        let mut index = Vec::new();
+        index.extend(values_start.to_le_bytes());
+        index.extend(u32::try_from(entries.len()).map_err(too_long)?.to_le_bytes());
+        index.extend(0u32.to_le_bytes());
+        index.extend(starts.iter().flat_map(|start| (sets_start + start).to_le_bytes()));
+        out.append(&index)
+    }
+}
