@@ -48,7 +48,7 @@ impl Reader {
     }
 
     /// The next whole message; `None` until its last byte was pushed.
-    pub fn next<M: for<'b> Decode<'b, ()>>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn message<M: for<'b> Decode<'b, ()>>(&mut self) -> Result<Option<M>, FrameError> {
         let Some((prefix, rest)) = self.pending.split_first_chunk::<PREFIX>() else { return Ok(None) };
         let len = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
         if len > MAX_LEN {
@@ -86,7 +86,7 @@ mod tests {
             let mut seen = 0;
             for part in [&bytes[..cut], &bytes[cut..]] {
                 reader.push(part);
-                while let Some(message) = reader.next::<FromHost>().unwrap() {
+                while let Some(message) = reader.message::<FromHost>().unwrap() {
                     assert_eq!(message, stop);
                     seen += 1;
                 }
@@ -99,10 +99,10 @@ mod tests {
     fn refuses_a_length_above_the_limit_before_the_body_arrives() {
         let mut reader = Reader::default();
         reader.push(&u32::try_from(MAX_LEN).unwrap().to_be_bytes());
-        assert_eq!(reader.next::<FromHost>(), Ok(None));
+        assert_eq!(reader.message::<FromHost>(), Ok(None));
         let mut reader = Reader::default();
         reader.push(&u32::try_from(MAX_LEN + 1).unwrap().to_be_bytes());
-        assert_eq!(reader.next::<FromHost>(), Err(FrameError::TooLong(MAX_LEN + 1)));
+        assert_eq!(reader.message::<FromHost>(), Err(FrameError::TooLong(MAX_LEN + 1)));
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
         let mut reader = Reader::default();
         reader.push(&bytes);
         assert_eq!(
-            reader.next::<FromHost>(),
+            reader.message::<FromHost>(),
             Err(FrameError::Malformed("1 bytes after the message".to_owned()))
         );
     }
@@ -130,7 +130,7 @@ mod tests {
         fn any_bytes_give_a_message_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             let mut reader = Reader::default();
             reader.push(&bytes);
-            while let Ok(Some(_)) = reader.next::<FromHost>() {}
+            while let Ok(Some(_)) = reader.message::<FromHost>() {}
         }
     }
 }

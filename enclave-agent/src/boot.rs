@@ -1,0 +1,123 @@
+//! The sequence of a life, from the first mount to the workload's end.
+
+use crate::control::{Control, Order, Report};
+use crate::failure::Fatal;
+use crate::workload::Workload;
+use crate::{attest, console, control, forward, frames, ingress, mounts, network, nsm, rootfs, workload};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_vsock::{VsockAddr, VsockStream};
+use wire::control::{Exit, Failure};
+use wire::spec::Spec;
+
+const HOST_TIMEOUT: Duration = Duration::from_secs(30);
+const SPEC: &str = "/app/enclave.json";
+
+pub(crate) async fn live() {
+    if let Err(error) = mounts::kernel_file_systems() {
+        return console::say(&format!("cannot mount what the kernel offers: {error}"));
+    }
+    mounts::reopen_console();
+    let parent = network::parent_cid();
+    if let Err(error) = heartbeat(parent).await {
+        return console::say(&format!("the host did not answer the heartbeat: {error}"));
+    }
+    let mut control = match Control::connect(parent).await {
+        Ok(control) => control,
+        Err(error) => return console::say(&format!("no control connection: {error}")),
+    };
+    let last = match run(parent, &mut control).await {
+        Ok(exit) => Report::Exited(exit),
+        Err(fatal) => {
+            console::say(&fatal.detail);
+            Report::Failed(fatal)
+        }
+    };
+    control.finish(last).await;
+}
+
+/// The convention of nitro-cli: the enclave is up once it has sent this byte and got it back.
+async fn heartbeat(parent: u32) -> std::io::Result<()> {
+    let exchange = async {
+        let mut stream = VsockStream::connect(VsockAddr::new(parent, wire::HEARTBEAT_PORT.0)).await?;
+        stream.write_all(&[wire::HEARTBEAT]).await?;
+        let mut answer = [0];
+        stream.read_exact(&mut answer).await?;
+        match answer {
+            [wire::HEARTBEAT] => Ok(()),
+            _ => Err(std::io::Error::other("another byte came back")),
+        }
+    };
+    timeout(HOST_TIMEOUT, exchange).await.map_err(|_| std::io::Error::other("no answer within 30 seconds"))?
+}
+
+async fn run(parent: u32, control: &mut Control) -> Result<Exit, Fatal> {
+    let spec = read_spec()?;
+    network::raise_loopback().map_err(Fatal::of(Failure::Network, "cannot raise the loopback interface"))?;
+    rootfs::mount()?;
+    let nsm = Arc::new(nsm::Nsm::open()?);
+    // From here on every ending child is noticed, however early it ends.
+    let mut children =
+        signal(SignalKind::child()).map_err(Fatal::of(Failure::RootFs, "cannot watch processes"))?;
+    attest::serve(nsm).map_err(Fatal::of(Failure::Network, "cannot listen for relying parties"))?;
+    ingress::serve(spec.network.ingress.clone())
+        .map_err(Fatal::of(Failure::Network, "cannot listen for the host"))?;
+    for rule in &spec.network.forward {
+        forward::serve(parent, rule)
+            .await
+            .map_err(Fatal::of(Failure::Network, format_args!("cannot listen on {}", rule.listen)))?;
+    }
+    let (reports, mut outgoing) = mpsc::channel(control::QUEUE);
+    let mut workload = workload::start(&spec, &reports)?;
+    drop(reports);
+    control.send(Report::Started(workload.pid())).await;
+
+    let mut kill_at: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            _ = children.recv() => {
+                if let Some(exit) = workload.reap() {
+                    drain(&mut outgoing, control).await;
+                    return Ok(exit);
+                }
+            }
+            Some(report) = outgoing.recv() => control.send(report).await,
+            order = control.order() => match order {
+                Ok(Order::Stop { deadline }) => {
+                    workload.stop();
+                    kill_at.get_or_insert(Instant::now() + deadline);
+                }
+                // Without its host the enclave has nobody to serve.
+                Err(error) => {
+                    console::say(&format!("the control connection ended: {error}"));
+                    kill_at.get_or_insert(Instant::now() + HOST_TIMEOUT);
+                    workload.stop();
+                    control.forget();
+                }
+            },
+            () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
+                kill_at = None;
+                Workload::kill_all();
+            }
+        }
+    }
+}
+
+fn read_spec() -> Result<Spec, Fatal> {
+    let bytes = frames::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(Failure::Spec, SPEC))?;
+    Spec::parse(&bytes).map_err(Fatal::of(Failure::Spec, SPEC))
+}
+
+/// What the workload wrote before it ended. A process that it left behind may hold the pipes: it gets half a second.
+async fn drain(outgoing: &mut mpsc::Receiver<Report>, control: &mut Control) {
+    let _ = timeout(Duration::from_millis(500), async {
+        while let Some(report) = outgoing.recv().await {
+            control.send(report).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,106 @@
+//! The agent's side of the control connection.
+
+use crate::failure::Fatal;
+use crate::frames;
+use std::io;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+use tokio_vsock::{OwnedReadHalf, OwnedWriteHalf, VsockAddr, VsockStream};
+use wire::control::{Exit, FromAgent, FromHost, Stream};
+use wire::frame::Reader;
+
+/// Reports that may wait to be sent; the workload's output then waits too.
+pub(crate) const QUEUE: usize = 64;
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the host may take to read the last message.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) enum Report {
+    Started(u32),
+    Log(Stream, Vec<u8>),
+    Exited(Exit),
+    Failed(Fatal),
+}
+
+#[derive(Debug)]
+pub(crate) enum Order {
+    Stop { deadline: Duration },
+}
+
+pub(crate) struct Control {
+    input: Option<OwnedReadHalf>,
+    output: OwnedWriteHalf,
+    reader: Reader,
+    /// Nobody reads any more: further reports are dropped.
+    broken: bool,
+}
+
+impl Control {
+    /// Connects, says hello and waits for the host's word to go on.
+    pub(crate) async fn connect(parent: u32) -> io::Result<Control> {
+        let connecting = VsockStream::connect(VsockAddr::new(parent, wire::CONTROL_PORT.0));
+        let stream = timeout(TIMEOUT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let (input, output) = stream.into_split();
+        let mut control = Control { input: Some(input), output, reader: Reader::default(), broken: false };
+        let hello = FromAgent::Hello {
+            protocol: wire::PROTOCOL_VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        frames::write(&mut control.output, &hello).await?;
+        match timeout(TIMEOUT, control.next()).await.map_err(|_| io::ErrorKind::TimedOut)?? {
+            FromHost::Boot => Ok(control),
+            FromHost::Stop { .. } => Err(io::Error::other("the host stopped the enclave before it booted")),
+        }
+    }
+
+    async fn next(&mut self) -> io::Result<FromHost> {
+        match &mut self.input {
+            Some(input) => frames::read(input, &mut self.reader).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What the host wants. Cancelling is safe.
+    pub(crate) async fn order(&mut self) -> io::Result<Order> {
+        match self.next().await? {
+            FromHost::Stop { deadline_ms } => {
+                Ok(Order::Stop { deadline: Duration::from_millis(u64::from(deadline_ms)) })
+            }
+            FromHost::Boot => Err(io::Error::other("a second Boot")),
+        }
+    }
+
+    /// No orders are expected any more; [`Control::order`] never returns again.
+    pub(crate) fn forget(&mut self) {
+        self.input = None;
+    }
+
+    pub(crate) async fn send(&mut self, report: Report) {
+        if self.broken {
+            return;
+        }
+        let message = match report {
+            Report::Started(pid) => FromAgent::Started { pid },
+            Report::Log(stream, bytes) => FromAgent::Log { stream, bytes },
+            Report::Exited(status) => FromAgent::Exited { status },
+            Report::Failed(Fatal { failure, detail }) => {
+                FromAgent::Failed { failure, detail: detail.chars().take(2000).collect() }
+            }
+        };
+        let sent = timeout(TIMEOUT, frames::write(&mut self.output, &message)).await;
+        self.broken = !matches!(sent, Ok(Ok(())));
+    }
+
+    /// Sends the last report and waits until the host has read it: power would cut it off on the way.
+    pub(crate) async fn finish(mut self, last: Report) {
+        self.send(last).await;
+        if let Some(mut input) = self.input.take() {
+            let mut rest = [0; 256];
+            let _ =
+                timeout(FAREWELL, async { while matches!(input.read(&mut rest).await, Ok(n) if n > 0) {} })
+                    .await;
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Connections into the enclave: the host opens one to a port of the measured spec, and bytes go both ways.
+
+use crate::frames;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
+use wire::frame::Reader;
+use wire::relay::{Answer, Open, Refusal};
+
+const MAX_CONNECTIONS: usize = 10_000;
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A service that was just started may not listen yet.
+const PATIENCE: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(50);
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
+
+pub(crate) fn serve(allowed: Vec<u16>) -> io::Result<()> {
+    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, wire::INGRESS_PORT.0))?;
+    let allowed = Arc::new(allowed);
+    tokio::spawn(async move {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                sleep(PAUSE_AFTER_ERROR).await;
+                continue;
+            };
+            let allowed = allowed.clone();
+            tokio::spawn(async move {
+                // How a connection ends concerns its two ends only.
+                let _ = relay(stream, &allowed).await;
+                drop(slot);
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn relay(mut host: VsockStream, allowed: &[u16]) -> io::Result<()> {
+    let mut reader = Reader::default();
+    let Open { port } = timeout(OPEN_TIMEOUT, frames::read(&mut host, &mut reader)).await??;
+    if !allowed.contains(&port) {
+        return frames::write(&mut host, &Answer::Refused { why: Refusal::NotAllowed }).await;
+    }
+    let Ok(mut service) = connect(port).await else {
+        return frames::write(&mut host, &Answer::Refused { why: Refusal::Unreachable }).await;
+    };
+    frames::write(&mut host, &Answer::Opened).await?;
+    service.write_all(&reader.into_rest()).await?;
+    copy_bidirectional(&mut host, &mut service).await?;
+    Ok(())
+}
+
+async fn connect(port: u16) -> io::Result<TcpStream> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < give_up => {
+                sleep(RETRY).await;
+            }
+            result => return result,
+        }
+    }
+}

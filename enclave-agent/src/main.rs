@@ -1,0 +1,38 @@
+//! PID 1 of an enclave.
+//!
+//! The way of a life: [`boot`] mounts what the kernel needs, tells the host that it is alive, and reads the measured spec;
+//! [`rootfs`] mounts the image; [`workload`] runs its program; [`control`] reports to the host until the program has ended. Then the
+//! enclave powers off. Whatever goes wrong, the host is told why, and the enclave powers off all the same: it never runs
+//! on in a state that nobody measured.
+//!
+//! The agent talks over vsock only. It trusts nothing that comes from there; what it may do is in the measured spec.
+
+mod attest;
+mod boot;
+mod console;
+mod control;
+mod failure;
+mod forward;
+mod frames;
+mod ingress;
+mod mounts;
+mod network;
+mod nsm;
+mod rootfs;
+mod sys;
+mod user;
+mod workload;
+
+fn main() {
+    if std::process::id() != 1 {
+        console::say("enclave-agent is the first process of an enclave; it does nothing anywhere else");
+        return;
+    }
+    // One thread: a child between fork and exec may then use memory freely, and 16 MiB are enough for all of this.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(boot::live()),
+        Err(error) => console::say(&format!("cannot start: {error}")),
+    }
+    sys::power_off();
+}

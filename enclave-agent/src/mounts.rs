@@ -1,0 +1,97 @@
+//! Mount tables as data: what the kernel offers, once for the agent and once inside the workload's root.
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use std::io;
+use std::path::Path;
+
+/// One line of a mount table.
+pub(crate) struct Mount {
+    pub(crate) kind: &'static str,
+    pub(crate) target: &'static str,
+    flags: MsFlags,
+    options: &'static str,
+    /// An enclave can do without it: kernels differ.
+    optional: bool,
+}
+
+const SAFE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+pub(crate) const KERNEL: [Mount; 3] = [
+    Mount {
+        kind: "devtmpfs",
+        target: "/dev",
+        flags: MsFlags::MS_NOSUID,
+        options: "mode=0755",
+        optional: false,
+    },
+    Mount { kind: "proc", target: "/proc", flags: SAFE, options: "", optional: false },
+    Mount { kind: "sysfs", target: "/sys", flags: SAFE, options: "", optional: false },
+];
+
+pub(crate) const WORKLOAD: [Mount; 7] = [
+    Mount {
+        kind: "devtmpfs",
+        target: "/dev",
+        flags: MsFlags::MS_NOSUID,
+        options: "mode=0755",
+        optional: false,
+    },
+    Mount {
+        kind: "devpts",
+        target: "/dev/pts",
+        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
+        options: "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        optional: true,
+    },
+    Mount { kind: "tmpfs", target: "/dev/shm", flags: SAFE, options: "mode=1777", optional: false },
+    Mount { kind: "mqueue", target: "/dev/mqueue", flags: SAFE, options: "", optional: true },
+    Mount { kind: "proc", target: "/proc", flags: SAFE, options: "", optional: false },
+    Mount {
+        kind: "sysfs",
+        target: "/sys",
+        flags: SAFE.union(MsFlags::MS_RDONLY),
+        options: "",
+        optional: false,
+    },
+    Mount {
+        kind: "cgroup2",
+        target: "/sys/fs/cgroup",
+        flags: SAFE.union(MsFlags::MS_RDONLY),
+        options: "",
+        optional: true,
+    },
+];
+
+/// The kernel may have mounted `/dev` itself; that is as good.
+pub(crate) fn kernel_file_systems() -> io::Result<()> {
+    KERNEL.iter().try_for_each(|entry| entry.mount_below("/"))
+}
+
+impl Mount {
+    /// Mounts below `root`, where the directory is made if it is missing.
+    pub(crate) fn mount_below(&self, root: &str) -> io::Result<()> {
+        let Mount { kind, target, flags, options, optional } = self;
+        let target = Path::new(root).join(target.trim_start_matches('/'));
+        let made = std::fs::create_dir_all(&target);
+        let mounted =
+            made.and_then(|()| Ok(mount(Some(*kind), &target, Some(*kind), *flags, Some(*options))?));
+        match mounted {
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) || *optional => Ok(()),
+            Err(error) => {
+                Err(io::Error::new(error.kind(), format!("{kind} on {}: {error}", target.display())))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// The kernel opened no console for us, because `/dev` was empty then.
+pub(crate) fn reopen_console() {
+    let console = std::fs::OpenOptions::new().read(true).write(true).open("/dev/console");
+    if let Ok(console) = console {
+        let _ = nix::unistd::dup2_stdin(&console);
+        let _ = nix::unistd::dup2_stdout(&console);
+        let _ = nix::unistd::dup2_stderr(&console);
+    }
+}

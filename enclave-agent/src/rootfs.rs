@@ -1,0 +1,74 @@
+//! Mounts the measured squashfs, lays a tmpfs over it for what the workload writes, and fills in what containers expect.
+
+use crate::failure::Fatal;
+use crate::mounts::WORKLOAD;
+use crate::sys;
+use nix::mount::{self, MsFlags};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::Path;
+use wire::control::Failure;
+
+pub(crate) const ROOT: &str = "/run/root";
+const IMAGE: &str = "/app/rootfs.squashfs";
+const LOWER: &str = "/run/image";
+const OVERLAY: &str = "/run/overlay";
+
+pub(crate) fn mount() -> Result<(), Fatal> {
+    let fail = |what: &'static str| Fatal::of::<io::Error>(Failure::RootFs, what);
+    for folder in [ROOT, LOWER, OVERLAY] {
+        fs::create_dir_all(folder).map_err(fail("cannot make a mount point"))?;
+    }
+    let device =
+        sys::attach_loop(Path::new(IMAGE)).map_err(fail("cannot attach the image to a loop device"))?;
+    let read_only = MsFlags::MS_RDONLY;
+    mount::mount(Some(&device), LOWER, Some("squashfs"), read_only, None::<&str>)
+        .map_err(|e| fail("cannot mount the image")(e.into()))?;
+    mount::mount(Some("tmpfs"), OVERLAY, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
+        .map_err(|e| fail("cannot mount a tmpfs over the image")(e.into()))?;
+    overlay().map_err(fail("cannot lay the overlay"))?;
+    for entry in &WORKLOAD {
+        entry.mount_below(ROOT).map_err(fail("cannot mount what the kernel offers"))?;
+    }
+    furnish().map_err(fail("cannot furnish /dev and /etc"))
+}
+
+fn overlay() -> io::Result<()> {
+    let (upper, work) = (format!("{OVERLAY}/upper"), format!("{OVERLAY}/work"));
+    fs::create_dir(&upper)?;
+    fs::create_dir(&work)?;
+    // The overlay's root shows the metadata of the upper directory.
+    let image = fs::metadata(LOWER)?;
+    chown(&upper, Some(image.uid()), Some(image.gid()))?;
+    fs::set_permissions(&upper, fs::Permissions::from_mode(image.mode() & 0o7777))?;
+    let options = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
+    Ok(mount::mount(Some("overlay"), ROOT, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?)
+}
+
+/// Links and a hosts file that container engines provide too; what the image has stays.
+fn furnish() -> io::Result<()> {
+    let dev = Path::new(ROOT).join("dev");
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        match symlink(target, dev.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    let etc = Path::new(ROOT).join("etc");
+    let hosts = etc.join("hosts");
+    // A link could lead out of the image's root, for it is resolved here and not there.
+    let is_plain = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_symlink());
+    let missing = fs::symlink_metadata(&hosts).is_err();
+    let empty = is_plain(&hosts)
+        && fs::metadata(&hosts).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+    if is_plain(&etc) && (missing || empty) {
+        fs::write(hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
+    }
+    Ok(())
+}

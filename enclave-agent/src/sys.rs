@@ -1,0 +1,80 @@
+//! System calls that have no safe wrapper. One function each, `io::Result` out.
+#![allow(
+    unsafe_code,
+    reason = "the only file of this crate that may hold it; every block says why it is sound"
+)]
+
+use nix::libc;
+use nix::sys::reboot::{RebootMode, reboot};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+/// linux/loop.h
+const LOOP_SET_FD: libc::Ioctl = 0x4C00;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+
+/// Ends the enclave. Returns only if the kernel refuses, and then PID 1 ends, which ends it too.
+pub(crate) fn power_off() {
+    nix::unistd::sync();
+    let _ = reboot(RebootMode::RB_AUTOBOOT);
+}
+
+/// Attaches a file to a free loop device, read-only because the file is opened so.
+pub(crate) fn attach_loop(file: &Path) -> io::Result<PathBuf> {
+    let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+    // SAFETY: LOOP_CTL_GET_FREE takes no argument and touches no memory of ours; the descriptor is open.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let path = PathBuf::from(format!("/dev/loop{number}"));
+    // Read-write, as LOOP_SET_FD on a device opened read-only is refused by newer kernels.
+    let device = OpenOptions::new().read(true).write(true).open(&path)?;
+    let backing = File::open(file)?;
+    // SAFETY: LOOP_SET_FD takes a descriptor by value; both descriptors are open, and the kernel keeps its own reference.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, backing.as_raw_fd()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(path)
+}
+
+/// A socket to configure interfaces with.
+pub(crate) fn inet_socket() -> io::Result<OwnedFd> {
+    // SAFETY: socket() takes numbers only.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets an interface's flags (netdevice(7), SIOCSIFFLAGS).
+pub(crate) fn set_interface_flags(socket: &OwnedFd, name: &str, flags: libc::c_short) -> io::Result<()> {
+    // SAFETY: ifreq is plain data for which all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (target, byte) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+        *target = libc::c_char::from_ne_bytes([byte]);
+    }
+    request.ifr_ifru.ifru_flags = flags;
+    // SAFETY: the kernel reads one ifreq behind the pointer, which lives until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Starts a program after `enter` ran in the child.
+///
+/// The agent has one thread, so the child's memory is consistent and `enter` may allocate.
+pub(crate) fn spawn_after(
+    command: &mut Command,
+    enter: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) -> io::Result<Child> {
+    // SAFETY: between fork and exec only this thread exists, and no other thread could have held a lock at the fork.
+    unsafe { command.pre_exec(enter) };
+    command.spawn()
+}
