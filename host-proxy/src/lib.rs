@@ -1,1 +1,28 @@
+//! The daemon on the parent instance.
+//!
+//! The way of the data: [`api`] takes an order and [`secrets`] keeps its credentials; [`enclave`] owns one enclave's
+//! [`record`] and asks [`lifecycle`] what may happen next; [`deploy`] pulls, builds and [`launch`]es; [`control`], [`ingress`] and
+//! [`egress`] carry what goes in and out while it runs; [`store`] remembers.
+//!
+//! An enclave is as foreign here as a registry: nothing that it says is trusted further than its measured spec allows.
 
+pub mod api;
+pub mod attest;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod deploy;
+pub mod egress;
+pub mod enclave;
+pub mod fault;
+mod frames;
+pub mod ingress;
+pub mod launch;
+pub mod lifecycle;
+pub mod logs;
+pub mod record;
+mod relay;
+pub mod secrets;
+pub mod store;
+mod sys;

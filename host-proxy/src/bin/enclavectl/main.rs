@@ -1,0 +1,176 @@
+//! `enclavectl`: orders to the daemon, and what it knows. Results go to standard output, prose and progress to standard error.
+
+mod create;
+mod doctor;
+mod follow;
+mod show;
+
+use clap::Parser as _;
+use host_proxy::client::{Client, ClientError};
+use host_proxy::record::Record;
+use hyper::Method;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Creates, watches and ends enclaves.
+#[derive(Debug, clap::Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 the enclave FAILED, 64 usage, 69 the daemon cannot be reached, 77 refused."
+)]
+struct Cli {
+    /// The daemon's socket
+    #[arg(long, env = "REDOUBT_SOCKET", default_value = "/run/redoubt/api.sock", global = true)]
+    socket: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run an image in a new enclave; asks for what is not on the command line
+    Create(create::Args),
+    /// All enclaves
+    List,
+    /// One enclave
+    Show(Name),
+    /// What happened to an enclave
+    Events(Stream),
+    /// What its workload printed, if the spec lets it leave the enclave
+    Logs(Stream),
+    /// Pull, build and launch again, with the credentials that are kept
+    Redeploy(Wait),
+    /// End an enclave, and delete its credentials and files
+    Terminate(Wait),
+    /// A fresh attestation document, compared with what was built
+    Attestation(show::AttestationArgs),
+    /// Check what this machine needs to run enclaves
+    Doctor,
+}
+
+#[derive(Debug, clap::Args)]
+struct Name {
+    /// Name or id
+    name: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Stream {
+    /// Name or id
+    name: String,
+    /// Go on with what comes
+    #[arg(short, long)]
+    follow: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Wait {
+    /// Name or id
+    name: String,
+    /// Return once the order is taken
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// An error with its next step and exit code.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    hint: String,
+    code: u8,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl std::fmt::Display, hint: impl Into<String>) -> Failure {
+        Failure { message: message.to_string(), hint: hint.into(), code }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let message = error.to_string();
+        match error {
+            ClientError::Unreachable { .. } => Failure::new(
+                69,
+                message,
+                "start it with 'systemctl start host-proxy' or 'host-proxy serve', or name its socket with --socket",
+            ),
+            ClientError::Refused { status, hint, .. } => {
+                Failure::new(if status == 400 { 64 } else { 77 }, message, hint)
+            }
+            ClientError::Unreadable(_) => {
+                Failure::new(70, message, "check that enclavectl and host-proxy have the same version")
+            }
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(Failure::new(69, format!("cannot start: {error}"), "try again")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message, hint, code }) => {
+            tell(&format!("error: {message}\n  {hint}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+async fn run(Cli { socket, json, command }: Cli) -> Result<(), Failure> {
+    let client = Client::new(&socket);
+    match command {
+        Command::Create(args) => create::run(&client, args, json).await,
+        Command::List => show::list(&client, json).await,
+        Command::Show(Name { name }) => show::one(&client, &name, json).await,
+        Command::Events(Stream { name, follow }) => follow::events(&client, &name, follow, json).await,
+        Command::Logs(Stream { name, follow }) => follow::logs(&client, &name, follow).await,
+        Command::Redeploy(Wait { name, no_wait }) => {
+            let record: Record = client.json(Method::POST, &path(&name, "/redeploy")?, Vec::new()).await?;
+            follow::until_settled(&client, record, no_wait, json).await
+        }
+        Command::Terminate(Wait { name, no_wait }) => {
+            let record: Record = client.json(Method::DELETE, &path(&name, "")?, Vec::new()).await?;
+            follow::until_settled(&client, record, no_wait, json).await
+        }
+        Command::Attestation(args) => show::attestation(&client, &args, json).await,
+        Command::Doctor => doctor::run(&client).await,
+    }
+}
+
+/// A name goes into a path: what could change the path is refused.
+fn path(name: &str, rest: &str) -> Result<String, Failure> {
+    match name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !name.is_empty() {
+        true => Ok(format!("/v1/enclaves/{name}{rest}")),
+        false => {
+            Err(Failure::new(64, format!("'{name}' is neither a name nor an id"), "see 'enclavectl list'"))
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| Failure::new(69, e, "the reader of the output is gone"))
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(70, e, "please report this"))?;
+    print(&text)
+}
+
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,128 @@
+//! `host-proxy`: the daemon. `serve` runs it, `check-config` shows what it would run with.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use host_proxy::api;
+use host_proxy::config::{self, Loaded};
+use host_proxy::daemon::Daemon;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs private container images in enclaves: keeps their credentials, builds, launches and attests them.
+#[derive(Debug, clap::Parser)]
+#[command(
+    version,
+    after_help = "Configuration, lowest first: built-in defaults, default.toml, $RUN_MODE.toml and local.toml in the \
+    configuration folder, HOST_PROXY_SECTION__KEY from the environment.\n\nExit codes: 0 stopped cleanly, 64 usage, 69 unavailable, 78 configuration."
+)]
+struct Cli {
+    /// Folder with default.toml, <RUN_MODE>.toml and local.toml
+    #[arg(long, env = "HOST_PROXY_CONFIG_DIR", default_value = "/etc/redoubt", global = true)]
+    config_dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM or SIGINT
+    Serve,
+    /// Print the resulting configuration, and where each value came from
+    CheckConfig,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    // HOST_PROXY_CONFIG_DIR names the folder and is no key of the configuration.
+    let environment = std::env::vars().filter(|(name, _)| name != "HOST_PROXY_CONFIG_DIR");
+    let run_mode = std::env::var("RUN_MODE").ok();
+    let loaded = match config::load(&cli.config_dir, run_mode.as_deref(), environment) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            return fail(
+                78,
+                &anyhow::Error::from(error),
+                "correct the configuration; 'host-proxy check-config' shows it",
+            );
+        }
+    };
+    match cli.command {
+        Command::CheckConfig => {
+            let _ = writeln!(std::io::stdout(), "{}", loaded.describe());
+            ExitCode::SUCCESS
+        }
+        Command::Serve => match serve(loaded) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(69, &error, "'enclavectl doctor' checks what the daemon needs"),
+        },
+    }
+}
+
+fn fail(code: u8, error: &anyhow::Error, hint: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {error:#}\n  {hint}");
+    ExitCode::from(code)
+}
+
+fn serve(loaded: Loaded) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // A core dump would hold what the daemon keeps out of every other place.
+    nix::sys::prctl::set_dumpable(false).context("cannot turn off core dumps")?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?
+        .block_on(live(loaded))
+}
+
+async fn live(Loaded { config, .. }: Loaded) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let socket = config.socket();
+    let daemon = Daemon::start(config).await?;
+    let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+    let serving = tokio::spawn(api::serve(listener, daemon.clone()));
+    notify(&[sd_notify::NotifyState::Ready]);
+    let watchdog = tokio::spawn(watchdog());
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: workloads get 10 seconds to end");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    serving.abort();
+    daemon.stop().await;
+    watchdog.abort();
+    let _ = std::fs::remove_file(&socket);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Without systemd there is nobody to tell.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    let _ = sd_notify::notify(false, states);
+}
+
+/// Tells systemd that the runtime still turns, twice as often as it asks for.
+async fn watchdog() {
+    let mut microseconds = 0;
+    if sd_notify::watchdog_enabled(false, &mut microseconds) {
+        let mut ticks = tokio::time::interval(Duration::from_micros(microseconds / 2));
+        loop {
+            ticks.tick().await;
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+}

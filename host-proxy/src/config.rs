@@ -1,0 +1,359 @@
+//! Configuration in layers, lowest first: the defaults in this program, `default.toml`, `<RUN_MODE>.toml` and `local.toml` in the
+//! configuration folder, then `HOST_PROXY_…` from the environment, where `__` separates the levels
+//! (`HOST_PROXY_QEMU__ACCEL=kvm`). Unknown keys are errors. No secret belongs into any of them.
+
+use crate::secrets::AwsConfig;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// What holds where nobody says otherwise, and why.
+const DEFAULTS: &str = r#"
+state_dir = "/var/lib/redoubt"   # systemd's StateDirectory
+run_dir = "/run/redoubt"         # systemd's RuntimeDirectory; short, because socket paths have 107 bytes
+secrets = "file"                 # works everywhere; "aws" keeps them in Secrets Manager
+launcher = "qemu"                # the only one so far
+
+[aws]
+region = ""
+endpoint_url = ""
+kms_key = ""
+secret_prefix = "redoubt"
+
+[pull]
+plain_http = []
+ca_cert = ""
+
+[qemu]
+folder = ""                      # the sandbox in the cache, or whatever is on the PATH
+firmware = ["/usr/share/seabios", "/usr/share/qemu"]
+accel = "tcg"                    # works everywhere; "kvm" needs one that can run stock guests
+heartbeat_timeout_seconds = 90   # nitro-cli's own
+
+[egress]
+allow_networks = []              # exceptions from the refusal of loopback, link-local and private-use addresses
+"#;
+const ENVIRONMENT_PREFIX: &str = "HOST_PROXY_";
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub state_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub secrets: SecretsKind,
+    pub launcher: crate::record::Provider,
+    pub aws: AwsConfig,
+    pub pull: PullConfig,
+    pub qemu: QemuConfig,
+    pub egress: EgressConfig,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretsKind {
+    Aws,
+    File,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PullConfig {
+    /// Registries, `host` or `host:port`, that are spoken to without TLS.
+    pub plain_http: BTreeSet<String>,
+    /// PEM file of an authority to trust beside the system's; empty for none.
+    pub ca_cert: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QemuConfig {
+    /// Where `qemu-system-x86_64` and `vhost-device-vsock` are; empty to look for them.
+    pub folder: PathBuf,
+    pub firmware: Vec<PathBuf>,
+    pub accel: Accel,
+    pub heartbeat_timeout_seconds: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    Tcg,
+    Kvm,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressConfig {
+    /// `address/bits`, or one address.
+    pub allow_networks: Vec<Network>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{origin}: {problem}")]
+    Invalid { origin: String, problem: String },
+}
+
+/// The configuration, and for each key where its value came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    origins: BTreeMap<String, String>,
+    table: Table,
+}
+
+/// Reads all layers. `folder` may be missing; files in it may too.
+pub fn load(
+    folder: &Path,
+    run_mode: Option<&str>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, ConfigError> {
+    let mut table = Table::new();
+    let mut origins = BTreeMap::new();
+    let mut add = |layer: Table, origin: &str| merge(&mut table, layer, "", origin, &mut origins);
+    add(parse(DEFAULTS, "the built-in defaults")?, "built in");
+    if let Some(mode) = run_mode
+        && !mode.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    {
+        return Err(ConfigError::Invalid {
+            origin: "RUN_MODE".to_owned(),
+            problem: "letters, digits, '-' and '_' only".to_owned(),
+        });
+    }
+    let files = [Some("default"), run_mode, Some("local")];
+    for name in files.into_iter().flatten() {
+        let path = folder.join(format!("{name}.toml"));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => add(parse(&text, &path.display().to_string())?, &path.display().to_string()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        }
+    }
+    let mut variables: Vec<(String, String)> =
+        environment.filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+    variables.sort();
+    for (name, text) in variables {
+        add(variable(&name, &text)?, &name);
+    }
+    let config = table.clone().try_into().map_err(|e: toml::de::Error| ConfigError::Invalid {
+        origin: "configuration".to_owned(),
+        problem: blame(e.message(), &origins),
+    })?;
+    Ok(Loaded { config, origins, table })
+}
+
+fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
+    text.parse::<Table>().map_err(|e| ConfigError::Invalid {
+        origin: origin.to_owned(),
+        problem: e.to_string().trim_end().to_owned(),
+    })
+}
+
+/// Adds to serde's message where a key that it names came from.
+fn blame(message: &str, origins: &BTreeMap<String, String>) -> String {
+    let named = origins.iter().find(|(key, _)| {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        message.contains(&format!("`{last}`"))
+    });
+    match named {
+        Some((key, origin)) => format!("{message} ({key} is set in {origin})"),
+        None => message.to_owned(),
+    }
+}
+
+/// `HOST_PROXY_A__B=x` as a table. A value that reads as TOML is one; anything else is a string.
+fn variable(name: &str, text: &str) -> Result<Table, ConfigError> {
+    let keys: Vec<String> =
+        name.trim_start_matches(ENVIRONMENT_PREFIX).split("__").map(str::to_ascii_lowercase).collect();
+    if keys.iter().any(String::is_empty) {
+        return Err(ConfigError::Invalid {
+            origin: name.to_owned(),
+            problem: "a level of the name is empty".to_owned(),
+        });
+    }
+    let value = format!("x = {text}").parse::<Table>().ok().and_then(|mut table| match table.len() {
+        1 => table.remove("x"),
+        _ => None,
+    });
+    let mut value = value.unwrap_or_else(|| Value::String(text.to_owned()));
+    for key in keys.iter().skip(1).rev() {
+        value = Value::Table(Table::from_iter([(key.clone(), value)]));
+    }
+    Ok(Table::from_iter(keys.into_iter().take(1).map(|key| (key, value.clone()))))
+}
+
+fn merge(into: &mut Table, layer: Table, prefix: &str, origin: &str, origins: &mut BTreeMap<String, String>) {
+    for (key, value) in layer {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new, &path, origin, origins),
+            (_, Value::Table(new)) => {
+                let mut fresh = Table::new();
+                merge(&mut fresh, new, &path, origin, origins);
+                into.insert(key, Value::Table(fresh));
+            }
+            (_, value) => {
+                origins.insert(path, origin.to_owned());
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+impl Loaded {
+    /// One line a key: the value and where it came from.
+    pub fn describe(&self) -> String {
+        let line = |(key, origin): (&String, &String)| {
+            let mut levels = key.split('.');
+            let first = levels.next().and_then(|level| self.table.get(level));
+            let value = levels.fold(first, |value, level| value.and_then(|value| value.get(level)));
+            value.map(|value| format!("{key} = {value}    # {origin}"))
+        };
+        self.origins.iter().filter_map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Config {
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("api.sock")
+    }
+}
+
+impl Network {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let prefix = |octets: &[u8]| {
+            let number = octets.iter().fold(0u128, |n, &byte| n << 8 | u128::from(byte));
+            let width = u32::try_from(octets.len() * 8).unwrap_or(0);
+            number.checked_shr(width.saturating_sub(u32::from(self.bits))).unwrap_or(0)
+        };
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => prefix(&own.octets()) == prefix(&other.octets()),
+            (IpAddr::V6(own), IpAddr::V6(other)) => prefix(&own.octets()) == prefix(&other.octets()),
+            _ => false,
+        }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let error = || format!("'{text}' is not ADDRESS/BITS");
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| error())?)),
+            None => (text.as_str(), None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| error())?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(width);
+        if bits > width { Err(error()) } else { Ok(Network { address, bits }) }
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> String {
+        format!("{}/{}", network.address, network.bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(
+        files: &[(&str, &str)],
+        mode: Option<&str>,
+        environment: &[(&str, &str)],
+    ) -> Result<Loaded, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        load(folder.path(), mode, environment).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_whole() {
+        let config = with(&[], None, &[]).unwrap().config;
+        assert_eq!((config.secrets, config.qemu.accel), (SecretsKind::File, Accel::Tcg));
+    }
+
+    /// For each pair of neighbours the higher one wins.
+    #[test]
+    fn each_layer_wins_over_the_one_below() {
+        let files = [
+            ("default.toml", "run_dir = '/d'"),
+            ("production.toml", "run_dir = '/p'"),
+            ("local.toml", "run_dir = '/l'"),
+        ];
+        let environment = [("HOST_PROXY_RUN_DIR", "/e")];
+        let run_dir = |files: &[(&str, &str)], environment: &[(&str, &str)]| {
+            with(files, Some("production"), environment).unwrap().config.run_dir
+        };
+        assert_eq!(run_dir(&[], &[]), Path::new("/run/redoubt"));
+        assert_eq!(run_dir(&files[..1], &[]), Path::new("/d"));
+        assert_eq!(run_dir(&files[..2], &[]), Path::new("/p"));
+        assert_eq!(run_dir(&files, &[]), Path::new("/l"));
+        assert_eq!(run_dir(&files, &environment), Path::new("/e"));
+        assert_eq!(run_dir(&files[..1], &environment), Path::new("/e"));
+        // Without the mode its file does not count.
+        assert_eq!(with(&files[..2], None, &[]).unwrap().config.run_dir, Path::new("/d"));
+    }
+
+    #[test]
+    fn a_layer_changes_single_keys_of_a_table() {
+        let loaded = with(
+            &[("local.toml", "[qemu]\naccel = 'kvm'")],
+            None,
+            &[
+                ("HOST_PROXY_QEMU__HEARTBEAT_TIMEOUT_SECONDS", "5"),
+                ("HOST_PROXY_PULL__PLAIN_HTTP", "['127.0.0.1:5000']"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((loaded.config.qemu.accel, loaded.config.qemu.heartbeat_timeout_seconds), (Accel::Kvm, 5));
+        assert!(loaded.config.pull.plain_http.contains("127.0.0.1:5000"));
+        let text = loaded.describe();
+        assert!(
+            text.contains(
+                "qemu.heartbeat_timeout_seconds = 5    # HOST_PROXY_QEMU__HEARTBEAT_TIMEOUT_SECONDS"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("secrets = \"file\"    # built in"), "{text}");
+    }
+
+    #[test]
+    fn unknown_keys_and_values_say_where_they_stand() {
+        let error = with(&[], None, &[("HOST_PROXY_QEMU__COLOUR", "red")]).unwrap_err();
+        assert!(error.contains("colour") && error.contains("HOST_PROXY_QEMU__COLOUR"), "{error}");
+        assert!(with(&[("local.toml", "secrets = 'paper'")], None, &[]).unwrap_err().contains("paper"));
+        assert!(with(&[("local.toml", "[")], None, &[]).unwrap_err().contains("local.toml"));
+        assert!(with(&[], Some("../etc"), &[]).is_err());
+    }
+
+    #[test]
+    fn networks_are_compared_by_their_bits() {
+        let network = |text: &str| Network::try_from(text.to_owned());
+        let inside = |text: &str, address: &str| network(text).unwrap().contains(address.parse().unwrap());
+        assert!(inside("10.0.0.0/8", "10.255.1.2") && !inside("10.0.0.0/8", "11.0.0.1"));
+        assert!(inside("127.0.0.1", "127.0.0.1") && !inside("127.0.0.1", "127.0.0.2"));
+        assert!(
+            inside("fd00::/8", "fd12::1") && !inside("0.0.0.0/0", "::1") && inside("0.0.0.0/0", "1.2.3.4")
+        );
+        for bad in ["", "10.0.0.0/33", "host/8", "10.0.0.0/"] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The daemon as a whole: opens what it needs, brings back what should run, takes orders, and stops cleanly.
+
+use crate::config::{Config, SecretsKind};
+use crate::deploy::Context;
+use crate::enclave::{self, Handle};
+use crate::fault::{Code, Fault};
+use crate::lifecycle::{Event, State, Status, step};
+use crate::record::{EnclaveId, Provider, Record, SourceType, now};
+use crate::secrets::{AwsSecrets, FileSecrets, RegistryCredentials, SecretError, SecretStore};
+use crate::store::{Store, StoreError};
+use eif_builder::image::Reference;
+use eif_builder::image::reference::canonical_host;
+use nix::fcntl::{Flock, FlockArg};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use wire::spec::Manifest;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot use {path}: {source}")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("another daemon uses {0}")]
+    Locked(PathBuf),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the secret store: {0}")]
+    Secrets(io::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("{0}")]
+    Invalid(String, &'static str),
+    #[error("an enclave named '{0}' exists already")]
+    NameTaken(String),
+    #[error("the credentials could not be stored: {0}")]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// An order for an enclave, as the API takes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    pub name: String,
+    pub image: String,
+    pub provider: Option<Provider>,
+    pub source_type: Option<SourceType>,
+    pub registry_url: Option<String>,
+    pub registry_username: Option<String>,
+    pub registry_password: Option<eif_builder::image::Secret>,
+    /// The text of `enclave.toml`.
+    #[serde(default)]
+    pub spec: String,
+}
+
+#[derive(Debug)]
+pub struct Daemon {
+    context: Arc<Context>,
+    store: Store,
+    enclaves: Mutex<BTreeMap<EnclaveId, (Handle, JoinHandle<()>)>>,
+    stopping: watch::Sender<bool>,
+    /// Held as long as the daemon lives: one daemon a state folder.
+    _lock: Flock<File>,
+}
+
+const MAX_NAME: usize = 63;
+
+impl Daemon {
+    /// Opens the store and brings every enclave back to where it should be.
+    pub async fn start(config: Config) -> Result<Arc<Daemon>, StartError> {
+        let state = config.state_dir.clone();
+        for folder in [&state, &config.run_dir, &state.join("enclaves")] {
+            std::fs::create_dir_all(folder)
+                .map_err(|source| StartError::Folder { path: folder.clone(), source })?;
+        }
+        let lock = lock(&state)?;
+        let store = Store::open(&state.join("redoubt.db"))?;
+        let secrets = match config.secrets {
+            SecretsKind::Aws => SecretStore::Aws(AwsSecrets::new(config.aws.clone()).await),
+            SecretsKind::File => {
+                let opened = FileSecrets::open(&state.join("secrets"), &state.join("secrets.key"));
+                SecretStore::File(opened.map_err(StartError::Secrets)?)
+            }
+        };
+        let context = Arc::new(Context { config, secrets });
+        let daemon = Daemon {
+            context,
+            store,
+            enclaves: Mutex::default(),
+            stopping: watch::channel(false).0,
+            _lock: lock,
+        };
+        daemon.recover().await?;
+        Ok(Arc::new(daemon))
+    }
+
+    fn folder(&self, id: &EnclaveId) -> PathBuf {
+        self.context.config.state_dir.join("enclaves").join(id.as_str())
+    }
+
+    /// What an earlier daemon left: nothing of it runs any more, since its enclaves die with it.
+    async fn recover(&self) -> Result<(), StartError> {
+        let records = self.store.list().await?;
+        let known: BTreeSet<String> =
+            records.iter().filter(|r| r.status != Status::Destroyed).map(|r| r.id.to_string()).collect();
+        sweep(&self.context.config.state_dir.join("enclaves"), |_| false);
+        sweep(&self.context.config.run_dir, |name| !name.starts_with("e-"));
+        sweep(&self.context.config.state_dir.join("secrets"), |name| {
+            name.strip_suffix(".sealed").is_none_or(|id| known.contains(id))
+        });
+        for mut record in records {
+            if record.status == Status::Destroyed {
+                continue;
+            }
+            if let Ok(Some((state, _))) = step(&record.state(), Event::Recovered) {
+                record.set_state(&state);
+            }
+            if record.status == Status::PendingDeploy
+                && record.source_type == SourceType::PrivateRegistry
+                && record.credentials_arn.is_none()
+            {
+                // The daemon died between the record and its secret; a secret that was half made goes.
+                let _ = self.context.secrets.delete(&record.id).await;
+                let fault = Fault::new(
+                    Code::SecretUnavailable,
+                    "the credentials were never stored",
+                    "terminate this enclave and create it again",
+                );
+                record.set_state(&State::Failed(fault));
+            }
+            tracing::info!(id = %record.id, name = record.name, status = %record.status, "recovered");
+            self.store.update(record.clone(), None).await?;
+            self.adopt(record);
+        }
+        Ok(())
+    }
+
+    fn adopt(&self, record: Record) {
+        let id = record.id.clone();
+        let folder = self.folder(&id);
+        let spawned = enclave::spawn(
+            record,
+            folder,
+            self.context.clone(),
+            self.store.clone(),
+            self.stopping.subscribe(),
+        );
+        self.enclaves.lock().unwrap_or_else(PoisonError::into_inner).insert(id, spawned);
+    }
+
+    /// Checks an order, stores its credentials, and queues the deploy.
+    pub async fn create(&self, order: Create) -> Result<Record, CreateError> {
+        let Create {
+            name,
+            image,
+            provider,
+            source_type,
+            registry_url,
+            registry_username,
+            registry_password,
+            spec,
+        } = order;
+        check_name(&name)?;
+        let reference = Reference::parse(&image)
+            .map_err(|e| CreateError::Invalid(e.to_string(), "correct the image reference"))?;
+        let manifest = Manifest::parse(&spec)
+            .map_err(|e| CreateError::Invalid(format!("enclave.toml: {e}"), "correct enclave.toml"))?;
+        check_resources(&manifest)?;
+        if let Some(url) = &registry_url {
+            check_registry(url, &reference)?;
+        }
+        let credentials = match (registry_username, registry_password) {
+            (Some(username), Some(password)) => Some(RegistryCredentials { username, password }),
+            (None, None) => None,
+            _ => {
+                return Err(CreateError::Invalid(
+                    "a user name needs a password, and a password a user name".to_owned(),
+                    "give both",
+                ));
+            }
+        };
+        let source_type = match (source_type, &credentials) {
+            (Some(SourceType::PrivateRegistry), None) => {
+                return Err(CreateError::Invalid(
+                    "a private registry needs credentials".to_owned(),
+                    "give --registry-username and --registry-password-stdin",
+                ));
+            }
+            (Some(SourceType::PublicRegistry), None) | (None, None) => SourceType::PublicRegistry,
+            (_, Some(_)) => SourceType::PrivateRegistry,
+        };
+        let id = EnclaveId::random()
+            .map_err(|_| CreateError::Invalid("the system gives no randomness".to_owned(), "try again"))?;
+        let mut record = Record {
+            id: id.clone(),
+            name,
+            status: Status::PendingDeploy,
+            stage: None,
+            fault: None,
+            provider: provider.unwrap_or(self.context.config.launcher),
+            source_type,
+            image: reference.to_string(),
+            image_digest: None,
+            credentials_arn: None,
+            spec,
+            measurements: None,
+            ingress: Vec::new(),
+            created_at: now(),
+            updated_at: now(),
+        };
+        // The record comes first: a crash in between leaves a name to clean up by, never a secret that nobody knows of.
+        self.store.insert(record.clone()).await.map_err(|error| match error {
+            StoreError::NameTaken(name) => CreateError::NameTaken(name),
+            other => CreateError::Store(other),
+        })?;
+        if let Some(credentials) = credentials {
+            match self.context.secrets.create(&id, &credentials).await {
+                Ok(arn) => record.credentials_arn = Some(arn),
+                Err(error) => {
+                    let _ = self.store.remove(id).await;
+                    return Err(error.into());
+                }
+            }
+            self.store.update(record.clone(), None).await.map_err(CreateError::Store)?;
+        }
+        self.adopt(record.clone());
+        Ok(record)
+    }
+
+    /// By id, or by name among the living.
+    pub fn find(&self, id_or_name: &str) -> Option<Handle> {
+        let enclaves = self.enclaves.lock().unwrap_or_else(PoisonError::into_inner);
+        let matches = |handle: &Handle| {
+            let record = handle.record();
+            record.id.as_str() == id_or_name
+                || (record.name == id_or_name && record.status != Status::Destroyed)
+        };
+        enclaves.values().map(|(handle, _)| handle).find(|handle| matches(handle)).cloned()
+    }
+
+    /// All living enclaves, oldest first.
+    pub async fn list(&self) -> Result<Vec<Record>, StoreError> {
+        let all = self.store.list().await?;
+        Ok(all.into_iter().filter(|record| record.status != Status::Destroyed).collect())
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Stops every enclave, gracefully and all at once. The records stay: the next start brings them back.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        let tasks = std::mem::take(&mut *self.enclaves.lock().unwrap_or_else(PoisonError::into_inner));
+        for (_, (_, task)) in tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+fn lock(state: &Path) -> Result<Flock<File>, StartError> {
+    let path = state.join("lock");
+    let file = File::create(&path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::Locked(state.to_owned()))
+}
+
+/// Removes what is in a folder, but for the names to keep.
+fn sweep(folder: &Path, keep: impl Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if keep(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let path = entry.path();
+        let removed =
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Ok(()) => tracing::info!(path = %path.display(), "removed what an earlier daemon left"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot remove what an earlier daemon left")
+            }
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), CreateError> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let good = (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && EnclaveId::try_from(name.to_owned()).is_err();
+    match good {
+        true => Ok(()),
+        false => Err(CreateError::Invalid(
+            "a name is 1 to 63 lower-case letters, digits and '-' between them".to_owned(),
+            "choose another name",
+        )),
+    }
+}
+
+fn check_resources(manifest: &Manifest) -> Result<(), CreateError> {
+    let wire::spec::Resources { memory_mib, cpus } = manifest.resources;
+    // 64 MiB is the Nitro driver's own minimum (linux/nitro_enclaves.h, NE_ERR_MEM_SIZE).
+    match (64..=1024 * 1024).contains(&memory_mib) && (1..=128).contains(&cpus) {
+        true => Ok(()),
+        false => Err(CreateError::Invalid(
+            "memory_mib is 64 to 1048576 and cpus 1 to 128".to_owned(),
+            "correct [resources] in enclave.toml",
+        )),
+    }
+}
+
+/// The credentials must belong to the image's registry, or they would go to a stranger.
+fn check_registry(url: &str, reference: &Reference) -> Result<(), CreateError> {
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or(url);
+    let host = host.split('/').next().unwrap_or(host);
+    match canonical_host(host) == reference.host() {
+        true => Ok(()),
+        false => Err(CreateError::Invalid(
+            format!("the credentials are for {host}, but the image is on {}", reference.host()),
+            "use the registry host of the image reference",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go_to_the_images_own_registry_only() {
+        let reference = Reference::parse("registry-1.docker.io/my-org/app:v1").unwrap();
+        for url in ["docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"] {
+            assert!(check_registry(url, &reference).is_ok(), "{url}");
+        }
+        assert!(check_registry("ghcr.io", &reference).is_err());
+    }
+
+    #[test]
+    fn a_name_cannot_be_taken_for_an_id_or_a_path() {
+        assert!(check_name("my-app-2").is_ok());
+        for bad in ["", "-a", "a-", "A", "a/b", "..", "e-0123456789abcdef", &"a".repeat(64)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! One deploy, from credentials to an attested enclave. Straight down; each stage is announced before it begins.
+//! Cancelling at any point leaves nothing: processes die and unnamed files vanish with the values that own them.
+
+use crate::attest;
+use crate::config::Config;
+use crate::control::{self, Control, Report};
+use crate::egress::{self, Policy};
+use crate::fault::{Code, Fault};
+use crate::ingress::{self, Gate};
+use crate::launch::{Listeners, Qemu, Running, Vsock};
+use crate::lifecycle::Stage;
+use crate::logs::Logs;
+use crate::record::EnclaveId;
+use crate::secrets::{SecretError, SecretStore};
+use attestation::Measurements;
+use eif_builder::artifacts;
+use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
+use eif_builder::image::pull::{self, DEFAULT_MAX_UNPACKED, Request};
+use eif_builder::image::{Credentials, Digest, Endpoint, Platform, Reference, VerifiedImage};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use wire::control::Failure;
+use wire::spec::Manifest;
+
+/// From the heartbeat to a workload that was started: mounting and starting take well under a second, slow machines more.
+const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A workload that ends within this was never deployed.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Progress is told in steps of this many bytes.
+const PROGRESS_STEP: u64 = 512 * 1024;
+
+/// What every deploy of this daemon shares.
+#[derive(Debug)]
+pub struct Context {
+    pub config: Config,
+    pub secrets: SecretStore,
+}
+
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub id: EnclaveId,
+    pub image: Reference,
+    pub manifest: Manifest,
+    pub credentials_arn: Option<String>,
+    /// Where the image may be spooled and the EIF is written.
+    pub folder: PathBuf,
+}
+
+/// What a deploy tells while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    Entered(Stage),
+    Progress { stage: Stage, done: u64, total: u64 },
+    Resolved(Digest),
+    Measured(Measurements),
+}
+
+/// A deployed enclave and all that serves it. Dropping it kills the enclave.
+#[derive(Debug)]
+pub struct Live {
+    pub running: Running,
+    pub control: Control,
+    pub gate: Gate,
+    _egress: JoinSet<()>,
+}
+
+pub async fn run(
+    context: Arc<Context>,
+    order: Order,
+    logs: Logs,
+    notes: mpsc::Sender<Note>,
+) -> Result<Live, Fault> {
+    let mut stages = Stages { notes: notes.clone(), current: Stage::Credentials };
+    let result = walk(&context, &order, &logs, &mut stages).await;
+    result.map_err(|fault| match fault.stage {
+        Some(_) => fault,
+        None => fault.at(stages.current),
+    })
+}
+
+struct Stages {
+    notes: mpsc::Sender<Note>,
+    current: Stage,
+}
+
+impl Stages {
+    async fn enter(&mut self, stage: Stage) {
+        self.current = stage;
+        let _ = self.notes.send(Note::Entered(stage)).await;
+    }
+}
+
+async fn walk(context: &Context, order: &Order, logs: &Logs, stages: &mut Stages) -> Result<Live, Fault> {
+    // What is missing on this machine is said before anything is downloaded.
+    let kernel = artifacts::find(artifacts::KERNEL, None).map_err(|e| Fault::from(e).at(Stage::Build))?;
+    let agent = artifacts::find(artifacts::AGENT, None).map_err(|e| Fault::from(e).at(Stage::Build))?;
+    let qemu = Qemu::find(&context.config.qemu).map_err(|e| Fault::from(e).at(Stage::Launch))?;
+
+    stages.enter(Stage::Credentials).await;
+    let credentials = fetch_credentials(&context.secrets, order).await?;
+    stages.enter(Stage::Resolve).await;
+    let image = pull_image(context, order, credentials, stages).await?;
+    stages.enter(Stage::Build).await;
+    let inputs = Inputs {
+        kernel,
+        agent,
+        cmdline: DEFAULT_CMDLINE.to_owned(),
+        manifest: order.manifest.clone(),
+        build_time: 0,
+    };
+    let built = build_image(image, inputs, order.folder.join("image.eif"), stages).await?;
+    let _ = stages.notes.send(Note::Measured(built.measurements)).await;
+
+    stages.enter(Stage::Allocate).await;
+    let resources = order.manifest.resources;
+    Qemu::check_memory(resources)?;
+    stages.enter(Stage::Launch).await;
+    let (mut running, listeners) =
+        qemu.launch(&order.id, &built.path, resources, &context.config.run_dir).await?;
+    let Listeners { heartbeat, control, egress } = listeners;
+    let policy = Policy {
+        network: built.spec.network.clone(),
+        allow_networks: context.config.egress.allow_networks.clone(),
+    };
+    let mut serving = JoinSet::new();
+    serving.spawn(egress::serve(egress, policy));
+
+    stages.enter(Stage::Heartbeat).await;
+    let limit = Duration::from_secs(context.config.qemu.heartbeat_timeout_seconds);
+    alive(&mut running, timeout(limit, control::heartbeat(&heartbeat)))
+        .await?
+        .map_err(|_| no_heartbeat(limit, &running))?
+        .map_err(Fault::internal)?;
+    stages.enter(Stage::Configure).await;
+    let accepted = alive(&mut running, Control::accept(&control, logs.clone())).await?;
+    let mut control = accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
+    started(&mut control, &mut running, logs).await?;
+
+    stages.enter(Stage::Attest).await;
+    let vsock: Vsock = running.vsock().clone();
+    alive(&mut running, attest::gate(&vsock, &built.measurements)).await??;
+    let gate = ingress::open(&order.manifest.network.ingress, &vsock).await.map_err(|e| {
+        Fault::new(
+            Code::LaunchFailed,
+            e.to_string(),
+            "choose another 'listen' address in enclave.toml, or leave it out",
+        )
+    })?;
+    Ok(Live { running, control, gate, _egress: serving })
+}
+
+async fn fetch_credentials(secrets: &SecretStore, order: &Order) -> Result<Option<Credentials>, Fault> {
+    let Some(arn) = &order.credentials_arn else { return Ok(None) };
+    let fetched = secrets.fetch(arn).await.map_err(|error| {
+        let retryable = matches!(error, SecretError::Failed { .. });
+        let hint = "check that the daemon may read its secrets; if this one is gone, terminate the enclave and create it again";
+        Fault { retryable, ..Fault::new(Code::SecretUnavailable, error.to_string(), hint) }
+    })?;
+    Ok(Some(fetched.into()))
+}
+
+async fn pull_image(
+    context: &Context,
+    order: &Order,
+    credentials: Option<Credentials>,
+    stages: &mut Stages,
+) -> Result<VerifiedImage, Fault> {
+    let config = &context.config.pull;
+    let ca_cert = match config.ca_cert.as_os_str().is_empty() {
+        true => None,
+        false => Some(tokio::fs::read(&config.ca_cert).await.map_err(|e| {
+            Fault::new(
+                Code::Internal,
+                format!("{}: {e}", config.ca_cert.display()),
+                "correct pull.ca_cert in the configuration",
+            )
+        })?),
+    };
+    let request = Request {
+        reference: order.image.clone(),
+        platform: Platform::linux_amd64(),
+        credentials,
+        endpoint: Endpoint { plain_http: config.plain_http.clone(), ca_cert },
+        work_dir: order.folder.clone(),
+        max_unpacked: DEFAULT_MAX_UNPACKED,
+    };
+    let progress = Arc::new(Progress::new(stages.notes.clone()));
+    let pulled = pull::pull(request, progress.clone()).await;
+    stages.current = progress.stage();
+    Ok(pulled?)
+}
+
+async fn build_image(
+    image: VerifiedImage,
+    inputs: Inputs,
+    output: PathBuf,
+    stages: &Stages,
+) -> Result<Built, Fault> {
+    let progress = Progress::new(stages.notes.clone());
+    let building = tokio::task::spawn_blocking(move || build::build(&image, &inputs, &output, &progress));
+    Ok(building.await.map_err(Fault::internal)??)
+}
+
+/// Waits for something that only a living enclave can bring.
+async fn alive<T>(running: &mut Running, wanted: impl Future<Output = T>) -> Result<T, Fault> {
+    tokio::select! {
+        biased;
+        value = wanted => Ok(value),
+        _ = running.ended() => Err(boot_failed(format!("the enclave ended while booting: {}", running.console()))),
+    }
+}
+
+fn no_heartbeat(limit: Duration, running: &Running) -> Fault {
+    Fault::new(
+        Code::HeartbeatMissing,
+        format!(
+            "the enclave sent no heartbeat within {} seconds; its console ends with: {}",
+            limit.as_secs(),
+            running.console()
+        ),
+        "check that kernel and agent belong together and that memory_mib is enough for the image",
+    )
+}
+
+fn boot_failed(message: String) -> Fault {
+    Fault::new(
+        Code::BootFailed,
+        message,
+        "check that memory_mib is enough for the image, and that kernel and agent are Redoubt's own",
+    )
+}
+
+/// Waits until the workload runs, and a moment longer: one that ends at once was never there.
+async fn started(control: &mut Control, running: &mut Running, logs: &Logs) -> Result<(), Fault> {
+    let first = timeout(CONFIGURE_TIMEOUT, control.report()).await;
+    match first
+        .map_err(|_| boot_failed("the agent did not start the workload within 60 seconds".to_owned()))?
+    {
+        Report::Started => {}
+        other => return Err(ended(&other, running, logs)),
+    }
+    match timeout(SETTLE, control.report()).await {
+        Err(_) => Ok(()),
+        Ok(report) => Err(ended(&report, running, logs)),
+    }
+}
+
+/// The fault that a last report means.
+pub(crate) fn ended(report: &Report, running: &Running, logs: &Logs) -> Fault {
+    match report {
+        Report::Failed { failure, detail } => workload_fault(*failure, detail),
+        Report::Exited(exit) => {
+            let (pieces, _) = logs.follow();
+            let last: Vec<u8> = pieces.iter().rev().take(1).flat_map(|piece| piece.bytes.clone()).collect();
+            let text = String::from_utf8_lossy(&last);
+            let line: String = text
+                .trim_end()
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(300)
+                .collect();
+            let said = if line.is_empty() { String::new() } else { format!("; its last line: {line}") };
+            Fault::new(
+                Code::WorkloadExited,
+                format!("the workload ended with {exit}{said}"),
+                "read 'enclavectl logs' (the spec needs [logs] forward = true); a service must stay in the foreground",
+            )
+        }
+        Report::Started => Fault::internal("the agent started the workload twice"),
+        Report::Lost(reason) => Fault::new(
+            Code::EnclaveLost,
+            format!("the enclave was lost: {reason}; its console ends with: {}", running.console()),
+            "redeploy it",
+        )
+        .retryable(),
+    }
+}
+
+fn workload_fault(failure: Failure, detail: &str) -> Fault {
+    let (code, hint) = match failure {
+        Failure::NotFound => {
+            (Code::WorkloadNotFound, "check the image's Entrypoint and Cmd, or [run] command in enclave.toml")
+        }
+        Failure::NotExecutable => (
+            Code::WorkloadNotExecutable,
+            "check that the program is executable, for this platform, and that its libraries are in the image",
+        ),
+        Failure::User => (Code::UserNotFound, "check the image's User, or [run] user in enclave.toml"),
+        Failure::WorkingDir => (
+            Code::WorkloadNotExecutable,
+            "check the image's WorkingDir, or [run] working_dir in enclave.toml",
+        ),
+        Failure::Spec | Failure::RootFs | Failure::Network | Failure::Nsm => (
+            Code::BootFailed,
+            "check that kernel and agent are Redoubt's own, and that memory_mib is enough for the image",
+        ),
+    };
+    Fault::new(code, format!("the enclave gave up: {detail}"), hint)
+}
+
+/// Turns what pull and build tell into notes. Called from several threads; a full queue loses progress, never a result.
+struct Progress {
+    notes: mpsc::Sender<Note>,
+    done: AtomicU64,
+    total: AtomicU64,
+    told: AtomicU64,
+    verifying: std::sync::atomic::AtomicBool,
+    resolved: std::sync::atomic::AtomicBool,
+}
+
+impl Progress {
+    fn new(notes: mpsc::Sender<Note>) -> Progress {
+        Progress {
+            notes,
+            done: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            verifying: false.into(),
+            resolved: false.into(),
+        }
+    }
+
+    /// How far a pull came.
+    fn stage(&self) -> Stage {
+        match (self.resolved.load(Ordering::Relaxed), self.verifying.load(Ordering::Relaxed)) {
+            (false, _) => Stage::Resolve,
+            (true, false) => Stage::Pull,
+            (true, true) => Stage::Verify,
+        }
+    }
+
+    fn add(&self, stage: Stage, bytes: u64) -> bool {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total = self.total.load(Ordering::Relaxed);
+        let whole = done >= total;
+        if whole || done.saturating_sub(self.told.load(Ordering::Relaxed)) >= PROGRESS_STEP {
+            self.told.store(done, Ordering::Relaxed);
+            let _ = self.notes.try_send(Note::Progress { stage, done: done.min(total), total });
+        }
+        whole
+    }
+}
+
+impl eif_builder::image::Progress for Progress {
+    fn resolved(&self, digest: Digest, layers: &[u64]) {
+        self.total.store(layers.iter().sum(), Ordering::Relaxed);
+        self.resolved.store(true, Ordering::Relaxed);
+        let _ = self.notes.try_send(Note::Resolved(digest));
+        let _ = self.notes.try_send(Note::Entered(Stage::Pull));
+    }
+
+    fn received(&self, bytes: u64) {
+        if self.add(Stage::Pull, bytes) && !self.verifying.swap(true, Ordering::Relaxed) {
+            let _ = self.notes.try_send(Note::Entered(Stage::Verify));
+        }
+    }
+}
+
+impl eif_builder::build::Progress for Progress {
+    fn merged(&self, bytes: u64) {
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    fn packed(&self, bytes: u64) {
+        self.add(Stage::Build, bytes);
+    }
+
+    fn measuring(&self) {}
+}

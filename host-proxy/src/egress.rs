@@ -1,0 +1,207 @@
+//! Connections out of an enclave. The host checks its own copy of the measured list, resolves names itself, and refuses addresses
+//! that an enclave has no business reaching: this machine, its link, its metadata service, private networks. Without a rule,
+//! nothing leaves.
+
+use crate::config::Network;
+use crate::frames;
+use crate::relay;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixListener, UnixStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use wire::frame::Reader;
+use wire::relay::{Answer, Connect, MAX_HOST, Refusal};
+
+const MAX_CONNECTIONS: usize = 256;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(15 * 60);
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// What one enclave may reach.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The measured list.
+    pub network: wire::spec::Network,
+    /// Exceptions of the operator from the refusal of inner addresses.
+    pub allow_networks: Vec<Network>,
+}
+
+/// Serves one enclave until the task is dropped.
+pub async fn serve(listener: UnixListener, policy: Policy) {
+    let policy = Arc::new(policy);
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok((enclave, _)) = listener.accept().await else {
+            sleep(PAUSE_AFTER_ERROR).await;
+            continue;
+        };
+        let policy = policy.clone();
+        let slot = slots.clone().try_acquire_owned().ok();
+        connections.spawn(async move {
+            if let Err(error) = carry(enclave, &policy, slot.is_some()).await {
+                tracing::debug!(%error, "an egress connection ended");
+            }
+        });
+    }
+}
+
+async fn carry(mut enclave: UnixStream, policy: &Policy, slot: bool) -> io::Result<()> {
+    let mut reader = Reader::default();
+    let request = timeout(REQUEST_TIMEOUT, frames::read(&mut enclave, &mut reader))
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)??;
+    let Some(Connect { host, port }) = request else { return Ok(()) };
+    let dialled = if slot { dial(policy, &host, port).await } else { Err(Refusal::Busy) };
+    let mut outside = match dialled {
+        Ok(outside) => outside,
+        Err(why) => {
+            tracing::info!(host = %host.escape_debug().take(MAX_HOST).collect::<String>(), port, %why, "egress refused");
+            return frames::write(&mut enclave, &Answer::Refused { why }).await;
+        }
+    };
+    frames::write(&mut enclave, &Answer::Opened).await?;
+    outside.write_all(&reader.into_rest()).await?;
+    relay::run(enclave, outside, IDLE).await?;
+    Ok(())
+}
+
+async fn dial(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Refusal> {
+    if host.len() > MAX_HOST || !policy.network.allows(host, port) {
+        return Err(Refusal::NotAllowed);
+    }
+    let found = timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await;
+    let addresses: Vec<SocketAddr> =
+        found.map_err(|_| Refusal::Unresolved)?.map_err(|_| Refusal::Unresolved)?.collect();
+    let allowed: Vec<SocketAddr> =
+        addresses.iter().copied().filter(|address| policy.reaches(address.ip())).collect();
+    if allowed.is_empty() {
+        return Err(if addresses.is_empty() { Refusal::Unresolved } else { Refusal::ForbiddenAddress });
+    }
+    let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(allowed.as_slice())).await;
+    connecting.map_err(|_| Refusal::Unreachable)?.map_err(|_| Refusal::Unreachable)
+}
+
+impl Policy {
+    fn reaches(&self, address: IpAddr) -> bool {
+        !is_inner(address) || self.allow_networks.iter().any(|network| network.contains(address))
+    }
+}
+
+/// Addresses that belong to this machine, its link, its provider or a private network (RFC 6890).
+fn is_inner(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_private()
+                || v4.is_unspecified()
+                || v4.is_broadcast()
+                || v4.is_multicast()
+                || a == 0
+                || (a == 100 && (64..128).contains(&b)) // shared address space, RFC 6598
+        }
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_inner(IpAddr::V4(v4)),
+            None => {
+                v6.is_loopback()
+                    || v6.is_unspecified()
+                    || v6.is_multicast()
+                    || v6.is_unicast_link_local()
+                    || v6.is_unique_local()
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use wire::spec::Destination;
+
+    fn policy(egress: &[String], allow: &[&str]) -> Policy {
+        let egress = egress.iter().map(|text| Destination::parse(text).unwrap()).collect();
+        Policy {
+            network: wire::spec::Network { egress, ..Default::default() },
+            allow_networks: allow.iter().map(|text| Network::try_from((*text).to_owned()).unwrap()).collect(),
+        }
+    }
+
+    async fn ask(policy: Policy, host: &str, port: u16) -> (UnixStream, Answer) {
+        let (mut agent, host_side) = UnixStream::pair().unwrap();
+        tokio::spawn(async move { carry(host_side, &policy, true).await });
+        frames::write(&mut agent, &Connect { host: host.into(), port }).await.unwrap();
+        let answer = frames::read(&mut agent, &mut Reader::default()).await.unwrap().unwrap();
+        (agent, answer)
+    }
+
+    #[tokio::test]
+    async fn nothing_leaves_without_a_rule() {
+        let refused = Answer::Refused { why: Refusal::NotAllowed };
+        assert_eq!(ask(policy(&[], &["0.0.0.0/0"]), "127.0.0.1", 80).await.1, refused);
+        let only_443 = policy(&["127.0.0.1:443".into()], &["0.0.0.0/0"]);
+        assert_eq!(ask(only_443, "127.0.0.1", 80).await.1, refused);
+    }
+
+    #[tokio::test]
+    async fn a_rule_does_not_open_this_machine_but_the_operator_may() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let rule = [format!("127.0.0.1:{port}")];
+        let forbidden = Answer::Refused { why: Refusal::ForbiddenAddress };
+        assert_eq!(ask(policy(&rule, &[]), "127.0.0.1", port).await.1, forbidden);
+        let (mut agent, answer) = ask(policy(&rule, &["127.0.0.1/32"]), "127.0.0.1", port).await;
+        assert_eq!(answer, Answer::Opened);
+        let (mut outside, _) = server.accept().await.unwrap();
+        agent.write_all(b"out").await.unwrap();
+        agent.shutdown().await.unwrap();
+        let mut heard = String::new();
+        outside.read_to_string(&mut heard).await.unwrap();
+        outside.write_all(b"back").await.unwrap();
+        drop(outside);
+        let mut answer = String::new();
+        agent.read_to_string(&mut answer).await.unwrap();
+        assert_eq!((heard.as_str(), answer.as_str()), ("out", "back"));
+    }
+
+    #[tokio::test]
+    async fn says_that_nobody_answered() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let (_, answer) =
+            ask(policy(&[format!("127.0.0.1:{free}")], &["127.0.0.0/8"]), "127.0.0.1", free).await;
+        assert_eq!(answer, Answer::Refused { why: Refusal::Unreachable });
+    }
+
+    #[test]
+    fn knows_inner_addresses() {
+        for inner in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "10.1.2.3",
+            "192.168.0.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "224.0.0.1",
+        ] {
+            assert!(is_inner(inner.parse().unwrap()), "{inner}");
+        }
+        for outer in ["8.8.8.8", "100.128.0.1", "2001:db8::1"] {
+            assert!(!is_inner(outer.parse().unwrap()), "{outer}");
+        }
+    }
+}

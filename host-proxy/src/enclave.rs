@@ -1,0 +1,368 @@
+//! One task owns one enclave: its record, its deploy, its processes. Everybody else sends orders and watches.
+
+use crate::attest::{self, FetchError};
+use crate::deploy::{self, Context, Live, Note, Order};
+use crate::fault::Fault;
+use crate::launch::Vsock;
+use crate::lifecycle::{Action, Event, Refused, Stage, State, step};
+use crate::logs::Logs;
+use crate::record::{EnclaveEvent, Record};
+use crate::store::Store;
+use eif_builder::image::Reference;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use wire::spec::Manifest;
+
+/// How long a workload has between its stop signal and SIGKILL.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// And how long the enclave has after that to power off by itself.
+const POWER_OFF: Duration = Duration::from_secs(5);
+const RETRY_CLEAR: Duration = Duration::from_secs(10);
+const QUEUE: usize = 16;
+const NOTES: usize = 64;
+const EVENTS: usize = 256;
+
+enum Command {
+    Redeploy(oneshot::Sender<Result<Record, Refused>>),
+    Destroy(oneshot::Sender<Result<Record, Refused>>),
+}
+
+/// How others reach the task. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    record: watch::Receiver<Record>,
+    vsock: watch::Receiver<Option<Vsock>>,
+    events: broadcast::Sender<EnclaveEvent>,
+    logs: Logs,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl Handle {
+    pub fn record(&self) -> Record {
+        self.record.borrow().clone()
+    }
+
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    pub fn events(&self) -> broadcast::Receiver<EnclaveEvent> {
+        self.events.subscribe()
+    }
+
+    pub async fn redeploy(&self) -> Result<Record, OrderError> {
+        self.order(Command::Redeploy).await
+    }
+
+    pub async fn destroy(&self) -> Result<Record, OrderError> {
+        self.order(Command::Destroy).await
+    }
+
+    async fn order(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<Record, Refused>>) -> Command,
+    ) -> Result<Record, OrderError> {
+        let (answer, result) = oneshot::channel();
+        self.commands.send(command(answer)).await.map_err(|_| OrderError::Stopping)?;
+        Ok(result.await.map_err(|_| OrderError::Stopping)??)
+    }
+
+    /// A fresh document of the running enclave; `None` if none is deployed.
+    pub async fn attestation(&self, nonce: Option<&[u8]>) -> Option<Result<Vec<u8>, FetchError>> {
+        let vsock = self.vsock.borrow().clone()?;
+        Some(attest::fetch(&vsock, nonce).await)
+    }
+}
+
+/// What the task works with.
+#[derive(Debug)]
+pub(crate) struct Enclave {
+    record: Record,
+    state: State,
+    folder: PathBuf,
+    context: Arc<Context>,
+    store: Store,
+    commands: mpsc::Receiver<Command>,
+    stopping: watch::Receiver<bool>,
+    view: watch::Sender<Record>,
+    vsock: watch::Sender<Option<Vsock>>,
+    events: broadcast::Sender<EnclaveEvent>,
+    logs: Logs,
+    deploying: Option<Deploying>,
+    live: Option<Live>,
+}
+
+#[derive(Debug)]
+struct Deploying {
+    task: JoinHandle<Result<Live, Fault>>,
+    notes: mpsc::Receiver<Note>,
+}
+
+/// What the task wakes up for.
+enum Wake {
+    Command(Command),
+    Note(Note),
+    Deployed(Box<Result<Live, Fault>>),
+    Ended(Fault),
+    Stop,
+}
+
+/// Starts the task for a record, at the state that the record is in.
+pub(crate) fn spawn(
+    record: Record,
+    folder: PathBuf,
+    context: Arc<Context>,
+    store: Store,
+    stopping: watch::Receiver<bool>,
+) -> (Handle, JoinHandle<()>) {
+    let (commands, orders) = mpsc::channel(QUEUE);
+    let (view, viewed) = watch::channel(record.clone());
+    let (vsock, reachable) = watch::channel(None);
+    let (events, _) = broadcast::channel(EVENTS);
+    let logs = Logs::default();
+    let handle =
+        Handle { commands, record: viewed, vsock: reachable, events: events.clone(), logs: logs.clone() };
+    let enclave = Enclave {
+        state: record.state(),
+        record,
+        folder,
+        context,
+        store,
+        commands: orders,
+        stopping,
+        view,
+        vsock,
+        events,
+        logs,
+        deploying: None,
+        live: None,
+    };
+    (handle, tokio::spawn(enclave.run()))
+}
+
+impl Enclave {
+    async fn run(mut self) {
+        while self.state != State::Destroyed {
+            if matches!(self.state, State::PendingDeploy | State::PendingDestroy) {
+                // Never refused: these two states are the ones that can begin.
+                let _ = self.apply(Event::Begin).await;
+                continue;
+            }
+            match self.wake().await {
+                Wake::Command(Command::Redeploy(answer)) => {
+                    let result = self.apply(Event::Redeploy).await;
+                    let _ = answer.send(result.map(|()| self.record.clone()));
+                }
+                Wake::Command(Command::Destroy(answer)) => {
+                    let result = self.apply(Event::Destroy).await;
+                    let _ = answer.send(result.map(|()| self.record.clone()));
+                }
+                Wake::Note(note) => self.note(note).await,
+                Wake::Deployed(result) => self.deployed(*result).await,
+                Wake::Ended(fault) => {
+                    let _ = self.apply(Event::Faulted(fault)).await;
+                }
+                Wake::Stop => {
+                    // The record stays as it is: the next daemon brings the enclave back.
+                    self.stop().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let Enclave { commands, stopping, deploying, live, logs, .. } = self;
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => Wake::Stop,
+            Some(command) = commands.recv() => Wake::Command(command),
+            wake = progress(deploying) => wake,
+            fault = ended(live, logs) => Wake::Ended(fault),
+        }
+    }
+
+    /// Takes a step, writes it down, tells it, and does what it asks for.
+    async fn apply(&mut self, event: Event) -> Result<(), Refused> {
+        let Some((state, actions)) = step(&self.state, event)? else { return Ok(()) };
+        self.state = state;
+        self.record.set_state(&self.state);
+        let told = EnclaveEvent::Status {
+            at: self.record.updated_at.clone(),
+            status: self.record.status,
+            stage: self.record.stage,
+            fault: self.record.fault.clone(),
+        };
+        tracing::info!(id = %self.record.id, name = self.record.name, status = %self.record.status, stage = self.record.stage.map(tracing::field::display),
+            fault = self.record.fault.as_ref().map(|fault| fault.message.as_str()), "enclave");
+        self.save(Some(told.clone())).await;
+        for action in actions {
+            match action {
+                Action::Deploy => self.deploy(),
+                Action::Stop => self.stop().await,
+                Action::Clear => self.clear().await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the record before anybody sees it.
+    async fn save(&mut self, event: Option<EnclaveEvent>) {
+        if let Err(error) = self.store.update(self.record.clone(), event.clone()).await {
+            tracing::error!(id = %self.record.id, %error, "a record could not be written");
+        }
+        self.view.send_replace(self.record.clone());
+        if let Some(event) = event {
+            let _ = self.events.send(event);
+        }
+    }
+
+    fn deploy(&mut self) {
+        let (sender, notes) = mpsc::channel(NOTES);
+        let order = Reference::parse(&self.record.image)
+            .map_err(Fault::internal)
+            .and_then(|image| Ok((image, Manifest::parse(&self.record.spec).map_err(Fault::internal)?)))
+            .map(|(image, manifest)| Order {
+                id: self.record.id.clone(),
+                image,
+                manifest,
+                credentials_arn: self.record.credentials_arn.clone(),
+                folder: self.folder.clone(),
+            });
+        let (context, logs, folder) = (self.context.clone(), self.logs.clone(), self.folder.clone());
+        let task = tokio::spawn(async move {
+            let order = order?;
+            tokio::fs::create_dir_all(&folder).await.map_err(Fault::internal)?;
+            deploy::run(context, order, logs, sender).await
+        });
+        self.deploying = Some(Deploying { task, notes });
+    }
+
+    async fn note(&mut self, note: Note) {
+        match note {
+            Note::Entered(stage) => {
+                let _ = self.apply(Event::Entered(stage)).await;
+            }
+            Note::Progress { stage, done, total } => {
+                let _ = self.events.send(EnclaveEvent::Progress { stage, done, total });
+            }
+            Note::Resolved(digest) => {
+                self.record.image_digest = Some(digest.to_string());
+                self.save(None).await;
+            }
+            Note::Measured(measurements) => {
+                self.record.measurements = Some(measurements);
+                self.save(None).await;
+            }
+        }
+    }
+
+    async fn deployed(&mut self, result: Result<Live, Fault>) {
+        // Whatever the deploy still had to tell comes before its end.
+        if let Some(Deploying { mut notes, .. }) = self.deploying.take() {
+            while let Ok(note) = notes.try_recv() {
+                self.note(note).await;
+            }
+        }
+        match result {
+            Ok(live) => {
+                self.record.ingress = live.gate.addresses.clone();
+                self.vsock.send_replace(Some(live.running.vsock().clone()));
+                self.live = Some(live);
+                let _ = self.apply(Event::Attested).await;
+            }
+            Err(fault) => {
+                let _ = self.apply(Event::Faulted(fault)).await;
+            }
+        }
+    }
+
+    /// Ends whatever runs: a deploy at once, an enclave after its workload had time to end.
+    async fn stop(&mut self) {
+        self.vsock.send_replace(None);
+        if let Some(Deploying { task, .. }) = self.deploying.take() {
+            task.abort();
+            // A deploy that finished in this very moment hands over a live enclave, which the drop kills.
+            let _ = task.await;
+        }
+        if let Some(live) = self.live.take() {
+            let Live { mut running, mut control, gate, .. } = live;
+            drop(gate);
+            if control.stop(STOP_DEADLINE).await.is_ok() {
+                let _ = timeout(STOP_DEADLINE + POWER_OFF, running.ended()).await;
+            }
+            running.kill().await;
+        }
+        let _ = tokio::fs::remove_dir_all(&self.folder).await;
+    }
+
+    /// Deletes the secret and the files; tries until it works, since a secret must not be forgotten.
+    async fn clear(&mut self) {
+        loop {
+            match self.context.secrets.delete(&self.record.id).await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(id = %self.record.id, %error, "the secret could not be deleted; trying again")
+                }
+            }
+            if timeout(RETRY_CLEAR, self.stopping.wait_for(|stop| *stop)).await.is_ok() {
+                return;
+            }
+        }
+        self.record.credentials_arn = None;
+        let _ = Box::pin(self.apply(Event::Cleared)).await;
+    }
+}
+
+async fn progress(deploying: &mut Option<Deploying>) -> Wake {
+    match deploying {
+        None => std::future::pending().await,
+        Some(Deploying { task, notes }) => tokio::select! {
+            biased;
+            Some(note) = notes.recv() => Wake::Note(note),
+            result = task => Wake::Deployed(Box::new(result.unwrap_or_else(|e| Err(Fault::internal(e))))),
+        },
+    }
+}
+
+/// Waits until a deployed enclave is gone, and says why.
+async fn ended(live: &mut Option<Live>, logs: &Logs) -> Fault {
+    let Some(Live { running, control, .. }) = live else { return std::future::pending().await };
+    let report = tokio::select! {
+        biased;
+        report = control.report() => report,
+        _ = running.ended() => {
+            // The last word may still be on its way.
+            let late = timeout(Duration::from_secs(1), control.report()).await;
+            late.unwrap_or_else(|_| crate::control::Report::Lost("its process ended".to_owned()))
+        }
+    };
+    deploy::ended(&report, running, logs)
+}
+
+/// The stage's name for people.
+pub fn describe(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Credentials => "fetching the registry credentials",
+        Stage::Resolve => "looking up the image",
+        Stage::Pull => "pulling the image",
+        Stage::Verify => "verifying every layer",
+        Stage::Build => "building the enclave image",
+        Stage::Allocate => "reserving memory",
+        Stage::Launch => "launching the enclave",
+        Stage::Heartbeat => "waiting for the heartbeat",
+        Stage::Configure => "starting the workload",
+        Stage::Attest => "checking the attestation document",
+    }
+}

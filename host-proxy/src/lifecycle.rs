@@ -1,0 +1,257 @@
+//! What may happen to an enclave, as a pure function: no clock, no I/O.
+//!
+//! ```text
+//!              deploy                attested
+//! PENDING_DEPLOY ──► DEPLOYING(stage) ──────► DEPLOYED
+//!       ▲                │ fault                │ fault
+//!       │   redeploy     ▼                      │
+//!       ├──────────── FAILED ◄──────────────────┘
+//!       │                          redeploy from DEPLOYED stops the old enclave first
+//!       │
+//!   any of these ──destroy──► PENDING_DESTROY ──► DESTROYING ──► DESTROYED
+//! ```
+//!
+//! DEPLOYED means that a fresh attestation document from the running enclave carried the measurements that were built.
+
+use crate::fault::Fault;
+use serde::{Deserialize, Serialize};
+
+/// The steps of a deploy, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    Credentials,
+    Resolve,
+    Pull,
+    Verify,
+    Build,
+    Allocate,
+    Launch,
+    Heartbeat,
+    Configure,
+    Attest,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stage::Credentials => "credentials",
+            Stage::Resolve => "resolve",
+            Stage::Pull => "pull",
+            Stage::Verify => "verify",
+            Stage::Build => "build",
+            Stage::Allocate => "allocate",
+            Stage::Launch => "launch",
+            Stage::Heartbeat => "heartbeat",
+            Stage::Configure => "configure",
+            Stage::Attest => "attest",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    PendingDeploy,
+    Deploying(Stage),
+    Deployed,
+    Failed(Fault),
+    PendingDestroy,
+    Destroying,
+    Destroyed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The enclave's task is free to begin what is pending.
+    Begin,
+    Entered(Stage),
+    Attested,
+    Faulted(Fault),
+    Redeploy,
+    Destroy,
+    /// The enclave is gone, its secret and its files too.
+    Cleared,
+    /// The daemon started and found this state in its store; whatever ran before is gone.
+    Recovered,
+}
+
+/// What the enclave's task has to do after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start the deploy.
+    Deploy,
+    /// Stop the enclave, or the deploy that is under way, and free what it used.
+    Stop,
+    /// Delete the secret and the files.
+    Clear,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an enclave that is {status} cannot be {wanted}")]
+pub struct Refused {
+    pub status: Status,
+    pub wanted: &'static str,
+}
+
+/// The state's name as it is shown and stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    PendingDeploy,
+    Deploying,
+    Deployed,
+    Failed,
+    PendingDestroy,
+    Destroying,
+    Destroyed,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Status::PendingDeploy => "PENDING_DEPLOY",
+            Status::Deploying => "DEPLOYING",
+            Status::Deployed => "DEPLOYED",
+            Status::Failed => "FAILED",
+            Status::PendingDestroy => "PENDING_DESTROY",
+            Status::Destroying => "DESTROYING",
+            Status::Destroyed => "DESTROYED",
+        })
+    }
+}
+
+impl State {
+    pub fn status(&self) -> Status {
+        match self {
+            State::PendingDeploy => Status::PendingDeploy,
+            State::Deploying(_) => Status::Deploying,
+            State::Deployed => Status::Deployed,
+            State::Failed(_) => Status::Failed,
+            State::PendingDestroy => Status::PendingDestroy,
+            State::Destroying => Status::Destroying,
+            State::Destroyed => Status::Destroyed,
+        }
+    }
+}
+
+/// One step. `None` for events that came too late to mean anything, such as a stage of a deploy that was stopped.
+pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Action>)>, Refused> {
+    let refused = |wanted| Err(Refused { status: state.status(), wanted });
+    Ok(Some(match (state, event) {
+        (State::PendingDeploy, Event::Begin) => (State::Deploying(Stage::Credentials), vec![Action::Deploy]),
+        (State::PendingDestroy, Event::Begin) => (State::Destroying, vec![Action::Stop, Action::Clear]),
+
+        (State::Deploying(at), Event::Entered(stage)) if stage > *at => (State::Deploying(stage), vec![]),
+        (State::Deploying(_), Event::Attested) => (State::Deployed, vec![]),
+        (State::Deploying(_) | State::Deployed, Event::Faulted(fault)) => {
+            (State::Failed(fault), vec![Action::Stop])
+        }
+        (State::Destroying, Event::Cleared) => (State::Destroyed, vec![]),
+
+        (State::Deployed | State::Failed(_), Event::Redeploy) => (State::PendingDeploy, vec![Action::Stop]),
+        (_, Event::Redeploy) => return refused("redeployed"),
+
+        (State::PendingDestroy | State::Destroying | State::Destroyed, Event::Destroy) => {
+            return refused("terminated again");
+        }
+        (_, Event::Destroy) => (State::PendingDestroy, vec![]),
+
+        // An enclave that ran or was about to comes back; one that was going goes on going.
+        (State::Deploying(_) | State::Deployed, Event::Recovered) => (State::PendingDeploy, vec![]),
+        (State::Destroying, Event::Recovered) => (State::PendingDestroy, vec![]),
+
+        _ => return Ok(None),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Code;
+    use proptest::prelude::*;
+
+    fn fault() -> Fault {
+        Fault::new(Code::Internal, "m", "h")
+    }
+
+    fn walk(events: Vec<Event>) -> State {
+        events.into_iter().fold(State::PendingDeploy, |state, event| match step(&state, event) {
+            Ok(Some((next, _))) => next,
+            _ => state,
+        })
+    }
+
+    #[test]
+    fn a_deploy_goes_through_its_stages_in_order() {
+        use Event::*;
+        assert_eq!(walk(vec![Begin, Entered(Stage::Pull)]), State::Deploying(Stage::Pull));
+        assert_eq!(
+            walk(vec![Begin, Entered(Stage::Pull), Entered(Stage::Resolve)]),
+            State::Deploying(Stage::Pull)
+        );
+        assert_eq!(walk(vec![Begin, Attested]), State::Deployed);
+        assert_eq!(walk(vec![Begin, Attested, Faulted(fault())]), State::Failed(fault()));
+        assert_eq!(walk(vec![Begin, Faulted(fault()), Redeploy]), State::PendingDeploy);
+        assert_eq!(walk(vec![Begin, Destroy, Begin, Cleared]), State::Destroyed);
+    }
+
+    #[test]
+    fn a_late_stage_of_a_stopped_deploy_changes_nothing() {
+        assert_eq!(step(&State::PendingDestroy, Event::Entered(Stage::Attest)), Ok(None));
+        assert_eq!(step(&State::Destroying, Event::Attested), Ok(None));
+        assert_eq!(step(&State::Destroyed, Event::Faulted(fault())), Ok(None));
+    }
+
+    #[test]
+    fn says_why_an_order_is_refused() {
+        let error = step(&State::Deploying(Stage::Pull), Event::Redeploy).unwrap_err();
+        assert_eq!(error.to_string(), "an enclave that is DEPLOYING cannot be redeployed");
+        assert!(step(&State::Destroyed, Event::Destroy).is_err());
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            Just(Event::Begin),
+            Just(Event::Entered(Stage::Build)),
+            Just(Event::Attested),
+            Just(Event::Faulted(fault())),
+            Just(Event::Redeploy),
+            Just(Event::Destroy),
+            Just(Event::Cleared),
+            Just(Event::Recovered),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_comes_back_from_destruction(events in proptest::collection::vec(event(), 0..20)) {
+            let mut state = State::PendingDeploy;
+            let mut going = false;
+            for event in events {
+                let attested = event == Event::Attested;
+                let before = state.clone();
+                if let Ok(Some((next, _))) = step(&state, event) {
+                    // Only a fresh document makes an enclave DEPLOYED.
+                    prop_assert!(next != State::Deployed || attested && matches!(before, State::Deploying(_)));
+                    state = next;
+                }
+                let now = matches!(state, State::PendingDestroy | State::Destroying | State::Destroyed);
+                prop_assert!(now || !going);
+                going = now;
+            }
+        }
+
+        #[test]
+        fn whatever_leaves_the_running_states_is_stopped(events in proptest::collection::vec(event(), 0..20)) {
+            let mut state = State::PendingDeploy;
+            for event in events {
+                if let Ok(Some((next, actions))) = step(&state, event.clone()) {
+                    let ran = matches!(state, State::Deploying(_) | State::Deployed);
+                    let runs = matches!(next, State::Deploying(_) | State::Deployed | State::PendingDestroy);
+                    prop_assert!(!ran || runs || event == Event::Recovered || actions.contains(&Action::Stop));
+                    state = next;
+                }
+            }
+        }
+    }
+}

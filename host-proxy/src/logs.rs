@@ -1,0 +1,73 @@
+//! The workload's output: the last of it in memory, and a stream of what comes. An enclave that writes without end pushes out
+//! its own older lines and nothing else.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::broadcast;
+use wire::control::Stream;
+
+/// Bytes kept for each enclave.
+const KEPT: usize = 1024 * 1024;
+const QUEUE: usize = 256;
+
+/// One piece of output as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    pub stream: Stream,
+    pub bytes: Vec<u8>,
+}
+
+/// Cheap to clone; all clones are one log.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    kept: Arc<Mutex<Kept>>,
+    live: broadcast::Sender<Piece>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Logs { kept: Arc::default(), live: broadcast::channel(QUEUE).0 }
+    }
+}
+
+impl Logs {
+    pub(crate) fn add(&self, piece: Piece) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.bytes += piece.bytes.len();
+        kept.pieces.push_back(piece.clone());
+        while kept.bytes > KEPT {
+            let Some(oldest) = kept.pieces.pop_front() else { break };
+            kept.bytes -= oldest.bytes.len();
+        }
+        // Nobody may be listening.
+        let _ = self.live.send(piece);
+    }
+
+    /// What is kept, and everything after it, without a gap between them.
+    pub fn follow(&self) -> (Vec<Piece>, broadcast::Receiver<Piece>) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.pieces.iter().cloned().collect(), self.live.subscribe())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_last_mebibyte() {
+        let logs = Logs::default();
+        for n in 0..200u8 {
+            logs.add(Piece { stream: Stream::Stdout, bytes: vec![n; 8192] });
+        }
+        let (kept, _) = logs.follow();
+        assert_eq!(kept.len(), KEPT / 8192);
+        assert_eq!(kept.last().unwrap().bytes[0], 199);
+    }
+}

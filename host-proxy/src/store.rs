@@ -1,0 +1,235 @@
+//! Records and events in SQLite (WAL, synchronous=FULL): what was answered is on disk. One thread owns the database.
+
+use crate::lifecycle::Status;
+use crate::record::{EnclaveEvent, EnclaveId, Record};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use std::path::Path;
+use tokio::sync::{mpsc, oneshot};
+
+const QUEUE: usize = 64;
+/// Events kept for each enclave.
+const MAX_EVENTS: i64 = 500;
+/// Destroyed enclaves that are remembered.
+const MAX_DESTROYED: i64 = 100;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS enclaves (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        status TEXT NOT NULL,
+        record TEXT NOT NULL,
+        created INTEGER NOT NULL DEFAULT (unixepoch())
+    ) STRICT;
+    CREATE UNIQUE INDEX IF NOT EXISTS living_names ON enclaves (name) WHERE status != 'DESTROYED';
+    CREATE TABLE IF NOT EXISTS events (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        enclave TEXT NOT NULL REFERENCES enclaves (id) ON DELETE CASCADE,
+        event TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS events_of ON events (enclave, number);
+";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("an enclave named '{0}' exists already")]
+    NameTaken(String),
+    #[error("the store: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the store holds a record that this version cannot read: {0}")]
+    Record(#[from] serde_json::Error),
+    #[error("the store is closed")]
+    Closed,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A handle to the thread that owns the database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Store {
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let mut connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.execute_batch(SCHEMA)?;
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        std::thread::spawn(move || {
+            while let Some(job) = queue.blocking_recv() {
+                job(&mut connection);
+            }
+        });
+        Ok(Store { jobs })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, result) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let _ = answer.send(work(connection));
+        });
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Adds a new enclave; the name must be free.
+    pub async fn insert(&self, record: Record) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            let json = serde_json::to_string(&record)?;
+            let values = params![record.id.as_str(), record.name, record.status.to_string(), json];
+            let result = connection
+                .execute("INSERT INTO enclaves (id, name, status, record) VALUES (?1, ?2, ?3, ?4)", values);
+            match result {
+                Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                    Err(StoreError::NameTaken(record.name))
+                }
+                other => Ok(other.map(|_| ())?),
+            }
+        })
+        .await
+    }
+
+    /// Writes a record and, in the same transaction, the event that changed it.
+    pub async fn update(&self, record: Record, event: Option<EnclaveEvent>) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            let transaction = connection.transaction()?;
+            let id = record.id.as_str();
+            transaction.execute(
+                "UPDATE enclaves SET status = ?2, record = ?3 WHERE id = ?1",
+                params![id, record.status.to_string(), serde_json::to_string(&record)?],
+            )?;
+            if let Some(event) = event {
+                let json = serde_json::to_string(&event)?;
+                transaction.execute("INSERT INTO events (enclave, event) VALUES (?1, ?2)", params![id, json])?;
+                transaction.execute(
+                    "DELETE FROM events WHERE enclave = ?1 AND number <=
+                         (SELECT number FROM events WHERE enclave = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+                    params![id, MAX_EVENTS],
+                )?;
+            }
+            if record.status == Status::Destroyed {
+                transaction.execute(
+                    "DELETE FROM enclaves WHERE status = 'DESTROYED' AND id NOT IN
+                         (SELECT id FROM enclaves WHERE status = 'DESTROYED' ORDER BY created DESC LIMIT ?1)",
+                    params![MAX_DESTROYED],
+                )?;
+            }
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    /// Forgets an enclave as if it had never been.
+    pub async fn remove(&self, id: EnclaveId) -> Result<(), StoreError> {
+        self.run(move |connection| {
+            connection.execute("DELETE FROM enclaves WHERE id = ?1", params![id.as_str()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// By id or by the name of a living enclave.
+    pub async fn find(&self, id_or_name: String) -> Result<Option<Record>, StoreError> {
+        self.run(move |connection| {
+            let json: Option<String> = connection
+                .query_row(
+                    "SELECT record FROM enclaves WHERE id = ?1 OR (name = ?1 AND status != 'DESTROYED') LIMIT 1",
+                    params![id_or_name],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            Ok(json.map(|json| serde_json::from_str(&json)).transpose()?)
+        })
+        .await
+    }
+
+    /// All enclaves, oldest first.
+    pub async fn list(&self) -> Result<Vec<Record>, StoreError> {
+        self.run(|connection| {
+            let mut statement = connection.prepare("SELECT record FROM enclaves ORDER BY created, rowid")?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            rows.map(|json| Ok(serde_json::from_str(&json?)?)).collect()
+        })
+        .await
+    }
+
+    /// The stored events of an enclave, oldest first.
+    pub async fn events(&self, id: EnclaveId) -> Result<Vec<EnclaveEvent>, StoreError> {
+        self.run(move |connection| {
+            let mut statement =
+                connection.prepare("SELECT event FROM events WHERE enclave = ?1 ORDER BY number")?;
+            let rows = statement.query_map(params![id.as_str()], |row| row.get::<_, String>(0))?;
+            rows.map(|json| Ok(serde_json::from_str(&json?)?)).collect()
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::State;
+    use crate::record::{Provider, SourceType, now};
+
+    fn record(name: &str) -> Record {
+        Record {
+            id: EnclaveId::random().unwrap(),
+            name: name.into(),
+            status: Status::PendingDeploy,
+            stage: None,
+            fault: None,
+            provider: Provider::Qemu,
+            source_type: SourceType::PrivateRegistry,
+            image: "r.example/a:v1".into(),
+            image_digest: None,
+            credentials_arn: None,
+            spec: String::new(),
+            measurements: None,
+            ingress: vec![],
+            created_at: now(),
+            updated_at: now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_free_again_once_its_enclave_is_destroyed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db")).unwrap();
+        let mut first = record("app");
+        store.insert(first.clone()).await.unwrap();
+        assert!(
+            matches!(store.insert(record("app")).await, Err(StoreError::NameTaken(name)) if name == "app")
+        );
+        first.set_state(&State::Destroyed);
+        store.update(first.clone(), None).await.unwrap();
+        let second = record("app");
+        store.insert(second.clone()).await.unwrap();
+        assert_eq!(store.find("app".into()).await.unwrap(), Some(second));
+        assert_eq!(store.find(first.id.to_string()).await.unwrap(), Some(first));
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_a_restart_and_events_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let record = record("app");
+        {
+            let store = Store::open(&path).unwrap();
+            store.insert(record.clone()).await.unwrap();
+            for done in 0..=600 {
+                let event = EnclaveEvent::Progress { stage: crate::lifecycle::Stage::Pull, done, total: 600 };
+                store.update(record.clone(), Some(event)).await.unwrap();
+            }
+        }
+        let store = Store::open(&path).unwrap();
+        let events = store.events(record.id.clone()).await.unwrap();
+        assert_eq!(events.len(), usize::try_from(MAX_EVENTS).unwrap());
+        assert!(matches!(events.last(), Some(EnclaveEvent::Progress { done: 600, .. })));
+        assert_eq!(store.list().await.unwrap(), [record]);
+    }
+}
