@@ -50,3 +50,38 @@ BUILD_PACKAGES=(build-essential pkg-config cmake musl-tools ca-certificates curl
 TEST_PACKAGES=(docker-registry skopeo umoci squashfs-tools apache2-utils jq python3 python3-venv cpio
     libcap2-bin attr xz-utils zstd busybox-static)
 export BUILD_PACKAGES TEST_PACKAGES
+
+# free_port: a TCP port of 127.0.0.1 that nobody uses at this moment.
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# start_registry FOLDER PORT USER PASSWORD_FILE: Debian's docker-registry with htpasswd on loopback; its number goes to REGISTRY_PID.
+start_registry() {
+    local folder=$1 port=$2 user=$3 password_file=$4
+    mkdir -p "$folder/data"
+    htpasswd -i -B -c "$folder/htpasswd" "$user" <"$password_file" 2>/dev/null
+    cat >"$folder/config.yml" <<YAML
+version: 0.1
+log: { level: warn, accesslog: { disabled: true } }
+storage: { filesystem: { rootdirectory: $folder/data } }
+http: { addr: "127.0.0.1:$port", secret: none }
+auth: { htpasswd: { realm: redoubt, path: $folder/htpasswd } }
+YAML
+    docker-registry serve "$folder/config.yml" >"$folder/log" 2>&1 &
+    REGISTRY_PID=$!
+    export REGISTRY_PID
+    for _ in $(seq 100); do
+        curl -s -o /dev/null "http://127.0.0.1:$port/v2/" && return 0
+        kill -0 "$REGISTRY_PID" 2>/dev/null || break
+        sleep 0.1
+    done
+    tail -n 5 "$folder/log" >&2
+    die "the registry did not start on port $port"
+}
+
+# push_image LAYOUT PORT NAME USER PASSWORD_FILE: fills the registry.
+push_image() {
+    local layout=$1 port=$2 name=$3 user=$4 password_file=$5 auth=$1.auth
+    skopeo login --authfile "$auth" --tls-verify=false --username "$user" --password-stdin "127.0.0.1:$port" <"$password_file" >/dev/null
+    skopeo copy --quiet --authfile "$auth" --dest-tls-verify=false "oci:$layout:v1" "docker://127.0.0.1:$port/$name"
+    rm -f "$auth"
+}

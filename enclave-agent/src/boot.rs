@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_vsock::{VsockAddr, VsockStream};
-use wire::control::{Exit, Failure};
+use wire::control::{ALIVE_EVERY_MS, Exit, Failure};
 use wire::spec::Spec;
 
 const HOST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -76,6 +76,7 @@ async fn run(parent: u32, control: &mut Control) -> Result<Exit, Fatal> {
     drop(reports);
     control.send(Report::Started(workload.pid())).await;
 
+    let mut alive = tokio::time::interval(Duration::from_millis(ALIVE_EVERY_MS));
     let mut kill_at: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -85,6 +86,7 @@ async fn run(parent: u32, control: &mut Control) -> Result<Exit, Fatal> {
                     return Ok(exit);
                 }
             }
+            _ = alive.tick() => control.send(Report::Alive).await,
             Some(report) = outgoing.recv() => control.send(report).await,
             order = control.order() => match order {
                 Ok(Order::Stop { deadline }) => {

@@ -19,6 +19,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Report {
     Started(u32),
+    Alive,
     Log(Stream, Vec<u8>),
     Exited(Exit),
     Failed(Fatal),
@@ -51,7 +52,9 @@ impl Control {
         frames::write(&mut control.output, &hello).await?;
         match timeout(TIMEOUT, control.next()).await.map_err(|_| io::ErrorKind::TimedOut)?? {
             FromHost::Boot => Ok(control),
-            FromHost::Stop { .. } => Err(io::Error::other("the host stopped the enclave before it booted")),
+            FromHost::Stop { .. } | FromHost::Alive => {
+                Err(io::Error::other("the host said something else than Boot"))
+            }
         }
     }
 
@@ -64,11 +67,14 @@ impl Control {
 
     /// What the host wants. Cancelling is safe.
     pub(crate) async fn order(&mut self) -> io::Result<Order> {
-        match self.next().await? {
-            FromHost::Stop { deadline_ms } => {
-                Ok(Order::Stop { deadline: Duration::from_millis(u64::from(deadline_ms)) })
+        loop {
+            match self.next().await? {
+                FromHost::Alive => {}
+                FromHost::Stop { deadline_ms } => {
+                    return Ok(Order::Stop { deadline: Duration::from_millis(u64::from(deadline_ms)) });
+                }
+                FromHost::Boot => return Err(io::Error::other("a second Boot")),
             }
-            FromHost::Boot => Err(io::Error::other("a second Boot")),
         }
     }
 
@@ -83,6 +89,7 @@ impl Control {
         }
         let message = match report {
             Report::Started(pid) => FromAgent::Started { pid },
+            Report::Alive => FromAgent::Alive,
             Report::Log(stream, bytes) => FromAgent::Log { stream, bytes },
             Report::Exited(status) => FromAgent::Exited { status },
             Report::Failed(Fatal { failure, detail }) => {

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::time::timeout;
 
-const TIMEOUT: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const NONCE_LEN: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub async fn fetch(vsock: &Vsock, nonce: Option<&[u8]>) -> Result<Vec<u8>, Fetch
     };
     timeout(TIMEOUT, exchange)
         .await
-        .map_err(|_| FetchError::Unreachable("no answer within 15 seconds".to_owned()))?
+        .map_err(|_| FetchError::Unreachable("no answer within 10 seconds".to_owned()))?
 }
 
 /// The gate before DEPLOYED: a document that was made just now, by the enclave that was just launched, over what was
@@ -55,7 +55,12 @@ pub async fn fetch(vsock: &Vsock, nonce: Option<&[u8]>) -> Result<Vec<u8>, Fetch
 pub(crate) async fn gate(vsock: &Vsock, expected: &Measurements) -> Result<(), Fault> {
     let mut nonce = [0; NONCE_LEN];
     aws_lc_rs::rand::fill(&mut nonce).map_err(Fault::internal)?;
-    let bytes = fetch(vsock, Some(&nonce)).await.map_err(|e| failed(&e).retryable())?;
+    let bytes = match fetch(vsock, Some(&nonce)).await {
+        // A workload that was just started may keep a small machine busy: one more try.
+        Err(FetchError::Unreachable(_)) => fetch(vsock, Some(&nonce)).await,
+        other => other,
+    }
+    .map_err(|e| failed(&e).retryable())?;
     let UnsignedDocument { pcrs, nonce: echoed, .. } =
         sandbox::read_unsigned(&bytes).map_err(|e| failed(&e))?;
     if echoed.as_deref() != Some(nonce.as_slice()) {

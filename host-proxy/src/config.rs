@@ -28,7 +28,6 @@ ca_cert = ""
 
 [qemu]
 folder = ""                      # the sandbox in the cache, or whatever is on the PATH
-firmware = ["/usr/share/seabios", "/usr/share/qemu"]
 accel = "tcg"                    # works everywhere; "kvm" needs one that can run stock guests
 heartbeat_timeout_seconds = 90   # nitro-cli's own
 
@@ -69,9 +68,8 @@ pub struct PullConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QemuConfig {
-    /// Where `qemu-system-x86_64` and `vhost-device-vsock` are; empty to look for them.
+    /// Where `qemu-system-x86_64`, `vhost-device-vsock` and the folder `firmware` are; empty to look for them.
     pub folder: PathBuf,
-    pub firmware: Vec<PathBuf>,
     pub accel: Accel,
     pub heartbeat_timeout_seconds: u64,
 }
@@ -162,10 +160,8 @@ fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
 
 /// Adds to serde's message where a key that it names came from.
 fn blame(message: &str, origins: &BTreeMap<String, String>) -> String {
-    let named = origins.iter().find(|(key, _)| {
-        let last = key.rsplit('.').next().unwrap_or(key);
-        message.contains(&format!("`{last}`"))
-    });
+    let blamed = message.split('`').nth(1);
+    let named = origins.iter().find(|(key, _)| key.rsplit('.').next() == blamed);
     match named {
         Some((key, origin)) => format!("{message} ({key} is set in {origin})"),
         None => message.to_owned(),

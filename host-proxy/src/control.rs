@@ -4,16 +4,18 @@ use crate::frames;
 use crate::logs::{Logs, Piece};
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixListener;
-use tokio::net::unix::OwnedWriteHalf;
+
 use tokio::sync::mpsc;
-use tokio::time::timeout;
-use wire::control::{Exit, Failure, FromAgent, FromHost};
+use tokio::time::{Instant, Interval, interval, sleep_until, timeout};
+use wire::control::{ALIVE_EVERY_MS, Exit, Failure, FromAgent, FromHost};
 use wire::frame::Reader;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An agent that runs its workload speaks twice a second; before that, mounting and starting take less than this.
+const SILENCE: Duration = Duration::from_secs(60);
 const QUEUE: usize = 16;
 /// Longest text of an enclave that is shown, in characters.
 const MAX_DETAIL: usize = 500;
@@ -41,24 +43,23 @@ pub async fn heartbeat(listener: &UnixListener) -> io::Result<()> {
     }
 }
 
-/// The connection to an agent that said hello.
+/// The connection to an agent that said hello. Dropping it hangs up.
 #[derive(Debug)]
 pub struct Control {
-    output: OwnedWriteHalf,
+    orders: mpsc::Sender<FromHost>,
     reports: mpsc::Receiver<Report>,
+    /// The last report was given out.
+    ended: bool,
 }
 
 impl Control {
     /// Waits for the agent, checks that it speaks this protocol, and lets it boot.
     pub async fn accept(listener: &UnixListener, logs: Logs) -> io::Result<Control> {
-        let (stream, _) =
+        let (mut stream, _) =
             timeout(HELLO_TIMEOUT, listener.accept()).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        let (mut input, mut output) = stream.into_split();
         let mut reader = Reader::default();
-        let hello = timeout(HELLO_TIMEOUT, frames::read(&mut input, &mut reader))
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)??;
-        match hello {
+        let hello = timeout(HELLO_TIMEOUT, frames::read(&mut stream, &mut reader)).await;
+        match hello.map_err(|_| io::ErrorKind::TimedOut)?? {
             Some(FromAgent::Hello { protocol: wire::PROTOCOL_VERSION, .. }) => {}
             Some(FromAgent::Hello { protocol, .. }) => {
                 let message =
@@ -67,59 +68,89 @@ impl Control {
             }
             _ => return Err(io::Error::other("the agent did not say hello")),
         }
-        frames::write(&mut output, &FromHost::Boot).await?;
+        frames::write(&mut stream, &FromHost::Boot).await?;
+        let (orders, taken) = mpsc::channel(QUEUE);
         let (sender, reports) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
-            let last = listen(&mut input, &mut reader, &logs, &sender).await;
-            let _ = sender.send(last).await;
+            if let Some(last) = converse(stream, reader, &logs, taken, &sender).await {
+                let _ = sender.send(last).await;
+            }
         });
-        Ok(Control { output, reports })
+        Ok(Control { orders, reports, ended: false })
     }
 
     /// The next report; after the last one this never returns. Cancelling is safe.
     pub async fn report(&mut self) -> Report {
         match self.reports.recv().await {
-            Some(report) => report,
+            Some(report) => {
+                self.ended = report != Report::Started;
+                report
+            }
             None => std::future::pending().await,
         }
     }
 
-    /// Asks the workload to end within `deadline`.
-    pub async fn stop(&mut self, deadline: Duration) -> io::Result<()> {
+    /// Asks the workload to end within `deadline`, waits for the agent's last word, and hangs up: that is what the agent
+    /// waits for before it powers off.
+    pub async fn stop(mut self, deadline: Duration) {
         let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-        let order = FromHost::Stop { deadline_ms };
-        let writing = frames::write(&mut self.output, &order);
-        timeout(WRITE_TIMEOUT, writing).await.map_err(|_| io::ErrorKind::TimedOut)?
+        if !self.ended && self.orders.send(FromHost::Stop { deadline_ms }).await.is_ok() {
+            let last = async { while !self.ended && self.report().await == Report::Started {} };
+            let _ = timeout(deadline + WRITE_TIMEOUT, last).await;
+        }
     }
 }
 
-/// Reads until the last word, which it gives.
-async fn listen(
-    input: &mut (impl tokio::io::AsyncRead + Unpin),
-    reader: &mut Reader,
+/// Reads and answers until the last word, which it gives; `None` once nobody wants to hear it.
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut reader: Reader,
     logs: &Logs,
+    mut orders: mpsc::Receiver<FromHost>,
     reports: &mpsc::Sender<Report>,
-) -> Report {
+) -> Option<Report> {
+    let mut heard = Instant::now();
+    let mut alive = interval(Duration::from_millis(ALIVE_EVERY_MS));
     loop {
-        match frames::read(input, reader).await {
-            Ok(Some(FromAgent::Started { .. })) => {
-                if reports.send(Report::Started).await.is_err() {
-                    return Report::Lost("nobody listens".to_owned());
-                }
+        let message = tokio::select! {
+            message = frames::read(&mut stream, &mut reader) => message,
+            order = next_order(&mut orders, &mut alive) => match say(&mut stream, &order?).await {
+                Ok(()) => continue,
+                Err(error) => return Some(Report::Lost(format!("the control connection: {error}"))),
+            },
+            () = sleep_until(heard + SILENCE) => {
+                return Some(Report::Lost(format!("it was silent for {} seconds", SILENCE.as_secs())));
             }
+        };
+        heard = Instant::now();
+        match message {
+            Ok(Some(FromAgent::Alive)) => {}
+            Ok(Some(FromAgent::Started { .. })) => reports.send(Report::Started).await.ok()?,
             Ok(Some(FromAgent::Log { stream, bytes })) => logs.add(Piece { stream, bytes }),
-            Ok(Some(FromAgent::Exited { status })) => return Report::Exited(status),
+            Ok(Some(FromAgent::Exited { status })) => return Some(Report::Exited(status)),
             Ok(Some(FromAgent::Failed { failure, detail })) => {
                 let detail = detail.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
-                return Report::Failed { failure, detail };
+                return Some(Report::Failed { failure, detail });
             }
             Ok(Some(FromAgent::Hello { .. })) => {
-                return Report::Lost("the agent said hello twice".to_owned());
+                return Some(Report::Lost("the agent said hello twice".to_owned()));
             }
-            Ok(None) => return Report::Lost("the enclave closed the control connection".to_owned()),
-            Err(error) => return Report::Lost(format!("the control connection: {error}")),
+            Ok(None) => return Some(Report::Lost("the enclave closed the control connection".to_owned())),
+            Err(error) => return Some(Report::Lost(format!("the control connection: {error}"))),
         }
     }
+}
+
+/// What to say next; `None` once nobody gives orders any more.
+async fn next_order(orders: &mut mpsc::Receiver<FromHost>, alive: &mut Interval) -> Option<FromHost> {
+    tokio::select! {
+        order = orders.recv() => order,
+        _ = alive.tick() => Some(FromHost::Alive),
+    }
+}
+
+async fn say(stream: &mut (impl AsyncWrite + Unpin), message: &FromHost) -> io::Result<()> {
+    timeout(WRITE_TIMEOUT, frames::write(stream, message)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 #[cfg(test)]
@@ -139,6 +170,16 @@ mod tests {
         FromAgent::Hello { protocol, agent_version: "test".into() }
     }
 
+    /// The next thing that is no sign of life.
+    async fn order(agent: &mut UnixStream, reader: &mut Reader) -> Option<FromHost> {
+        loop {
+            match frames::read(agent, reader).await.unwrap() {
+                Some(FromHost::Alive) => {}
+                other => return other,
+            }
+        }
+    }
+
     #[tokio::test]
     async fn carries_reports_logs_and_the_order_to_stop() {
         let (_folder, mut agent, listener) = meet().await;
@@ -149,7 +190,7 @@ mod tests {
         assert_eq!(frames::read(&mut agent, &mut reader).await.unwrap(), Some(FromHost::Boot));
         frames::write(&mut agent, &FromAgent::Started { pid: 7 }).await.unwrap();
         assert_eq!(control.report().await, Report::Started);
-        control.stop(Duration::from_secs(3)).await.unwrap();
+        let stopping = tokio::spawn(control.stop(Duration::from_secs(3)));
         assert_eq!(
             frames::read(&mut agent, &mut reader).await.unwrap(),
             Some(FromHost::Stop { deadline_ms: 3000 })
@@ -157,7 +198,9 @@ mod tests {
         let line = FromAgent::Log { stream: Stream::Stderr, bytes: b"bye\n".to_vec() };
         frames::write(&mut agent, &line).await.unwrap();
         frames::write(&mut agent, &FromAgent::Exited { status: Exit::Signal(15) }).await.unwrap();
-        assert_eq!(control.report().await, Report::Exited(Exit::Signal(15)));
+        stopping.await.unwrap();
+        // The agent sees that the host has read its last word.
+        assert_eq!(order(&mut agent, &mut reader).await, None);
         assert_eq!(logs.follow().0, [Piece { stream: Stream::Stderr, bytes: b"bye\n".to_vec() }]);
     }
 
@@ -179,6 +222,22 @@ mod tests {
             drop(agent);
             assert!(matches!(control.report().await, Report::Lost(_)), "{nonsense:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_agent_is_given_up() {
+        let (mut agent, host) = tokio::io::duplex(64 * 1024);
+        let (sender, _reports) = mpsc::channel(1);
+        let (_orders, taken) = mpsc::channel(1);
+        let talk =
+            tokio::spawn(
+                async move { converse(host, Reader::default(), &Logs::default(), taken, &sender).await },
+            );
+        tokio::time::sleep(SILENCE - Duration::from_secs(1)).await;
+        frames::write(&mut agent, &FromAgent::Alive).await.unwrap();
+        let began = Instant::now();
+        assert_eq!(talk.await.unwrap(), Some(Report::Lost("it was silent for 60 seconds".into())));
+        assert_eq!(began.elapsed(), SILENCE);
     }
 
     #[tokio::test]

@@ -297,11 +297,10 @@ impl Enclave {
             let _ = task.await;
         }
         if let Some(live) = self.live.take() {
-            let Live { mut running, mut control, gate, .. } = live;
+            let Live { mut running, control, gate, .. } = live;
             drop(gate);
-            if control.stop(STOP_DEADLINE).await.is_ok() {
-                let _ = timeout(STOP_DEADLINE + POWER_OFF, running.ended()).await;
-            }
+            control.stop(STOP_DEADLINE).await;
+            let _ = timeout(POWER_OFF, running.ended()).await;
             running.kill().await;
         }
         let _ = tokio::fs::remove_dir_all(&self.folder).await;

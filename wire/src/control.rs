@@ -43,7 +43,14 @@ pub enum FromAgent {
         #[n(1)]
         detail: String,
     },
+    /// Sent every [`ALIVE_EVERY_MS`] once the workload was started; a host that hears nothing for a while gives the
+    /// enclave up.
+    #[n(5)]
+    Alive,
 }
+
+/// Milliseconds between two signs of life.
+pub const ALIVE_EVERY_MS: u64 = 500;
 
 /// From the host.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -57,6 +64,10 @@ pub enum FromHost {
         #[n(0)]
         deadline_ms: u32,
     },
+    /// Sent every [`ALIVE_EVERY_MS`] too. (vhost-device-vsock 0.3.0 needs both: now and then it leaves a packet lying until
+    /// something else moves, and which of the two directions it forgot cannot be known.)
+    #[n(2)]
+    Alive,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

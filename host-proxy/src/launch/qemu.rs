@@ -29,6 +29,7 @@ const MAX_SOCKET_PATH: usize = 107 - 5;
 pub struct Qemu {
     qemu: PathBuf,
     device: PathBuf,
+    firmware: Vec<PathBuf>,
     config: QemuConfig,
 }
 
@@ -60,7 +61,12 @@ impl Qemu {
             let found = tried.iter().find(|path| path.is_file()).cloned();
             found.ok_or(LaunchError::Missing { name, tried })
         };
-        Ok(Qemu { qemu: find(QEMU)?, device: find(DEVICE)?, config: config.clone() })
+        let qemu = find(QEMU)?;
+        // The sandbox keeps its firmware beside its QEMU; an installed QEMU has Debian's places.
+        let beside = qemu.parent().map(|folder| folder.join("firmware"));
+        let system = ["/usr/share/qemu", "/usr/share/seabios"].map(PathBuf::from);
+        let firmware = beside.into_iter().chain(system).filter(|folder| folder.is_dir()).collect();
+        Ok(Qemu { device: find(DEVICE)?, qemu, firmware, config: config.clone() })
     }
 
     /// Whether this machine can give the memory: better known before the launch than from a process that was killed.
@@ -142,7 +148,7 @@ impl Qemu {
     ) -> Result<Child, LaunchError> {
         let Resources { memory_mib, cpus } = resources;
         let accel = match self.config.accel {
-            Accel::Tcg => "tcg",
+            Accel::Tcg => "tcg,thread=single",
             Accel::Kvm => "kvm",
         };
         let mut command = Command::new(&self.qemu);
@@ -154,7 +160,7 @@ impl Qemu {
         command.arg("-accel").arg(accel).arg("-cpu").arg("max");
         command.arg("-chardev").arg(format!("socket,id=c,path={}", chardev.display()));
         command.args(["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
-        for folder in &self.config.firmware {
+        for folder in &self.firmware {
             command.arg("-L").arg(folder);
         }
         start(command, QEMU, console)
