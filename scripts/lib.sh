@@ -46,8 +46,8 @@ need_packages() {
 # Only the first 16 digits: enough to key a cache folder.
 hash_of() { sha256sum | cut -c1-16; }
 
-BUILD_PACKAGES=(build-essential pkg-config cmake musl-tools ca-certificates curl git)
-TEST_PACKAGES=(docker-registry skopeo umoci squashfs-tools apache2-utils jq python3 python3-venv cpio
+BUILD_PACKAGES=(build-essential pkg-config cmake libssl-dev musl-tools ca-certificates curl git)
+TEST_PACKAGES=(skopeo umoci squashfs-tools apache2-utils jq python3 python3-venv cpio
     libcap2-bin attr xz-utils zstd busybox-static)
 export BUILD_PACKAGES TEST_PACKAGES
 
@@ -66,7 +66,7 @@ storage: { filesystem: { rootdirectory: $folder/data } }
 http: { addr: "127.0.0.1:$port", secret: none }
 auth: { htpasswd: { realm: redoubt, path: $folder/htpasswd } }
 YAML
-    docker-registry serve "$folder/config.yml" >"$folder/log" 2>&1 &
+    "$(registry_program)" serve "$folder/config.yml" >"$folder/log" 2>&1 &
     REGISTRY_PID=$!
     export REGISTRY_PID
     for _ in $(seq 100); do
@@ -84,4 +84,35 @@ push_image() {
     skopeo login --authfile "$auth" --tls-verify=false --username "$user" --password-stdin "127.0.0.1:$port" <"$password_file" >/dev/null
     skopeo copy --quiet --authfile "$auth" --dest-tls-verify=false "oci:$layout:v1" "docker://127.0.0.1:$port/$name"
     rm -f "$auth"
+}
+
+# tool NAME VERSION: a Rust program, built once into the cache; prints its path.
+tool() {
+    local name=$1 version=$2 root=$CACHE/tools/$1-$2
+    (
+        flock 9
+        if [ ! -x "$root/bin/$name" ]; then
+            say "building $name $version (about 5 minutes, once)"
+            quietly "$CACHE/log/$name" cargo install --locked --version "$version" --root "$root" --target-dir "$CACHE/work/$name" "$name"
+            rm -rf "$CACHE/work/$name"
+        fi
+    ) 9>"$CACHE/$name.lock"
+    echo "$root/bin/$name"
+}
+
+# registry_program: Debian's docker-registry, taken out of its package and not installed: installing would start it as a service.
+registry_program() {
+    local folder=$CACHE/docker-registry
+    (
+        flock 9
+        if [ ! -x "$folder/docker-registry" ]; then
+            local work=$CACHE/work/docker-registry
+            rm -rf "$work" && mkdir -p "$work" "$folder"
+            (cd "$work" && quietly "$CACHE/log/docker-registry" apt-get download docker-registry)
+            dpkg-deb -x "$work"/*.deb "$work/x"
+            cp "$work/x/usr/bin/docker-registry" "$folder/"
+            rm -rf "$work"
+        fi
+    ) 9>"$CACHE/docker-registry.lock"
+    echo "$folder/docker-registry"
 }

@@ -3,7 +3,7 @@
 use crate::control::{Control, Order, Report};
 use crate::failure::Fatal;
 use crate::workload::Workload;
-use crate::{attest, console, control, forward, frames, ingress, mounts, network, nsm, rootfs, workload};
+use crate::{attest, console, control, forward, ingress, mounts, network, nsm, rootfs, workload};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -110,7 +110,7 @@ async fn run(parent: u32, control: &mut Control) -> Result<Exit, Fatal> {
 }
 
 fn read_spec() -> Result<Spec, Fatal> {
-    let bytes = frames::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(Failure::Spec, SPEC))?;
+    let bytes = rootfs::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(Failure::Spec, SPEC))?;
     Spec::parse(&bytes).map_err(Fatal::of(Failure::Spec, SPEC))
 }
 

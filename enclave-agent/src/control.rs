@@ -1,7 +1,6 @@
 //! The agent's side of the control connection.
 
 use crate::failure::Fatal;
-use crate::frames;
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
@@ -49,32 +48,30 @@ impl Control {
             protocol: wire::PROTOCOL_VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        frames::write(&mut control.output, &hello).await?;
+        wire::io::write(&mut control.output, &hello).await?;
         match timeout(TIMEOUT, control.next()).await.map_err(|_| io::ErrorKind::TimedOut)?? {
             FromHost::Boot => Ok(control),
-            FromHost::Stop { .. } | FromHost::Alive => {
-                Err(io::Error::other("the host said something else than Boot"))
-            }
+            FromHost::Stop { .. } => Err(io::Error::other("the host stopped the enclave before it booted")),
         }
     }
 
     async fn next(&mut self) -> io::Result<FromHost> {
         match &mut self.input {
-            Some(input) => frames::read(input, &mut self.reader).await,
+            Some(input) => {
+                let message = wire::io::read(input, &mut self.reader).await?;
+                message.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            }
             None => std::future::pending().await,
         }
     }
 
     /// What the host wants. Cancelling is safe.
     pub(crate) async fn order(&mut self) -> io::Result<Order> {
-        loop {
-            match self.next().await? {
-                FromHost::Alive => {}
-                FromHost::Stop { deadline_ms } => {
-                    return Ok(Order::Stop { deadline: Duration::from_millis(u64::from(deadline_ms)) });
-                }
-                FromHost::Boot => return Err(io::Error::other("a second Boot")),
+        match self.next().await? {
+            FromHost::Stop { deadline_ms } => {
+                Ok(Order::Stop { deadline: Duration::from_millis(u64::from(deadline_ms)) })
             }
+            FromHost::Boot => Err(io::Error::other("a second Boot")),
         }
     }
 
@@ -96,7 +93,7 @@ impl Control {
                 FromAgent::Failed { failure, detail: detail.chars().take(2000).collect() }
             }
         };
-        let sent = timeout(TIMEOUT, frames::write(&mut self.output, &message)).await;
+        let sent = timeout(TIMEOUT, wire::io::write(&mut self.output, &message)).await;
         self.broken = !matches!(sent, Ok(Ok(())));
     }
 

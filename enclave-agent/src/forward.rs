@@ -1,11 +1,9 @@
 //! Connections out of the enclave: a loopback address inside stands for one destination outside, which the host opens.
 //! What leaves is in the measured spec; the host checks its own copy of the list too.
 
-use crate::frames;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -17,6 +15,8 @@ use wire::spec::{Destination, Forward};
 const MAX_CONNECTIONS: usize = 1024;
 /// The host resolves and connects within this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The host gives up sooner.
+const IDLE: Duration = Duration::from_secs(20 * 60);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 pub(crate) async fn serve(parent: u32, rule: &Forward) -> io::Result<()> {
@@ -41,18 +41,18 @@ pub(crate) async fn serve(parent: u32, rule: &Forward) -> io::Result<()> {
     Ok(())
 }
 
-async fn relay(parent: u32, mut inside: TcpStream, to: Destination) -> io::Result<()> {
+async fn relay(parent: u32, inside: TcpStream, to: Destination) -> io::Result<()> {
     let opening = async {
         let mut host = VsockStream::connect(VsockAddr::new(parent, wire::EGRESS_PORT.0)).await?;
-        frames::write(&mut host, &Connect { host: to.host, port: to.port }).await?;
+        wire::io::write(&mut host, &Connect { host: to.host, port: to.port }).await?;
         let mut reader = Reader::default();
-        match frames::read(&mut host, &mut reader).await? {
-            Answer::Opened => Ok((host, reader.into_rest())),
-            Answer::Refused { why } => Err(io::Error::other(why)),
+        match wire::io::read(&mut host, &mut reader).await? {
+            Some(Answer::Opened) => Ok((host, reader.into_rest())),
+            Some(Answer::Refused { why }) => Err(io::Error::other(why)),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     };
-    let (mut host, first) = timeout(CONNECT_TIMEOUT, opening).await??;
-    inside.write_all(&first).await?;
-    copy_bidirectional(&mut inside, &mut host).await?;
+    let (host, first) = timeout(CONNECT_TIMEOUT, opening).await??;
+    wire::io::relay(inside, host, first, IDLE).await?;
     Ok(())
 }

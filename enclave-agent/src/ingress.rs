@@ -1,11 +1,9 @@
 //! Connections into the enclave: the host opens one to a port of the measured spec, and bytes go both ways.
 
-use crate::frames;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,6 +16,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A service that was just started may not listen yet.
 const PATIENCE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(50);
+/// The host gives up sooner.
+const IDLE: Duration = Duration::from_secs(20 * 60);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 pub(crate) fn serve(allowed: Vec<u16>) -> io::Result<()> {
@@ -44,16 +44,17 @@ pub(crate) fn serve(allowed: Vec<u16>) -> io::Result<()> {
 
 async fn relay(mut host: VsockStream, allowed: &[u16]) -> io::Result<()> {
     let mut reader = Reader::default();
-    let Open { port } = timeout(OPEN_TIMEOUT, frames::read(&mut host, &mut reader)).await??;
-    if !allowed.contains(&port) {
-        return frames::write(&mut host, &Answer::Refused { why: Refusal::NotAllowed }).await;
-    }
-    let Ok(mut service) = connect(port).await else {
-        return frames::write(&mut host, &Answer::Refused { why: Refusal::Unreachable }).await;
+    let Some(Open { port }) = timeout(OPEN_TIMEOUT, wire::io::read(&mut host, &mut reader)).await?? else {
+        return Ok(());
     };
-    frames::write(&mut host, &Answer::Opened).await?;
-    service.write_all(&reader.into_rest()).await?;
-    copy_bidirectional(&mut host, &mut service).await?;
+    if !allowed.contains(&port) {
+        return wire::io::write(&mut host, &Answer::Refused { why: Refusal::NotAllowed }).await;
+    }
+    let Ok(service) = connect(port).await else {
+        return wire::io::write(&mut host, &Answer::Refused { why: Refusal::Unreachable }).await;
+    };
+    wire::io::write(&mut host, &Answer::Opened).await?;
+    wire::io::relay(service, host, reader.into_rest(), IDLE).await?;
     Ok(())
 }
 

@@ -13,7 +13,6 @@ mod console;
 mod control;
 mod failure;
 mod forward;
-mod frames;
 mod ingress;
 mod mounts;
 mod network;

@@ -5,7 +5,7 @@ use crate::mounts::WORKLOAD;
 use crate::sys;
 use nix::mount::{self, MsFlags};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use wire::control::Failure;
@@ -71,4 +71,14 @@ fn furnish() -> io::Result<()> {
         fs::write(hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
     }
     Ok(())
+}
+
+/// A whole file, if it is not longer than `limit` bytes.
+pub(crate) fn read_bounded(path: &str, limit: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    match bytes.len() <= limit {
+        true => Ok(bytes),
+        false => Err(io::Error::other(format!("it is longer than {limit} bytes"))),
+    }
 }

@@ -2,8 +2,7 @@
 
 use crate::control::Report;
 use crate::failure::Fatal;
-use crate::frames::read_bounded;
-use crate::rootfs::ROOT;
+use crate::rootfs::{ROOT, read_bounded};
 use crate::sys;
 use crate::user::{self, User};
 use nix::sys::signal::{Signal, kill};

@@ -1,6 +1,5 @@
 //! The host's side of the control connection (port 9001), and the heartbeat before it (port 9000).
 
-use crate::frames;
 use crate::logs::{Logs, Piece};
 use std::io;
 use std::time::Duration;
@@ -8,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, interval, sleep_until, timeout};
-use wire::control::{ALIVE_EVERY_MS, Exit, Failure, FromAgent, FromHost};
+use tokio::time::{Instant, sleep_until, timeout};
+use wire::control::{Exit, Failure, FromAgent, FromHost};
 use wire::frame::Reader;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,7 +57,7 @@ impl Control {
         let (mut stream, _) =
             timeout(HELLO_TIMEOUT, listener.accept()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let mut reader = Reader::default();
-        let hello = timeout(HELLO_TIMEOUT, frames::read(&mut stream, &mut reader)).await;
+        let hello = timeout(HELLO_TIMEOUT, wire::io::read(&mut stream, &mut reader)).await;
         match hello.map_err(|_| io::ErrorKind::TimedOut)?? {
             Some(FromAgent::Hello { protocol: wire::PROTOCOL_VERSION, .. }) => {}
             Some(FromAgent::Hello { protocol, .. }) => {
@@ -68,7 +67,7 @@ impl Control {
             }
             _ => return Err(io::Error::other("the agent did not say hello")),
         }
-        frames::write(&mut stream, &FromHost::Boot).await?;
+        wire::io::write(&mut stream, &FromHost::Boot).await?;
         let (orders, taken) = mpsc::channel(QUEUE);
         let (sender, reports) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
@@ -110,11 +109,10 @@ async fn converse(
     reports: &mpsc::Sender<Report>,
 ) -> Option<Report> {
     let mut heard = Instant::now();
-    let mut alive = interval(Duration::from_millis(ALIVE_EVERY_MS));
     loop {
         let message = tokio::select! {
-            message = frames::read(&mut stream, &mut reader) => message,
-            order = next_order(&mut orders, &mut alive) => match say(&mut stream, &order?).await {
+            message = wire::io::read(&mut stream, &mut reader) => message,
+            order = orders.recv() => match say(&mut stream, &order?).await {
                 Ok(()) => continue,
                 Err(error) => return Some(Report::Lost(format!("the control connection: {error}"))),
             },
@@ -141,16 +139,8 @@ async fn converse(
     }
 }
 
-/// What to say next; `None` once nobody gives orders any more.
-async fn next_order(orders: &mut mpsc::Receiver<FromHost>, alive: &mut Interval) -> Option<FromHost> {
-    tokio::select! {
-        order = orders.recv() => order,
-        _ = alive.tick() => Some(FromHost::Alive),
-    }
-}
-
 async fn say(stream: &mut (impl AsyncWrite + Unpin), message: &FromHost) -> io::Result<()> {
-    timeout(WRITE_TIMEOUT, frames::write(stream, message)).await.map_err(|_| io::ErrorKind::TimedOut)?
+    timeout(WRITE_TIMEOUT, wire::io::write(stream, message)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 #[cfg(test)]
@@ -170,44 +160,34 @@ mod tests {
         FromAgent::Hello { protocol, agent_version: "test".into() }
     }
 
-    /// The next thing that is no sign of life.
-    async fn order(agent: &mut UnixStream, reader: &mut Reader) -> Option<FromHost> {
-        loop {
-            match frames::read(agent, reader).await.unwrap() {
-                Some(FromHost::Alive) => {}
-                other => return other,
-            }
-        }
-    }
-
     #[tokio::test]
     async fn carries_reports_logs_and_the_order_to_stop() {
         let (_folder, mut agent, listener) = meet().await;
         let logs = Logs::default();
-        frames::write(&mut agent, &hello(wire::PROTOCOL_VERSION)).await.unwrap();
+        wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION)).await.unwrap();
         let mut control = Control::accept(&listener, logs.clone()).await.unwrap();
         let mut reader = Reader::default();
-        assert_eq!(frames::read(&mut agent, &mut reader).await.unwrap(), Some(FromHost::Boot));
-        frames::write(&mut agent, &FromAgent::Started { pid: 7 }).await.unwrap();
+        assert_eq!(wire::io::read(&mut agent, &mut reader).await.unwrap(), Some(FromHost::Boot));
+        wire::io::write(&mut agent, &FromAgent::Started { pid: 7 }).await.unwrap();
         assert_eq!(control.report().await, Report::Started);
         let stopping = tokio::spawn(control.stop(Duration::from_secs(3)));
         assert_eq!(
-            frames::read(&mut agent, &mut reader).await.unwrap(),
+            wire::io::read(&mut agent, &mut reader).await.unwrap(),
             Some(FromHost::Stop { deadline_ms: 3000 })
         );
         let line = FromAgent::Log { stream: Stream::Stderr, bytes: b"bye\n".to_vec() };
-        frames::write(&mut agent, &line).await.unwrap();
-        frames::write(&mut agent, &FromAgent::Exited { status: Exit::Signal(15) }).await.unwrap();
+        wire::io::write(&mut agent, &line).await.unwrap();
+        wire::io::write(&mut agent, &FromAgent::Exited { status: Exit::Signal(15) }).await.unwrap();
         stopping.await.unwrap();
         // The agent sees that the host has read its last word.
-        assert_eq!(order(&mut agent, &mut reader).await, None);
+        assert_eq!(wire::io::read::<FromHost, _>(&mut agent, &mut reader).await.unwrap(), None);
         assert_eq!(logs.follow().0, [Piece { stream: Stream::Stderr, bytes: b"bye\n".to_vec() }]);
     }
 
     #[tokio::test]
     async fn an_agent_of_another_protocol_is_not_let_on() {
         let (_folder, mut agent, listener) = meet().await;
-        frames::write(&mut agent, &hello(99)).await.unwrap();
+        wire::io::write(&mut agent, &hello(99)).await.unwrap();
         let error = Control::accept(&listener, Logs::default()).await.unwrap_err();
         assert_eq!(error.to_string(), "the agent speaks protocol 99, this host 1");
     }
@@ -216,7 +196,7 @@ mod tests {
     async fn nonsense_and_a_sudden_end_are_a_lost_enclave() {
         for nonsense in [vec![], vec![0, 0, 0, 1], vec![0xff; 64], vec![0, 0, 0, 1, 0xf6]] {
             let (_folder, mut agent, listener) = meet().await;
-            frames::write(&mut agent, &hello(wire::PROTOCOL_VERSION)).await.unwrap();
+            wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION)).await.unwrap();
             let mut control = Control::accept(&listener, Logs::default()).await.unwrap();
             agent.write_all(&nonsense).await.unwrap();
             drop(agent);
@@ -234,7 +214,7 @@ mod tests {
                 async move { converse(host, Reader::default(), &Logs::default(), taken, &sender).await },
             );
         tokio::time::sleep(SILENCE - Duration::from_secs(1)).await;
-        frames::write(&mut agent, &FromAgent::Alive).await.unwrap();
+        wire::io::write(&mut agent, &FromAgent::Alive).await.unwrap();
         let began = Instant::now();
         assert_eq!(talk.await.unwrap(), Some(Report::Lost("it was silent for 60 seconds".into())));
         assert_eq!(began.elapsed(), SILENCE);

@@ -3,13 +3,10 @@
 //! nothing leaves.
 
 use crate::config::Network;
-use crate::frames;
-use crate::relay;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixListener, UnixStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -56,21 +53,20 @@ pub async fn serve(listener: UnixListener, policy: Policy) {
 
 async fn carry(mut enclave: UnixStream, policy: &Policy, slot: bool) -> io::Result<()> {
     let mut reader = Reader::default();
-    let request = timeout(REQUEST_TIMEOUT, frames::read(&mut enclave, &mut reader))
+    let request = timeout(REQUEST_TIMEOUT, wire::io::read(&mut enclave, &mut reader))
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
     let Some(Connect { host, port }) = request else { return Ok(()) };
     let dialled = if slot { dial(policy, &host, port).await } else { Err(Refusal::Busy) };
-    let mut outside = match dialled {
+    let outside = match dialled {
         Ok(outside) => outside,
         Err(why) => {
             tracing::info!(host = %host.escape_debug().take(MAX_HOST).collect::<String>(), port, %why, "egress refused");
-            return frames::write(&mut enclave, &Answer::Refused { why }).await;
+            return wire::io::write(&mut enclave, &Answer::Refused { why }).await;
         }
     };
-    frames::write(&mut enclave, &Answer::Opened).await?;
-    outside.write_all(&reader.into_rest()).await?;
-    relay::run(enclave, outside, IDLE).await?;
+    wire::io::write(&mut enclave, &Answer::Opened).await?;
+    wire::io::relay(outside, enclave, reader.into_rest(), IDLE).await?;
     Ok(())
 }
 
@@ -126,7 +122,7 @@ fn is_inner(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use wire::spec::Destination;
 
@@ -141,8 +137,8 @@ mod tests {
     async fn ask(policy: Policy, host: &str, port: u16) -> (UnixStream, Answer) {
         let (mut agent, host_side) = UnixStream::pair().unwrap();
         tokio::spawn(async move { carry(host_side, &policy, true).await });
-        frames::write(&mut agent, &Connect { host: host.into(), port }).await.unwrap();
-        let answer = frames::read(&mut agent, &mut Reader::default()).await.unwrap().unwrap();
+        wire::io::write(&mut agent, &Connect { host: host.into(), port }).await.unwrap();
+        let answer = wire::io::read(&mut agent, &mut Reader::default()).await.unwrap().unwrap();
         (agent, answer)
     }
 
@@ -164,15 +160,14 @@ mod tests {
         let (mut agent, answer) = ask(policy(&rule, &["127.0.0.1/32"]), "127.0.0.1", port).await;
         assert_eq!(answer, Answer::Opened);
         let (mut outside, _) = server.accept().await.unwrap();
-        agent.write_all(b"out").await.unwrap();
-        agent.shutdown().await.unwrap();
+        agent.write_all(b"\0\0\0\x03out\0\0\0\0").await.unwrap();
         let mut heard = String::new();
         outside.read_to_string(&mut heard).await.unwrap();
         outside.write_all(b"back").await.unwrap();
         drop(outside);
-        let mut answer = String::new();
-        agent.read_to_string(&mut answer).await.unwrap();
-        assert_eq!((heard.as_str(), answer.as_str()), ("out", "back"));
+        let mut answer = Vec::new();
+        agent.read_to_end(&mut answer).await.unwrap();
+        assert_eq!((heard.as_str(), answer.as_slice()), ("out", &b"\0\0\0\x04back\0\0\0\0"[..]));
     }
 
     #[tokio::test]

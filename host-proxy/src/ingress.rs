@@ -1,14 +1,11 @@
 //! Connections into an enclave: for each ingress port of its spec a TCP listener on the host, which the operator may choose.
 
-use crate::frames;
 use crate::launch::Vsock;
 use crate::record::Ingress;
-use crate::relay;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -66,20 +63,19 @@ async fn accept(listener: TcpListener, port: u16, vsock: Vsock) {
     }
 }
 
-async fn carry(mut client: TcpStream, port: u16, vsock: &Vsock) -> io::Result<()> {
+async fn carry(client: TcpStream, port: u16, vsock: &Vsock) -> io::Result<()> {
     client.set_nodelay(true)?;
     let (enclave, first) =
         timeout(OPEN_TIMEOUT, dial(vsock, port)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    client.write_all(&first).await?;
-    relay::run(client, enclave, IDLE).await?;
+    wire::io::relay(client, enclave, first, IDLE).await?;
     Ok(())
 }
 
 async fn dial(vsock: &Vsock, port: u16) -> io::Result<(UnixStream, Vec<u8>)> {
     let mut enclave = vsock.connect(wire::INGRESS_PORT).await?;
-    frames::write(&mut enclave, &Open { port }).await?;
+    wire::io::write(&mut enclave, &Open { port }).await?;
     let mut reader = Reader::default();
-    match frames::read(&mut enclave, &mut reader).await? {
+    match wire::io::read(&mut enclave, &mut reader).await? {
         Some(Answer::Opened) => Ok((enclave, reader.into_rest())),
         Some(Answer::Refused { why }) => Err(io::Error::other(why)),
         None => Err(io::ErrorKind::UnexpectedEof.into()),

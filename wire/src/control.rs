@@ -64,10 +64,6 @@ pub enum FromHost {
         #[n(0)]
         deadline_ms: u32,
     },
-    /// Sent every [`ALIVE_EVERY_MS`] too. (vhost-device-vsock 0.3.0 needs both: now and then it leaves a packet lying until
-    /// something else moves, and which of the two directions it forgot cannot be known.)
-    #[n(2)]
-    Alive,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

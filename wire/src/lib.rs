@@ -10,8 +10,8 @@
 //! |---|---|---|
 //! | 9000 | host  | [heartbeat](HEARTBEAT): one byte, echoed. The convention of nitro-cli and of QEMU's machine |
 //! | 9001 | host  | [control]: the agent connects and says `Hello`; then frames both ways until the enclave is gone |
-//! | 9002 | host  | [relay] out of the enclave: `Connect {host, port}`, an `Answer`, then raw bytes |
-//! | 9003 | agent | [relay] into the enclave: `Open {port}`, an `Answer`, then raw bytes |
+//! | 9002 | host  | [relay] out of the enclave: `Connect {host, port}`, an `Answer`, then chunks |
+//! | 9003 | agent | [relay] into the enclave: `Open {port}`, an `Answer`, then chunks |
 //! | 9004 | agent | HTTP/1.1 for relying parties: `GET /attestation?nonce=HEX`, `GET /healthz` |
 //!
 //! # Frames
@@ -27,6 +27,8 @@
 
 pub mod control;
 pub mod frame;
+#[cfg(feature = "io")]
+pub mod io;
 pub mod relay;
 pub mod spec;
 

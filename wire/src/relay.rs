@@ -1,9 +1,19 @@
-//! The first frames of a relayed stream, in both directions; raw bytes follow an [`Answer::Opened`].
+//! Relayed streams: the first frames, and the chunks that follow an [`Answer::Opened`] in both directions.
+//!
+//! A chunk is a big-endian `u32` length, at most [`MAX_CHUNK`], and that many bytes; a length of 0 ends its direction and leaves
+//! the other one open. Ends have a form of their own because not every vsock carries half-closes: vhost-device-vsock
+//! 0.3.0 turns the host's into a full close and forgets the enclave's.
 
 use minicbor::{Decode, Encode};
 
 /// The longest host name in a [`Connect`], in bytes (RFC 1035, 2.3.4).
 pub const MAX_HOST: usize = 253;
+
+/// Bytes of a chunk's length.
+pub const PREFIX: usize = 4;
+
+/// The longest chunk, in bytes: with its length it is one write.
+pub const MAX_CHUNK: usize = crate::MAX_WRITE - PREFIX;
 
 /// Agent to host, port 9002: open a TCP connection for the enclave.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
