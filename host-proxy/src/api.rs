@@ -312,8 +312,11 @@ fn logs(handle: &Handle, follow: bool) -> Response<Body> {
                 return;
             }
         }
+        if !follow {
+            return;
+        }
         let mut live = live;
-        while follow {
+        loop {
             let bytes = match live.recv().await {
                 Ok(piece) => piece.bytes,
                 Err(broadcast::error::RecvError::Lagged(n)) => {

@@ -61,11 +61,13 @@ pub struct Create {
     pub spec: String,
 }
 
+type Enclaves = BTreeMap<EnclaveId, (Handle, JoinHandle<()>)>;
+
 #[derive(Debug)]
 pub struct Daemon {
     context: Arc<Context>,
     store: Store,
-    enclaves: Mutex<BTreeMap<EnclaveId, (Handle, JoinHandle<()>)>>,
+    enclaves: Arc<Mutex<Enclaves>>,
     stopping: watch::Sender<bool>,
     /// Held as long as the daemon lives: one daemon a state folder.
     _lock: Flock<File>,
@@ -94,7 +96,7 @@ impl Daemon {
         let daemon = Daemon {
             context,
             store,
-            enclaves: Mutex::default(),
+            enclaves: Arc::default(),
             stopping: watch::channel(false).0,
             _lock: lock,
         };
@@ -146,14 +148,21 @@ impl Daemon {
     fn adopt(&self, record: Record) {
         let id = record.id.clone();
         let folder = self.folder(&id);
-        let spawned = enclave::spawn(
+        let (handle, task) = enclave::spawn(
             record,
             folder,
             self.context.clone(),
             self.store.clone(),
             self.stopping.subscribe(),
         );
-        self.enclaves.lock().unwrap_or_else(PoisonError::into_inner).insert(id, spawned);
+        let (enclaves, own) = (self.enclaves.clone(), id.clone());
+        let mut living = self.enclaves.lock().unwrap_or_else(PoisonError::into_inner);
+        // An enclave that is destroyed takes its handle with it, and so ends whoever follows its log.
+        let task = tokio::spawn(async move {
+            let _ = task.await;
+            enclaves.lock().unwrap_or_else(PoisonError::into_inner).remove(&own);
+        });
+        living.insert(id, (handle, task));
     }
 
     /// Checks an order, stores its credentials, and queues the deploy.

@@ -256,18 +256,7 @@ pub(crate) fn ended(report: &Report, running: &Running, logs: &Logs) -> Fault {
     match report {
         Report::Failed { failure, detail } => workload_fault(*failure, detail),
         Report::Exited(exit) => {
-            let (pieces, _) = logs.follow();
-            let last: Vec<u8> = pieces.iter().rev().take(1).flat_map(|piece| piece.bytes.clone()).collect();
-            let text = String::from_utf8_lossy(&last);
-            let line: String = text
-                .trim_end()
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(300)
-                .collect();
+            let line = logs.last_line();
             let said = if line.is_empty() { String::new() } else { format!("; its last line: {line}") };
             Fault::new(
                 Code::WorkloadExited,

@@ -9,6 +9,8 @@ use wire::control::Stream;
 /// Bytes kept for each enclave.
 const KEPT: usize = 1024 * 1024;
 const QUEUE: usize = 256;
+/// Characters of a line that is quoted in a fault.
+const MAX_LINE: usize = 300;
 
 /// One piece of output as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,23 @@ impl Logs {
         let _ = self.live.send(piece);
     }
 
+    /// The last line, printable characters only; empty if there is none.
+    pub(crate) fn last_line(&self) -> String {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail: VecDeque<u8> = VecDeque::new();
+        for piece in kept.pieces.iter().rev() {
+            if tail.len() > MAX_LINE {
+                break;
+            }
+            for &byte in piece.bytes.iter().rev() {
+                tail.push_front(byte);
+            }
+        }
+        let text = String::from_utf8_lossy(tail.make_contiguous()).into_owned();
+        let line = text.trim_end().lines().last().unwrap_or_default();
+        line.chars().filter(|c| !c.is_control()).take(MAX_LINE).collect()
+    }
+
     /// What is kept, and everything after it, without a gap between them.
     pub fn follow(&self) -> (Vec<Piece>, broadcast::Receiver<Piece>) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,6 +78,16 @@ impl Logs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_came_in_pieces_is_quoted_whole() {
+        let logs = Logs::default();
+        assert_eq!(logs.last_line(), "");
+        for piece in ["first\nsec", "ond\x1b[1m l", "ine\n\n"] {
+            logs.add(Piece { stream: Stream::Stderr, bytes: piece.into() });
+        }
+        assert_eq!(logs.last_line(), "second[1m line");
+    }
 
     #[test]
     fn keeps_the_last_mebibyte() {

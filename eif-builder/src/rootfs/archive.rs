@@ -4,6 +4,7 @@
 //!
 //! Where archivers disagree about an entry, it is refused: two readings of an image are two images.
 
+use super::tree::Xattrs;
 use super::{Device, Meta, RootfsError};
 use crate::image::VerifiedLayer;
 use std::collections::BTreeMap;
@@ -310,7 +311,7 @@ fn seconds(text: &[u8]) -> Option<u32> {
 
 /// Extended attributes that a root file system keeps. Those of the overlay would steer the kernel, and SELinux labels
 /// belong to another machine's policy: both are left out, as umoci does.
-fn xattrs(pax: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+fn xattrs(pax: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Xattrs, String> {
     let named = pax.iter().filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?, value)));
     let dropped = |name: &[u8]| {
         name.starts_with(b"trusted.overlay.")

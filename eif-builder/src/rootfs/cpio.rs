@@ -80,9 +80,10 @@ impl<'a> Cpio<'a> {
     }
 
     fn align(&mut self) -> io::Result<()> {
-        let padding = self.len.next_multiple_of(ALIGN) - self.len;
-        let zeros = [0; ALIGN as usize];
-        self.append(zeros.get(..usize::try_from(padding).unwrap_or(0)).unwrap_or_default())
+        while self.len % ALIGN != 0 {
+            self.append(&[0])?;
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ pub mod squashfs;
 mod tree;
 
 pub use flatten::flatten;
-pub use tree::{Body, Device, Kind, Meta, Node, NodeId, Tree};
+pub use tree::{Body, Device, Kind, Meta, Node, NodeId, Tree, Xattrs};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {

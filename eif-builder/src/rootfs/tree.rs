@@ -12,6 +12,9 @@ const MAX_DEPTH: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(usize);
 
+/// Extended attributes: full name and value, sorted by name.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
     /// Permission, setuid, setgid and sticky bits: 12 of them.
@@ -20,8 +23,7 @@ pub struct Meta {
     pub gid: u32,
     /// Seconds since 1970-01-01T00:00:00Z.
     pub mtime: u32,
-    /// Full name and value, sorted by name.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

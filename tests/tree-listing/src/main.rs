@@ -60,11 +60,17 @@ fn walk(
         let first = groups.entry(metadata.ino()).or_insert_with(|| shown.clone());
         facts.push(format!("same-as {first} of {}", metadata.nlink()));
     }
-    let mut names: Vec<_> =
-        xattr::list(path)?.filter(|name| !name.as_bytes().starts_with(b"trusted.overlay.")).collect();
+    let mut names: Vec<_> = match xattr::list(path) {
+        Ok(names) => names.filter(|name| !name.as_bytes().starts_with(b"trusted.overlay.")).collect(),
+        // A squashfs without a table of attributes says that it cannot have any.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Vec::new(),
+        Err(error) => return Err(error),
+    };
     names.sort();
     for name in names {
-        let value = xattr::get(path, &name)?.unwrap_or_default();
+        let value = xattr::get(path, &name)
+            .map_err(|e| io::Error::other(format!("/{shown} {name:?}: {e}")))?
+            .unwrap_or_default();
         facts.push(format!("{}={}", name.as_bytes().escape_ascii(), hex::encode(value)));
     }
     lines.push(format!("/{shown} {}", facts.join(" ")));

@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 /// Bytes of a data block.
-const BLOCK_SIZE: usize = 128 * 1024;
+const BLOCK_SIZE: usize = 1 << BLOCK_LOG;
 const BLOCK_LOG: u16 = 17;
 const MAGIC: u32 = 0x7371_7368;
 const ZSTD: u16 = 6;
@@ -109,7 +109,7 @@ pub fn write(
     superblock.extend(MAGIC.to_le_bytes());
     superblock.extend(tables.inode_count.to_le_bytes());
     superblock.extend(0u32.to_le_bytes()); // modification time: no clock goes into an image
-    superblock.extend((BLOCK_SIZE as u32).to_le_bytes());
+    superblock.extend((1u32 << BLOCK_LOG).to_le_bytes());
     superblock.extend(count(data.fragments.len(), "fragments")?.to_le_bytes());
     superblock.extend(ZSTD.to_le_bytes());
     superblock.extend(BLOCK_LOG.to_le_bytes());

@@ -2,7 +2,7 @@
 
 use super::metadata::Writer;
 use super::{NONE, Region};
-use crate::rootfs::{NodeId, RootfsError, Tree};
+use crate::rootfs::{NodeId, RootfsError, Tree, Xattrs};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -10,17 +10,15 @@ use std::io;
 pub(super) const NO_XATTRS: u32 = u32::MAX;
 const PREFIXES: [(&[u8], u16); 3] = [(b"user.", 0), (b"trusted.", 1), (b"security.", 2)];
 
-type Set = Vec<(Vec<u8>, Vec<u8>)>;
-
 #[derive(Debug)]
 pub(super) struct Table {
-    sets: Vec<Set>,
+    sets: Vec<Xattrs>,
     of_node: Vec<u32>,
 }
 
 impl Table {
     pub(super) fn of(tree: &Tree) -> Result<Table, RootfsError> {
-        let mut numbers: BTreeMap<&Set, u32> = BTreeMap::new();
+        let mut numbers: BTreeMap<&Xattrs, u32> = BTreeMap::new();
         let mut table = Table { sets: Vec::new(), of_node: vec![NO_XATTRS; tree.capacity()] };
         for id in tree.in_order() {
             let set = &tree.node(id).meta.xattrs;
