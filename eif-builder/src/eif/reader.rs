@@ -258,7 +258,8 @@ mod tests {
     fn refuses_files_that_say_two_things() {
         let offset = |n: usize| 0x1c + 8 * n + 7;
         let size = |n: usize| 0x11c + 8 * n + 7;
-        let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 10] = [
+        type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+        let cases: [(&str, Change<'_>); 10] = [
             ("shorter", &|b| b.truncate(547)),
             (".eif", &|b| b[0] = 0),
             ("version", &|b| b[5] = 5),

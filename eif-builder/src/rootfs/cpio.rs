@@ -80,7 +80,7 @@ impl<'a> Cpio<'a> {
     }
 
     fn align(&mut self) -> io::Result<()> {
-        while self.len % ALIGN != 0 {
+        while !self.len.is_multiple_of(ALIGN) {
             self.append(&[0])?;
         }
         Ok(())

@@ -25,8 +25,10 @@ fn main() -> io::Result<()> {
     }
     writeln!(out, "END {}", lines.len())?;
     out.flush()?;
-    while wait {
-        std::thread::park();
+    if wait {
+        loop {
+            std::thread::park();
+        }
     }
     Ok(())
 }
