@@ -46,7 +46,7 @@ need_packages() {
 # Only the first 16 digits: enough to key a cache folder.
 hash_of() { sha256sum | cut -c1-16; }
 
-BUILD_PACKAGES=(build-essential pkg-config cmake libssl-dev musl-tools ca-certificates curl git)
+BUILD_PACKAGES=(build-essential pkg-config libssl-dev ca-certificates curl git)
 TEST_PACKAGES=(skopeo umoci squashfs-tools apache2-utils jq python3 python3-venv cpio
     libcap2-bin attr xz-utils zstd busybox-static)
 export BUILD_PACKAGES TEST_PACKAGES
