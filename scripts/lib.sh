@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # What every script here shares: where things are cached, how we talk, how Debian packages get in.
 # Sourced, never run.
+set -euo pipefail
+shopt -s inherit_errexit
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/redoubt
@@ -14,7 +16,8 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 quietly() {
     local log=$1; shift
     mkdir -p "$(dirname "$log")"
-    if ! "$@" >"$log" 2>&1; then
+    # In a subshell: a `die` in a function must not end the script before its log was shown.
+    if ! (set -e; "$@") >"$log" 2>&1; then
         tail -n 30 "$log" >&2
         die "'$1' failed; the whole log is $log"
     fi
@@ -37,17 +40,25 @@ need_packages() {
     # Two runs side by side must not fight for dpkg's lock.
     (
         flock 9
-        quietly "$CACHE/log/apt-update" as_root apt-get update
+        quietly "$CACHE/log/apt-update" as_root apt-get -o DPkg::Lock::Timeout=600 update
         quietly "$CACHE/log/apt-install" as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y --no-install-recommends "${missing[@]}"
+            apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends "${missing[@]}"
     ) 9>"$CACHE/apt.lock"
+}
+
+# download PACKAGE...: fetches Debian packages into this folder without installing them; with fresh lists if the old ones fail.
+download() {
+    apt-get download "$@" || {
+        (flock 9 && as_root apt-get -o DPkg::Lock::Timeout=600 update) 9>"$CACHE/apt.lock"
+        apt-get download "$@"
+    }
 }
 
 # Only the first 16 digits: enough to key a cache folder.
 hash_of() { sha256sum | cut -c1-16; }
 
 BUILD_PACKAGES=(build-essential pkg-config libssl-dev ca-certificates curl git)
-TEST_PACKAGES=(skopeo umoci squashfs-tools apache2-utils jq python3 python3-venv cpio
+TEST_PACKAGES=(skopeo umoci squashfs-tools apache2-utils jq python3 python3-venv procps cpio
     libcap2-bin attr xz-utils zstd busybox-static)
 export BUILD_PACKAGES TEST_PACKAGES
 
@@ -108,9 +119,10 @@ registry_program() {
         if [ ! -x "$folder/docker-registry" ]; then
             local work=$CACHE/work/docker-registry
             rm -rf "$work" && mkdir -p "$work" "$folder"
-            (cd "$work" && quietly "$CACHE/log/docker-registry" apt-get download docker-registry)
+            (cd "$work" && quietly "$CACHE/log/docker-registry" download docker-registry)
             dpkg-deb -x "$work"/*.deb "$work/x"
-            cp "$work/x/usr/bin/docker-registry" "$folder/"
+            cp "$work/x/usr/bin/docker-registry" "$folder/docker-registry.new"
+            mv "$folder/docker-registry.new" "$folder/docker-registry"
             rm -rf "$work"
         fi
     ) 9>"$CACHE/docker-registry.lock"

@@ -29,6 +29,10 @@ pub(crate) fn mount() -> Result<(), Fatal> {
         .map_err(|e| fail("cannot mount a tmpfs over the image")(e.into()))?;
     overlay().map_err(fail("cannot lay the overlay"))?;
     for entry in &WORKLOAD {
+        if !is_below_root(Path::new(entry.target)) {
+            let detail = format!("the image's {} leads elsewhere: it is a symbolic link", entry.target);
+            return Err(Fatal::new(Failure::RootFs, detail));
+        }
         entry.mount_below(ROOT).map_err(fail("cannot mount what the kernel offers"))?;
     }
     furnish().map_err(fail("cannot furnish /dev and /etc"))
@@ -62,12 +66,9 @@ fn furnish() -> io::Result<()> {
     }
     let etc = Path::new(ROOT).join("etc");
     let hosts = etc.join("hosts");
-    // A link could lead out of the image's root, for it is resolved here and not there.
-    let is_plain = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_symlink());
-    let missing = fs::symlink_metadata(&hosts).is_err();
-    let empty = is_plain(&hosts)
-        && fs::metadata(&hosts).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
-    if is_plain(&etc) && (missing || empty) {
+    let usable = is_below_root(Path::new("/etc/hosts")) && etc.is_dir();
+    let needed = fs::metadata(&hosts).map_or(true, |metadata| metadata.is_file() && metadata.len() == 0);
+    if usable && needed {
         fs::write(hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
     }
     Ok(())
@@ -81,4 +82,15 @@ pub(crate) fn read_bounded(path: &str, limit: usize) -> io::Result<Vec<u8>> {
         true => Ok(bytes),
         false => Err(io::Error::other(format!("it is longer than {limit} bytes"))),
     }
+}
+
+/// Whether a path of the image means inside its root what it means here: no part of it is a symbolic link, which would be resolved
+/// in the agent's own root.
+pub(crate) fn is_below_root(path: &Path) -> bool {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let mut prefix = Path::new(ROOT).to_owned();
+    inside.components().all(|part| {
+        prefix.push(part);
+        !fs::symlink_metadata(&prefix).is_ok_and(|metadata| metadata.is_symlink())
+    })
 }

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use wire::control::Exit;
 
 /// linux/loop.h
 const LOOP_SET_FD: libc::Ioctl = 0x4C00;
@@ -41,6 +42,30 @@ pub(crate) fn attach_loop(file: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::last_os_error());
     }
     Ok(path)
+}
+
+/// A child that ended: its number, and how. Signals are numbers here, since real-time ones have no name in `nix`.
+pub(crate) fn reap() -> io::Result<Option<(libc::pid_t, Exit)>> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one int through the pointer, which lives until the call returns.
+    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+    match pid {
+        0 => Ok(None),
+        pid if pid < 0 => Err(io::Error::last_os_error()),
+        pid if libc::WIFSIGNALED(status) => {
+            Ok(Some((pid, Exit::Signal(u8::try_from(libc::WTERMSIG(status)).unwrap_or(u8::MAX)))))
+        }
+        pid => Ok(Some((pid, Exit::Code(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))))),
+    }
+}
+
+/// Sends a signal by number.
+pub(crate) fn signal(pid: libc::pid_t, number: u8) -> io::Result<()> {
+    // SAFETY: kill takes numbers only.
+    match unsafe { libc::kill(pid, libc::c_int::from(number)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// A socket to configure interfaces with.

@@ -2,11 +2,10 @@
 
 use crate::control::Report;
 use crate::failure::Fatal;
-use crate::rootfs::{ROOT, read_bounded};
+use crate::rootfs::{self, ROOT, read_bounded};
 use crate::sys;
 use crate::user::{self, User};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, chdir, chroot, setgid, setgroups, setsid, setuid};
 use std::fs::DirBuilder;
 use std::io::{self, PipeReader};
@@ -70,7 +69,7 @@ pub(crate) fn start(spec: &Spec, reports: &mpsc::Sender<Report>) -> Result<Workl
 /// A file of the image; symbolic links are not followed, since they would be resolved outside of the image's root.
 fn image_file(path: &str) -> String {
     let inside = format!("{ROOT}{path}");
-    let plain = std::fs::symlink_metadata(&inside).is_ok_and(|metadata| metadata.is_file());
+    let plain = rootfs::is_below_root(Path::new(path)) && Path::new(&inside).is_file();
     let bytes = if plain { read_bounded(&inside, MAX_ACCOUNTS).unwrap_or_default() } else { Vec::new() };
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -159,23 +158,18 @@ impl Workload {
     pub(crate) fn reap(&mut self) -> Option<Exit> {
         let mut own = None;
         loop {
-            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == self.pid => {
-                    own = Some(Exit::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.pid => {
-                    own = Some(Exit::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX)));
-                }
-                Ok(WaitStatus::StillAlive) | Err(_) => return own,
-                Ok(_) => {}
+            match sys::reap() {
+                Ok(Some((pid, exit))) if pid == self.pid.as_raw() => own = Some(exit),
+                Ok(Some(_)) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(None) | Err(_) => return own,
             }
         }
     }
 
     /// Asks the workload to end, with the signal of the spec.
     pub(crate) fn stop(&self) {
-        let signal = Signal::try_from(i32::from(self.stop_signal)).unwrap_or(Signal::SIGTERM);
-        let _ = kill(self.pid, signal);
+        let _ = sys::signal(self.pid.as_raw(), self.stop_signal);
     }
 
     /// Ends everything but PID 1.

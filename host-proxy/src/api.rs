@@ -103,7 +103,7 @@ impl Problem {
     }
 }
 
-async fn route(daemon: &Daemon, peer: Option<UCred>, request: Request<Incoming>) -> Response<Body> {
+async fn route(daemon: &Arc<Daemon>, peer: Option<UCred>, request: Request<Incoming>) -> Response<Body> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let answer = dispatch(daemon, request).await;
@@ -117,7 +117,7 @@ async fn route(daemon: &Daemon, peer: Option<UCred>, request: Request<Incoming>)
     response
 }
 
-async fn dispatch(daemon: &Daemon, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -166,7 +166,7 @@ fn internal(error: &dyn std::fmt::Display) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), "look at the daemon's journal")
 }
 
-async fn create(daemon: &Daemon, body: Incoming) -> Result<Response<Body>, Problem> {
+async fn create(daemon: &Arc<Daemon>, body: Incoming) -> Result<Response<Body>, Problem> {
     let bad = |message: String| Problem::new(StatusCode::BAD_REQUEST, message, "see the API's documentation");
     let collected = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let collected = collected
@@ -176,7 +176,10 @@ async fn create(daemon: &Daemon, body: Incoming) -> Result<Response<Body>, Probl
     let order: Create = serde_json::from_slice(&bytes).map_err(|e| {
         bad(format!("the order cannot be read (line {}, column {}): {}", e.line(), e.column(), kind(&e)))
     })?;
-    let record = daemon.create(order).await.map_err(|error| {
+    // A task of its own: a caller that hangs up must not leave half of an enclave behind.
+    let creating = daemon.clone();
+    let created = tokio::spawn(async move { creating.create(order).await }).await;
+    let record = created.map_err(|e| internal(&e))?.map_err(|error| {
         let message = error.to_string();
         match error {
             CreateError::Invalid(_, hint) => Problem::new(StatusCode::BAD_REQUEST, message, hint),
@@ -222,6 +225,7 @@ fn accepted(result: Result<Record, OrderError>) -> Result<Response<Body>, Proble
             refused.to_string(),
             "wait until it has settled; 'enclavectl events --follow' shows when",
         )),
+        Err(error @ OrderError::Store(_)) => Err(internal(&error)),
         Err(OrderError::Stopping) => Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "the daemon is stopping, or the enclave is gone",

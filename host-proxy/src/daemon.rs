@@ -231,17 +231,28 @@ impl Daemon {
             other => CreateError::Store(other),
         })?;
         if let Some(credentials) = credentials {
-            match self.context.secrets.create(&id, &credentials).await {
-                Ok(arn) => record.credentials_arn = Some(arn),
-                Err(error) => {
-                    let _ = self.store.remove(id).await;
-                    return Err(error.into());
+            let kept = self.keep(&mut record, &credentials).await;
+            if let Err(error) = kept {
+                // It may have been made although its answer was lost.
+                match self.context.secrets.delete(&id).await {
+                    Ok(()) => self.store.remove(id).await.map_err(CreateError::Store)?,
+                    Err(_) => {
+                        record.set_state(&State::PendingDestroy);
+                        let _ = self.store.update(record.clone(), None).await;
+                        self.adopt(record);
+                    }
                 }
+                return Err(error);
             }
-            self.store.update(record.clone(), None).await.map_err(CreateError::Store)?;
         }
         self.adopt(record.clone());
         Ok(record)
+    }
+
+    /// Stores the credentials, and their name in the record.
+    async fn keep(&self, record: &mut Record, credentials: &RegistryCredentials) -> Result<(), CreateError> {
+        record.credentials_arn = Some(self.context.secrets.create(&record.id, credentials).await?);
+        self.store.update(record.clone(), None).await.map_err(CreateError::Store)
     }
 
     /// By id, or by name among the living.

@@ -42,22 +42,24 @@ pub async fn serve(listener: UnixListener, policy: Policy) {
             continue;
         };
         let policy = policy.clone();
-        let slot = slots.clone().try_acquire_owned().ok();
+        // Beyond the limit the enclave sees its connection close.
+        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         connections.spawn(async move {
-            if let Err(error) = carry(enclave, &policy, slot.is_some()).await {
+            let _slot = slot;
+            if let Err(error) = carry(enclave, &policy).await {
                 tracing::debug!(%error, "an egress connection ended");
             }
         });
     }
 }
 
-async fn carry(mut enclave: UnixStream, policy: &Policy, slot: bool) -> io::Result<()> {
+async fn carry(mut enclave: UnixStream, policy: &Policy) -> io::Result<()> {
     let mut reader = Reader::default();
     let request = timeout(REQUEST_TIMEOUT, wire::io::read(&mut enclave, &mut reader))
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
     let Some(Connect { host, port }) = request else { return Ok(()) };
-    let dialled = if slot { dial(policy, &host, port).await } else { Err(Refusal::Busy) };
+    let dialled = dial(policy, &host, port).await;
     let outside = match dialled {
         Ok(outside) => outside,
         Err(why) => {
@@ -136,7 +138,7 @@ mod tests {
 
     async fn ask(policy: Policy, host: &str, port: u16) -> (UnixStream, Answer) {
         let (mut agent, host_side) = UnixStream::pair().unwrap();
-        tokio::spawn(async move { carry(host_side, &policy, true).await });
+        tokio::spawn(async move { carry(host_side, &policy).await });
         wire::io::write(&mut agent, &Connect { host: host.into(), port }).await.unwrap();
         let answer = wire::io::read(&mut agent, &mut Reader::default()).await.unwrap().unwrap();
         (agent, answer)

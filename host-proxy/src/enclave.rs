@@ -4,10 +4,10 @@ use crate::attest::{self, FetchError};
 use crate::deploy::{self, Context, Live, Note, Order};
 use crate::fault::Fault;
 use crate::launch::Vsock;
-use crate::lifecycle::{Action, Event, Refused, Stage, State, step};
+use crate::lifecycle::{Action, Event, Refused, Stage, State, Status, step};
 use crate::logs::Logs;
 use crate::record::{EnclaveEvent, Record};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use eif_builder::image::Reference;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ const NOTES: usize = 64;
 const EVENTS: usize = 256;
 
 enum Command {
-    Redeploy(oneshot::Sender<Result<Record, Refused>>),
-    Destroy(oneshot::Sender<Result<Record, Refused>>),
+    Redeploy(oneshot::Sender<Result<Record, OrderError>>),
+    Destroy(oneshot::Sender<Result<Record, OrderError>>),
 }
 
 /// How others reach the task. Cheap to clone.
@@ -45,6 +45,8 @@ pub struct Handle {
 pub enum OrderError {
     #[error(transparent)]
     Refused(#[from] Refused),
+    #[error("it could not be written down: {0}")]
+    Store(#[from] StoreError),
     #[error("the daemon is stopping")]
     Stopping,
 }
@@ -72,11 +74,11 @@ impl Handle {
 
     async fn order(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<Record, Refused>>) -> Command,
+        command: impl FnOnce(oneshot::Sender<Result<Record, OrderError>>) -> Command,
     ) -> Result<Record, OrderError> {
         let (answer, result) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| OrderError::Stopping)?;
-        Ok(result.await.map_err(|_| OrderError::Stopping)??)
+        result.await.map_err(|_| OrderError::Stopping)?
     }
 
     /// A fresh document of the running enclave; `None` if none is deployed.
@@ -193,20 +195,29 @@ impl Enclave {
         }
     }
 
-    /// Takes a step, writes it down, tells it, and does what it asks for.
-    async fn apply(&mut self, event: Event) -> Result<(), Refused> {
+    /// Takes a step, writes it down, tells it, and does what it asks for. An order that cannot be written down is not taken; what
+    /// has happened by itself has happened, and is written with the next step.
+    async fn apply(&mut self, event: Event) -> Result<(), OrderError> {
+        let order = matches!(event, Event::Redeploy | Event::Destroy);
         let Some((state, actions)) = step(&self.state, event)? else { return Ok(()) };
-        self.state = state;
-        self.record.set_state(&self.state);
+        let mut record = self.record.clone();
+        record.set_state(&state);
         let told = EnclaveEvent::Status {
-            at: self.record.updated_at.clone(),
-            status: self.record.status,
-            stage: self.record.stage,
-            fault: self.record.fault.clone(),
+            at: record.updated_at.clone(),
+            status: record.status,
+            stage: record.stage,
+            fault: record.fault.clone(),
         };
-        tracing::info!(id = %self.record.id, name = self.record.name, status = %self.record.status, stage = self.record.stage.map(tracing::field::display),
-            fault = self.record.fault.as_ref().map(|fault| fault.message.as_str()), "enclave");
-        self.save(Some(told.clone())).await;
+        if let Err(error) = self.save(record, Some(told)).await
+            && order
+        {
+            return Err(error.into());
+        }
+        self.state = state;
+        let Record { id, name, status, stage, fault, .. } = &self.record;
+        let (stage, fault) =
+            (stage.map(tracing::field::display), fault.as_ref().map(|fault| fault.message.as_str()));
+        tracing::info!(%id, name, %status, stage, fault, "enclave");
         for action in actions {
             match action {
                 Action::Deploy => self.deploy(),
@@ -217,15 +228,21 @@ impl Enclave {
         Ok(())
     }
 
-    /// Writes the record before anybody sees it.
-    async fn save(&mut self, event: Option<EnclaveEvent>) {
-        if let Err(error) = self.store.update(self.record.clone(), event.clone()).await {
-            tracing::error!(id = %self.record.id, %error, "a record could not be written");
+    /// Writes the record, and only then shows it. What could not be written is shown all the same unless the caller takes it back.
+    async fn save(&mut self, record: Record, event: Option<EnclaveEvent>) -> Result<(), StoreError> {
+        let written = self.store.update(record.clone(), event.clone()).await;
+        if let Err(error) = &written {
+            tracing::error!(id = %record.id, %error, "a record could not be written");
+            if matches!(record.status, Status::PendingDestroy | Status::PendingDeploy) {
+                return written;
+            }
         }
+        self.record = record;
         self.view.send_replace(self.record.clone());
         if let Some(event) = event {
             let _ = self.events.send(event);
         }
+        written
     }
 
     fn deploy(&mut self) {
@@ -258,12 +275,12 @@ impl Enclave {
                 let _ = self.events.send(EnclaveEvent::Progress { stage, done, total });
             }
             Note::Resolved(digest) => {
-                self.record.image_digest = Some(digest.to_string());
-                self.save(None).await;
+                let record = Record { image_digest: Some(digest.to_string()), ..self.record.clone() };
+                let _ = self.save(record, None).await;
             }
             Note::Measured(measurements) => {
-                self.record.measurements = Some(measurements);
-                self.save(None).await;
+                let record = Record { measurements: Some(measurements), ..self.record.clone() };
+                let _ = self.save(record, None).await;
             }
         }
     }
@@ -306,11 +323,14 @@ impl Enclave {
         let _ = tokio::fs::remove_dir_all(&self.folder).await;
     }
 
-    /// Deletes the secret and the files; tries until it works, since a secret must not be forgotten.
+    /// Deletes the secret, and writes down that it is gone; tries until both worked, since a secret must not be forgotten and an
+    /// enclave that was ended must not come back.
     async fn clear(&mut self) {
         loop {
-            match self.context.secrets.delete(&self.record.id).await {
-                Ok(()) => break,
+            let deleted = self.context.secrets.delete(&self.record.id).await;
+            match deleted {
+                Ok(()) if self.destroyed().await.is_ok() => return,
+                Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(id = %self.record.id, %error, "the secret could not be deleted; trying again")
                 }
@@ -319,8 +339,24 @@ impl Enclave {
                 return;
             }
         }
-        self.record.credentials_arn = None;
-        let _ = Box::pin(self.apply(Event::Cleared)).await;
+    }
+
+    async fn destroyed(&mut self) -> Result<(), StoreError> {
+        let Ok(Some((state, _))) = step(&self.state, Event::Cleared) else { return Ok(()) };
+        let mut record = Record { credentials_arn: None, ..self.record.clone() };
+        record.set_state(&state);
+        let told = EnclaveEvent::Status {
+            at: record.updated_at.clone(),
+            status: record.status,
+            stage: None,
+            fault: None,
+        };
+        self.store.update(record.clone(), Some(told.clone())).await?;
+        tracing::info!(id = %record.id, name = record.name, status = %record.status, "enclave");
+        (self.state, self.record) = (state, record);
+        self.view.send_replace(self.record.clone());
+        let _ = self.events.send(told);
+        Ok(())
     }
 }
 
@@ -358,7 +394,7 @@ pub fn describe(stage: Stage) -> &'static str {
         Stage::Pull => "pulling the image",
         Stage::Verify => "verifying every layer",
         Stage::Build => "building the enclave image",
-        Stage::Allocate => "reserving memory",
+        Stage::Allocate => "checking for memory",
         Stage::Launch => "launching the enclave",
         Stage::Heartbeat => "waiting for the heartbeat",
         Stage::Configure => "starting the workload",

@@ -48,9 +48,15 @@ pub enum Code {
     Internal,
 }
 
+/// Longest message, in characters.
+const MAX_MESSAGE: usize = 2000;
+
 impl Fault {
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Fault {
-        Fault { code, stage: None, retryable: false, message: message.into(), hint: hint.into() }
+        // Messages quote registries, images and enclaves: nothing of theirs steers a terminal or floods the store.
+        let message: String = message.into();
+        let message = message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
+        Fault { code, stage: None, retryable: false, message, hint: hint.into() }
     }
 
     pub fn retryable(self) -> Fault {

@@ -8,6 +8,8 @@ use wire::control::Stream;
 
 /// Bytes kept for each enclave.
 const KEPT: usize = 1024 * 1024;
+/// What a piece costs beside its bytes: many small ones must not outgrow the limit.
+const OVERHEAD: usize = 64;
 const QUEUE: usize = 256;
 /// Characters of a line that is quoted in a fault.
 const MAX_LINE: usize = 300;
@@ -40,12 +42,15 @@ impl Default for Logs {
 
 impl Logs {
     pub(crate) fn add(&self, piece: Piece) {
+        if piece.bytes.is_empty() {
+            return;
+        }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += piece.bytes.len();
+        kept.bytes += piece.bytes.len() + OVERHEAD;
         kept.pieces.push_back(piece.clone());
         while kept.bytes > KEPT {
             let Some(oldest) = kept.pieces.pop_front() else { break };
-            kept.bytes -= oldest.bytes.len();
+            kept.bytes -= oldest.bytes.len() + OVERHEAD;
         }
         // Nobody may be listening.
         let _ = self.live.send(piece);
@@ -96,7 +101,7 @@ mod tests {
             logs.add(Piece { stream: Stream::Stdout, bytes: vec![n; 8192] });
         }
         let (kept, _) = logs.follow();
-        assert_eq!(kept.len(), KEPT / 8192);
+        assert_eq!(kept.len(), KEPT / (8192 + OVERHEAD));
         assert_eq!(kept.last().unwrap().bytes[0], 199);
     }
 }

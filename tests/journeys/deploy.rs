@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::path::Path;
 use tests::daemon::Daemon;
 use tests::image::{Compression, Image, Layer};
-use tests::programs::named;
 use tests::registry::{PASSWORD, Registry, USER};
 use tests::wait_for;
 
@@ -218,5 +217,43 @@ fn a_stop_signal_reaches_the_workload_and_a_deaf_one_is_killed() {
     assert_eq!(create(&daemon, "deaf", &reference, &deaf).code, 0);
     assert_eq!(daemon.ctl(&["terminate", "deaf"], "").code, 0);
     assert_eq!(daemon.helpers(), Vec::<String>::new());
-    assert!(named("REDOUBT_LIB").is_dir());
+}
+
+/// A service of the operator's network: answers every connection with one line, and counts them.
+fn outside() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1000]);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nfrom outside\n");
+        }
+    });
+    (port, asked)
+}
+
+#[test]
+fn what_leaves_an_enclave_is_in_its_spec_and_allowed_by_its_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    web_image().write(&folder.path().join("layout"));
+    let reference = registry.push(&folder.path().join("layout"), "org/web:v1");
+    let (port, asked) = outside();
+    let spec = format!(
+        "{SPEC}[run]\ncommand = ['/bin/sh', '-c', 'busybox wget -T 20 -qO- http://127.0.0.1:5432/ || echo refused; busybox sleep 1000']\n\
+         [network]\negress = ['127.0.0.1:{port}']\nforward = [{{ listen = '127.0.0.1:5432', to = '127.0.0.1:{port}' }}]\n"
+    );
+    for (setting, wanted, connections) in [("[]", "refused\n", 0), ("['127.0.0.1/32']", "from outside\n", 1)]
+    {
+        let daemon = start(&registry, &[("HOST_PROXY_EGRESS__ALLOW_NETWORKS", setting)]);
+        let created = create(&daemon, "out", &reference, &spec);
+        assert_eq!(created.code, 0, "{created:?}");
+        wait_for("the answer", 30, || !daemon.ctl(&["logs", "out"], "").stdout.is_empty());
+        assert!(daemon.ctl(&["logs", "out"], "").stdout.ends_with(wanted), "{setting}");
+        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), connections);
+    }
 }

@@ -308,3 +308,58 @@ fn orders_that_make_no_sense_are_refused_before_anything_is_stored() {
     let taken = daemon.ctl(&["create", "--name", "app", "--image", &reference], "");
     assert!(taken.code == 77 && taken.stderr.contains("exists already"), "{taken:?}");
 }
+
+/// Answers prompts on a terminal of its own (script(1) makes one), and gives everything that the terminal showed.
+fn converse(command: &str, answers: &[(&str, &str)]) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut child = Command::new("script")
+        .args(["--quiet", "--return", "--command", command, "/dev/null"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut shown = Vec::new();
+    for (prompt, answer) in answers {
+        while !String::from_utf8_lossy(&shown).contains(prompt) {
+            let mut byte = [0];
+            assert_eq!(
+                stdout.read(&mut byte).unwrap(),
+                1,
+                "no '{prompt}' in {}",
+                String::from_utf8_lossy(&shown)
+            );
+            shown.push(byte[0]);
+        }
+        // The program turns the echo off before it prompts; what comes after that is not shown.
+        writeln!(stdin, "{answer}").unwrap();
+    }
+    stdout.read_to_end(&mut shown).unwrap();
+    child.wait().unwrap();
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+#[test]
+fn create_asks_for_what_is_missing_and_does_not_show_the_password() {
+    let Scene { registry, reference, .. } = scene();
+    let daemon = start(&registry, &[]);
+    let program = tests::programs::ours("enclavectl");
+    let command =
+        format!("{} --socket {}/run/api.sock create --no-wait", program.display(), daemon.folder().display());
+    let shown = converse(
+        &command,
+        &[
+            ("Name of the enclave", "asked"),
+            ("Image (registry-host", &reference),
+            ("User name at the registry", USER),
+            ("Password or access token", tests::registry::PASSWORD),
+        ],
+    );
+    assert!(shown.contains("asked PENDING_DEPLOY"), "{shown}");
+    assert!(!shown.contains(tests::registry::PASSWORD), "{shown}");
+    let record = daemon.show("asked");
+    assert_eq!(
+        (record["image"].as_str(), record["source_type"].as_str()),
+        (Some(reference.as_str()), Some("private-registry"))
+    );
+}

@@ -57,7 +57,4 @@ pub enum Refusal {
     #[n(3)]
     #[error("nobody answered")]
     Unreachable,
-    #[n(4)]
-    #[error("too many connections are open")]
-    Busy,
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 64 usage, 65 bad data, 69 unavailable, 77 refused, 78 configuration."
+    after_help = "Exit codes: 0 done, 64 usage, 65 bad data, 69 unavailable, 70 bug, 77 refused, 78 configuration."
 )]
 struct Cli {
     #[command(subcommand)]

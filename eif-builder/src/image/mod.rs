@@ -1,7 +1,7 @@
 //! From an image reference to a [`VerifiedImage`]: every byte counted and hashed before anybody reads it.
 //!
 //! The order of the files is the order of the data: [`reference`] says what is wanted, [`credentials`] who asks,
-//! `registry` and `auth` carry it over HTTP, `manifest` reads what the registry answers, `layer` unpacks and checks the
+//! `registry`, `auth` and `transport` carry it over HTTP, `manifest` reads what the registry answers, `layer` unpacks and checks the
 //! bodies, [`pull`] runs all of it.
 
 mod auth;
@@ -14,6 +14,7 @@ mod manifest;
 pub mod pull;
 pub mod reference;
 mod registry;
+mod transport;
 
 pub use credentials::{Credentials, Secret};
 pub use digest::Digest;
@@ -22,4 +23,5 @@ pub use layer::VerifiedLayer;
 pub use manifest::{ImageConfig, Platform};
 pub use pull::{Progress, VerifiedImage};
 pub use reference::Reference;
-pub use registry::{Endpoint, Registry};
+pub use registry::Registry;
+pub use transport::Endpoint;

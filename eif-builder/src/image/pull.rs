@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use hyper::header;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -29,12 +30,12 @@ pub struct Request {
     pub endpoint: Endpoint,
     /// Where layers are spooled; nothing in it has a name, so nothing is left behind.
     pub work_dir: PathBuf,
-    /// Bytes that one unpacked layer may have.
+    /// Bytes that all layers together may have once they are unpacked.
     pub max_unpacked: u64,
 }
 
-/// A limit against archives that unpack to more than anybody's disk: 64 GiB a layer.
-pub const DEFAULT_MAX_UNPACKED: u64 = 64 << 30;
+/// A limit against archives that unpack to more than anybody's disk: 32 GiB.
+pub const DEFAULT_MAX_UNPACKED: u64 = 32 << 30;
 
 /// What is told while a pull runs. Called from several tasks.
 pub trait Progress: Send + Sync {
@@ -92,6 +93,7 @@ pub async fn pull(request: Request, progress: Arc<dyn Progress>) -> Result<Verif
     .await?;
     let config = manifest::read_config(&config.bytes, layers.len(), &platform)?;
 
+    let budget = Arc::new(AtomicU64::new(max_unpacked));
     let slots = Arc::new(Semaphore::new(PARALLEL_LAYERS));
     let mut tasks = JoinSet::new();
     for (index, ((blob, compression), diff_id)) in layers.iter().zip(&config.diff_ids).enumerate() {
@@ -100,6 +102,7 @@ pub async fn pull(request: Request, progress: Arc<dyn Progress>) -> Result<Verif
             blob: *blob,
             diff_id: *diff_id,
             compression: *compression,
+            budget: budget.clone(),
             max_unpacked,
         };
         let (registry, slots, progress, work_dir) =

@@ -4,47 +4,29 @@
 
 use super::auth::{self, Challenge};
 use super::reference::Reference;
+use super::transport::{CONNECT_TIMEOUT, Endpoint, Http, connect_with, is_inward};
 use super::{Credentials, PullError, Secret};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
-use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tower_service::Service;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a registry may take to begin an answer, or to go on with one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a manifest, a config or a token may take as a whole.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_TOKEN: usize = 1024 * 1024;
 const MAX_ERROR: usize = 16 * 1024;
 const MAX_REDIRECTS: usize = 5;
 const MAX_TRIES: u32 = 4;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
-
-/// How registries may be reached: whom to trust, and which hosts are spoken to without TLS.
-#[derive(Debug, Clone, Default)]
-pub struct Endpoint {
-    /// `host` or `host:port`, exactly as in the reference.
-    pub plain_http: BTreeSet<String>,
-    /// PEM of a certificate authority beside the system's.
-    pub ca_cert: Option<Vec<u8>>,
-}
-
-type Http = Client<HttpsConnector<HttpConnector<GuardedResolver>>, Full<Bytes>>;
 
 /// One repository of one registry, as one user.
 #[derive(Debug)]
@@ -75,8 +57,8 @@ impl Registry {
         endpoint: &Endpoint,
     ) -> Result<Registry, PullError> {
         Ok(Registry {
-            http: http(endpoint, false)?,
-            outward: http(endpoint, true)?,
+            http: connect_with(endpoint, false)?,
+            outward: connect_with(endpoint, true)?,
             plain_http: endpoint.plain_http.clone(),
             host: reference.host().to_owned(),
             repository: reference.repository().to_owned(),
@@ -311,9 +293,25 @@ impl Registry {
             }
             Err(_) => String::from_utf8_lossy(&body).into_owned(),
         };
+        let text = self.without_secrets(text);
         let text: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
         let empty = text.trim().is_empty();
         (status, if empty { status.to_string() } else { text })
+    }
+
+    /// A server may repeat what it was sent; that must not come out of an error.
+    fn without_secrets(&self, text: String) -> String {
+        let secrets = match &self.credentials {
+            Some(Credentials::Password { username, password }) => {
+                let basic = Credentials::basic(username, password);
+                let encoded = basic.expose().trim_start_matches("Basic ").to_owned();
+                vec![password.clone(), Secret::new(encoded)]
+            }
+            Some(Credentials::IdentityToken(token)) => vec![token.clone()],
+            None => Vec::new(),
+        };
+        let long_enough = secrets.iter().filter(|secret| secret.expose().len() >= 4);
+        long_enough.fold(text, |text, secret| text.replace(secret.expose(), "…"))
     }
 
     fn error(&self, status: StatusCode, reason: String) -> PullError {
@@ -362,11 +360,17 @@ pub(crate) async fn next_chunk(host: &str, body: &mut Incoming) -> Result<Option
     }
 }
 
+/// A small document, within a minute.
 pub(crate) async fn read_bounded(
     response: Response<Incoming>,
     limit: usize,
     what: &str,
 ) -> Result<Vec<u8>, PullError> {
+    let reading = timeout(DOCUMENT_TIMEOUT, read_to_end(response, limit, what)).await;
+    reading.map_err(|_| PullError::Timeout { host: what.to_owned(), seconds: DOCUMENT_TIMEOUT.as_secs() })?
+}
+
+async fn read_to_end(response: Response<Incoming>, limit: usize, what: &str) -> Result<Vec<u8>, PullError> {
     let mut body = response.into_body();
     let mut bytes = Vec::new();
     while let Some(chunk) = next_chunk(what, &mut body).await? {
@@ -431,106 +435,9 @@ fn resolve_location(from: &Uri, location: &str) -> Result<Uri, String> {
     Uri::from_parts(parts).map_err(|_| "the location is no address".to_owned())
 }
 
-/// Addresses that a registry has no business sending us to: this machine, its link, its cloud's metadata service.
-fn is_inward(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_inward(IpAddr::V4(v4)),
-            // fd00:ec2::254 is the metadata service (EC2 user guide, "Instance metadata").
-            None => {
-                v6.is_loopback()
-                    || v6.is_unspecified()
-                    || v6.is_unicast_link_local()
-                    || v6.segments().starts_with(&[0xfd00, 0xec2])
-            }
-        },
-    }
-}
-
-fn http(endpoint: &Endpoint, outward_only: bool) -> Result<Http, PullError> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // A certificate that the system trusts and rustls cannot read is the system's problem, not this pull's.
-        let _ = roots.add(certificate);
-    }
-    if let Some(pem) = &endpoint.ca_cert {
-        use rustls_pki_types::pem::PemObject as _;
-        for certificate in rustls_pki_types::CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|e| PullError::Authority(e.to_string()))?;
-            roots.add(certificate).map_err(|e| PullError::Authority(e.to_string()))?;
-        }
-    }
-    let tls =
-        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| PullError::Authority(e.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-    let mut tcp =
-        HttpConnector::new_with_resolver(GuardedResolver { inner: GaiResolver::new(), outward_only });
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    tcp.set_nodelay(true);
-    let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp);
-    Ok(Client::builder(TokioExecutor::new()).build(https))
-}
-
-/// Resolves names with the system's resolver and, for redirects, drops addresses that lead inwards.
-#[derive(Clone)]
-struct GuardedResolver {
-    inner: GaiResolver,
-    outward_only: bool,
-}
-
-impl Service<Name> for GuardedResolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = std::io::Error;
-    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let (lookup, outward_only) = (self.inner.call(name), self.outward_only);
-        Box::pin(async move {
-            let all: Vec<SocketAddr> =
-                lookup.await?.filter(|address| !(outward_only && is_inward(address.ip()))).collect();
-            match all.is_empty() {
-                true => Err(std::io::Error::other("the name leads to no address that may be used")),
-                false => Ok(all.into_iter()),
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn knows_addresses_that_lead_inwards() {
-        for inward in [
-            "127.0.0.1",
-            "127.9.9.9",
-            "169.254.169.254",
-            "0.0.0.0",
-            "::1",
-            "fe80::1",
-            "fd00:ec2::254",
-            "::ffff:127.0.0.1",
-        ] {
-            assert!(is_inward(inward.parse().unwrap()), "{inward}");
-        }
-        for outward in ["10.0.0.1", "192.0.2.1", "2001:db8::1"] {
-            assert!(!is_inward(outward.parse().unwrap()), "{outward}");
-        }
-    }
 
     #[test]
     fn a_location_may_be_relative_and_never_holds_a_user() {

@@ -17,6 +17,10 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 /// Entries of one layer. Each costs memory; real images have some ten thousand.
 const MAX_ENTRIES: usize = 2_000_000;
+/// Directories in one path: what the tree can be deep.
+const MAX_COMPONENTS: usize = 1024;
+/// Bytes of names, targets and attributes in one layer. Real images have a few MB.
+const MAX_METADATA: usize = 256 * 1024 * 1024;
 
 /// A path below the root, split; no component is empty, `.` or `..`. The root itself has none.
 pub(super) type Path = Vec<Vec<u8>>;
@@ -47,13 +51,36 @@ pub(super) enum EntryKind {
 pub(super) fn entries(archive: &VerifiedLayer, layer: usize) -> Result<Vec<Entry>, RootfsError> {
     let mut walk = Walk { archive, layer, position: 0 };
     let mut entries = Vec::new();
+    let mut metadata = 0;
     while let Some(entry) = walk.next_entry()? {
+        metadata += entry.weight();
+        if metadata > MAX_METADATA {
+            return Err(RootfsError::TooMany {
+                what: "bytes of names and attributes in one layer",
+                limit: MAX_METADATA,
+            });
+        }
         if entries.len() == MAX_ENTRIES {
             return Err(RootfsError::TooMany { what: "entries in one layer", limit: MAX_ENTRIES });
         }
         entries.push(entry);
     }
     Ok(entries)
+}
+
+impl Entry {
+    /// About how many bytes of memory it takes.
+    fn weight(&self) -> usize {
+        let path = |path: &Path| path.iter().map(|name| name.len() + 48).sum::<usize>();
+        let attributes =
+            self.meta.xattrs.iter().map(|(name, value)| name.len() + value.len() + 96).sum::<usize>();
+        let link = match &self.kind {
+            EntryKind::Symlink(target) => target.len(),
+            EntryKind::HardLink(target) => path(target),
+            _ => 0,
+        };
+        size_of::<Entry>() + path(&self.path) + attributes + link
+    }
 }
 
 struct Walk<'a> {
@@ -341,6 +368,9 @@ fn split(path: &[u8]) -> Result<Path, String> {
         .filter(|part| !part.is_empty() && *part != b".")
         .map(<[u8]>::to_vec)
         .collect();
+    if components.len() > MAX_COMPONENTS {
+        return Err(format!("more than {MAX_COMPONENTS} directories below one another"));
+    }
     for part in &components {
         if part == b".." {
             return Err("the path leads out of its directory".to_owned());
@@ -474,6 +504,12 @@ mod tests {
             ("middle of the file", vec![header("f", b'0', 600, |_| {}), vec![0; 512]]),
             ("target is empty", vec![header("l", b'2', 0, |_| {})]),
         ];
+        let deep = "a/".repeat(MAX_COMPONENTS + 1);
+        assert!(
+            read(&[extension(b'L', deep.as_bytes()), file("c")])
+                .unwrap_err()
+                .contains("more than 1024 directories")
+        );
         for (problem, mut parts) in cases {
             if problem == "sparse" {
                 // The type byte changed: mend the checksum.

@@ -27,9 +27,6 @@ pub fn flatten(layers: &[VerifiedLayer]) -> Result<Tree, RootfsError> {
     let mut tree = Tree::default();
     for (index, archive) in layers.iter().enumerate() {
         apply(&mut tree, index, archive::entries(archive, index + 1)?)?;
-        if tree.capacity() > MAX_NODES {
-            return Err(RootfsError::TooMany { what: "files", limit: MAX_NODES });
-        }
     }
     Ok(tree)
 }
@@ -50,6 +47,9 @@ fn apply(tree: &mut Tree, layer: usize, entries: Vec<Entry>) -> Result<(), Rootf
     for entry in added {
         let path = entry.path.clone();
         add(tree, layer, entry).map_err(|problem| error(&path, problem))?;
+        if tree.capacity() > MAX_NODES {
+            return Err(RootfsError::TooMany { what: "files", limit: MAX_NODES });
+        }
     }
     Ok(())
 }

@@ -48,11 +48,7 @@ fn main() -> ExitCode {
     let loaded = match config::load(&cli.config_dir, run_mode.as_deref(), environment) {
         Ok(loaded) => loaded,
         Err(error) => {
-            return fail(
-                78,
-                &anyhow::Error::from(error),
-                "correct the configuration; 'host-proxy check-config' shows it",
-            );
+            return fail(78, &anyhow::Error::from(error), "correct it there");
         }
     };
     match cli.command {

@@ -4,10 +4,16 @@ use super::SecretError;
 use crate::record::EnclaveId;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Region;
-use aws_sdk_secretsmanager::error::{DisplayErrorContext, SdkError};
+use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::types::Tag;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use zeroize::Zeroizing;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Retries included.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,7 +37,11 @@ pub struct AwsSecrets {
 impl AwsSecrets {
     /// Credentials come from the usual places, on an instance from its role.
     pub async fn new(config: AwsConfig) -> AwsSecrets {
-        let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest());
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest()).timeout_config(timeouts);
         if !config.region.is_empty() {
             loader = loader.region(Region::new(config.region.clone()));
         }
@@ -93,11 +103,27 @@ impl AwsSecrets {
     }
 }
 
-/// The SDK's errors name operation, code and message; none of them repeats the request.
-fn failed<E, R>(name: &str, doing: &'static str, error: &SdkError<E, R>) -> SecretError
-where
-    E: std::error::Error + 'static,
-    R: std::fmt::Debug,
-{
-    SecretError::Failed { name: name.to_owned(), doing, reason: DisplayErrorContext(error).to_string() }
+/// Code and message of the service, or the kind of failure: the SDK's full text may hold the answer's body, and that the secret.
+fn failed<E: ProvideErrorMetadata, R>(
+    name: &str,
+    doing: &'static str,
+    error: &SdkError<E, R>,
+) -> SecretError {
+    let reason = match error {
+        SdkError::ServiceError(_) => {
+            format!(
+                "{}: {}",
+                error.code().unwrap_or("error"),
+                error.message().unwrap_or("the service gave no reason")
+            )
+        }
+        SdkError::TimeoutError(_) => "the service did not answer in time".to_owned(),
+        SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
+            Some(connector) => format!("the service cannot be reached: {connector}"),
+            None => "the service cannot be reached".to_owned(),
+        },
+        SdkError::ResponseError(_) => "the service answered something that cannot be read".to_owned(),
+        _ => "the request could not be made; check region and AWS credentials".to_owned(),
+    };
+    SecretError::Failed { name: name.to_owned(), doing, reason }
 }

@@ -16,7 +16,7 @@ const MAX_PASSWORD: u64 = 64 * 1024;
     printf %s \"$TOKEN\" | enclavectl create --name orders --image ghcr.io/my-org/orders:v1 \\\n    \
     --registry-username me --registry-password-stdin --spec enclave.toml")]
 pub(super) struct Args {
-    /// Name of the enclave: lower-case letters, digits and '-'
+    /// Name of the enclave: 1 to 63 lower-case letters, digits and '-'
     #[arg(long)]
     name: Option<String>,
     /// Image to run: registry-host/namespace/image:tag
@@ -140,7 +140,7 @@ fn password(args: &Args) -> Result<Zeroizing<String>, Failure> {
         );
         return Ok(Zeroizing::new(password.clone()));
     }
-    let read = if args.registry_password_stdin {
+    let read = if args.registry_password_stdin && !std::io::stdin().is_terminal() {
         let mut text = Zeroizing::new(String::new());
         std::io::stdin().take(MAX_PASSWORD).read_to_string(&mut text).map(|_| text)
     } else if std::io::stdin().is_terminal() {

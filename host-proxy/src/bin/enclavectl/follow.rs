@@ -50,6 +50,13 @@ pub(super) async fn until_settled(
     }
     match (record.status, record.fault) {
         (Status::Failed, Some(Fault { message, hint, .. })) => Err(Failure::new(1, message, hint)),
+        (Status::PendingDeploy | Status::Deploying | Status::PendingDestroy | Status::Destroying, _) => {
+            Err(Failure::new(
+                69,
+                "the daemon stopped telling before this was done",
+                "see 'enclavectl show', or the daemon's journal",
+            ))
+        }
         _ => Ok(()),
     }
 }

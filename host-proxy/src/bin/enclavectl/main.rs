@@ -17,7 +17,7 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 the enclave FAILED, 64 usage, 69 the daemon cannot be reached, 77 refused."
+    after_help = "Exit codes: 0 done, 1 the enclave FAILED, 64 usage, 65 bad data, 69 unavailable, 70 bug, 77 refused."
 )]
 struct Cli {
     /// The daemon's socket
@@ -94,6 +94,11 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let message = error.to_string();
         match error {
+            ClientError::Unreachable { .. } if message.contains("Permission denied") => Failure::new(
+                69,
+                message,
+                "the socket is for the daemon's group: join it (adduser USER redoubt), or use sudo",
+            ),
             ClientError::Unreachable { .. } => Failure::new(
                 69,
                 message,
