@@ -153,6 +153,9 @@ mod tests {
                 let mut header = tar::Header::new_gnu();
                 header.set_size(len as u64);
                 header.set_mode(0o644);
+                header.set_uid(0);
+                header.set_gid(0);
+                header.set_mtime(0);
                 tar.append_data(&mut header, format!("{copy}/{n}"), body.as_slice()).unwrap();
             }
         }
