@@ -327,7 +327,11 @@ impl Enclave {
     /// enclave that was ended must not come back.
     async fn clear(&mut self) {
         loop {
-            let deleted = self.context.secrets.delete(&self.record.id).await;
+            let (context, id) = (self.context.clone(), self.record.id.clone());
+            let deleted = tokio::select! {
+                deleted = context.secrets.delete(&id) => deleted,
+                _ = self.stopping.wait_for(|stop| *stop) => return,
+            };
             match deleted {
                 Ok(()) if self.destroyed().await.is_ok() => return,
                 Ok(()) => {}
