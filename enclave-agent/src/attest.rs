@@ -1,5 +1,6 @@
 //! HTTP for relying parties, on port 9004: `GET /attestation?nonce=HEX` and `GET /healthz`. Anybody may ask.
 
+use crate::accept;
 use crate::nsm::Nsm;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,37 +13,25 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
-use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+use tokio::time::timeout;
 
 const MAX_CONNECTIONS: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 pub(crate) fn serve(nsm: Arc<Nsm>) -> io::Result<()> {
-    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, wire::ATTESTATION_PORT.0))?;
-    tokio::spawn(async move {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
-                sleep(PAUSE_AFTER_ERROR).await;
-                continue;
-            };
-            let nsm = nsm.clone();
-            tokio::spawn(async move {
-                let service =
-                    service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&nsm, &request))));
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIMEOUT)
-                    .max_buf_size(16 * 1024)
-                    .serve_connection(TokioIo::new(stream), service);
-                let _ = timeout(CONNECTION_TIMEOUT, connection).await;
-                drop(slot);
-            });
+    let listener = accept::vsock(wire::ATTESTATION_PORT)?;
+    accept::serve(listener, MAX_CONNECTIONS, move |stream| {
+        let nsm = nsm.clone();
+        async move {
+            let service =
+                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&nsm, &request))));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .max_buf_size(16 * 1024)
+                .serve_connection(TokioIo::new(stream), service);
+            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
         }
     });
     Ok(())

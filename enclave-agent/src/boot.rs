@@ -4,6 +4,7 @@ use crate::control::{Control, Order, Report};
 use crate::failure::Fatal;
 use crate::workload::Workload;
 use crate::{attest, console, control, forward, ingress, mounts, network, nsm, rootfs, workload};
+use nix::sys::resource::{Resource, setrlimit};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +16,7 @@ use wire::control::{ALIVE_EVERY_MS, Exit, Failure};
 use wire::spec::Spec;
 
 const HOST_TIMEOUT: Duration = Duration::from_secs(30);
+const DESCRIPTORS: u64 = 65_536;
 const SPEC: &str = "/app/enclave.json";
 
 pub(crate) async fn live() {
@@ -22,6 +24,7 @@ pub(crate) async fn live() {
         return console::say(&format!("cannot mount what the kernel offers: {error}"));
     }
     mounts::reopen_console();
+    raise_descriptor_limit();
     let parent = network::parent_cid();
     if let Err(error) = heartbeat(parent).await {
         return console::say(&format!("the host did not answer the heartbeat: {error}"));
@@ -38,6 +41,13 @@ pub(crate) async fn live() {
         }
     };
     control.finish(last).await;
+}
+
+/// The kernel starts PID 1 with 1024 descriptors; two make one connection. The workload inherits the limit, as from container engines.
+fn raise_descriptor_limit() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS) {
+        console::say(&format!("cannot raise the limit of descriptors: {error}"));
+    }
 }
 
 /// The convention of nitro-cli: the enclave is up once it has sent this byte and got it back.

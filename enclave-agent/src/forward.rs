@@ -1,12 +1,11 @@
 //! Connections out of the enclave: a loopback address inside stands for one destination outside, which the host opens.
 //! What leaves is in the measured spec; the host checks its own copy of the list too.
 
+use crate::accept;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_vsock::{VsockAddr, VsockStream};
 use wire::frame::Reader;
 use wire::relay::{Answer, Connect};
@@ -17,25 +16,14 @@ const MAX_CONNECTIONS: usize = 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The host gives up sooner.
 const IDLE: Duration = Duration::from_secs(20 * 60);
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 pub(crate) async fn serve(parent: u32, rule: &Forward) -> io::Result<()> {
-    let listener = TcpListener::bind(rule.listen).await?;
     let destination = rule.to.clone();
-    tokio::spawn(async move {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
-                sleep(PAUSE_AFTER_ERROR).await;
-                continue;
-            };
-            let destination = destination.clone();
-            tokio::spawn(async move {
-                // The workload sees a refusal as a connection that closes.
-                let _ = relay(parent, stream, destination).await;
-                drop(slot);
-            });
+    accept::serve(TcpListener::bind(rule.listen).await?, MAX_CONNECTIONS, move |stream| {
+        let destination = destination.clone();
+        async move {
+            // The workload sees a refusal as a connection that closes.
+            let _ = relay(parent, stream, destination).await;
         }
     });
     Ok(())

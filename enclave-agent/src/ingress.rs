@@ -1,13 +1,13 @@
 //! Connections into the enclave: the host opens one to a port of the measured spec, and bytes go both ways.
 
+use crate::accept;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
+use tokio_vsock::VsockStream;
 use wire::frame::Reader;
 use wire::relay::{Answer, Open, Refusal};
 
@@ -18,25 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(50);
 /// The host gives up sooner.
 const IDLE: Duration = Duration::from_secs(20 * 60);
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 pub(crate) fn serve(allowed: Vec<u16>) -> io::Result<()> {
-    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, wire::INGRESS_PORT.0))?;
     let allowed = Arc::new(allowed);
-    tokio::spawn(async move {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
-                sleep(PAUSE_AFTER_ERROR).await;
-                continue;
-            };
-            let allowed = allowed.clone();
-            tokio::spawn(async move {
-                // How a connection ends concerns its two ends only.
-                let _ = relay(stream, &allowed).await;
-                drop(slot);
-            });
+    accept::serve(accept::vsock(wire::INGRESS_PORT)?, MAX_CONNECTIONS, move |stream| {
+        let allowed = allowed.clone();
+        async move {
+            // How a connection ends concerns its two ends only.
+            let _ = relay(stream, &allowed).await;
         }
     });
     Ok(())

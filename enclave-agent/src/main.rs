@@ -7,6 +7,7 @@
 //!
 //! The agent talks over vsock only. It trusts nothing that comes from there; what it may do is in the measured spec.
 
+mod accept;
 mod attest;
 mod boot;
 mod console;

@@ -5,6 +5,7 @@ use clap::Parser as _;
 use host_proxy::api;
 use host_proxy::config::{self, Loaded};
 use host_proxy::daemon::Daemon;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,6 +75,9 @@ fn serve(loaded: Loaded) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     // A core dump would hold what the daemon keeps out of every other place.
     nix::sys::prctl::set_dumpable(false).context("cannot turn off core dumps")?;
+    // Each carried connection takes two descriptors: use all that the system grants.
+    let (_, granted) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of descriptors")?;
+    setrlimit(Resource::RLIMIT_NOFILE, granted, granted).context("cannot raise the limit of descriptors")?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
