@@ -4,7 +4,7 @@ use crate::attest::{self, FetchError};
 use crate::deploy::{self, Context, Live, Note, Order};
 use crate::fault::Fault;
 use crate::launch::Vsock;
-use crate::lifecycle::{Action, Event, Refused, Stage, State, Status, step};
+use crate::lifecycle::{Action, Event, Refused, Stage, State, step};
 use crate::logs::Logs;
 use crate::record::{EnclaveEvent, Record};
 use crate::store::{Store, StoreError};
@@ -195,24 +195,23 @@ impl Enclave {
         }
     }
 
-    /// Takes a step, writes it down, tells it, and does what it asks for. An order that cannot be written down is not taken; what
-    /// has happened by itself has happened, and is written with the next step.
+    /// Takes a step, writes it down, tells it, and does what it asks for. An order that cannot be written down is not taken, and
+    /// an end that is not on disk has not come; what else has happened has happened, and is written with the next step.
     async fn apply(&mut self, event: Event) -> Result<(), OrderError> {
-        let order = matches!(event, Event::Redeploy | Event::Destroy);
+        let strict = matches!(event, Event::Redeploy | Event::Destroy | Event::Cleared);
         let Some((state, actions)) = step(&self.state, event)? else { return Ok(()) };
         let mut record = self.record.clone();
         record.set_state(&state);
+        if state == State::Destroyed {
+            record.credentials_arn = None;
+        }
         let told = EnclaveEvent::Status {
             at: record.updated_at.clone(),
             status: record.status,
             stage: record.stage,
             fault: record.fault.clone(),
         };
-        if let Err(error) = self.save(record, Some(told)).await
-            && order
-        {
-            return Err(error.into());
-        }
+        self.save(record, Some(told), strict).await?;
         self.state = state;
         let Record { id, name, status, stage, fault, .. } = &self.record;
         let (stage, fault) =
@@ -228,13 +227,17 @@ impl Enclave {
         Ok(())
     }
 
-    /// Writes the record, and only then shows it. What could not be written is shown all the same unless the caller takes it back.
-    async fn save(&mut self, record: Record, event: Option<EnclaveEvent>) -> Result<(), StoreError> {
-        let written = self.store.update(record.clone(), event.clone()).await;
-        if let Err(error) = &written {
+    /// Writes the record, and only then shows it. If it is not written, a strict caller gets the error and nothing changes.
+    async fn save(
+        &mut self,
+        record: Record,
+        event: Option<EnclaveEvent>,
+        strict: bool,
+    ) -> Result<(), StoreError> {
+        if let Err(error) = self.store.update(record.clone(), event.clone()).await {
             tracing::error!(id = %record.id, %error, "a record could not be written");
-            if matches!(record.status, Status::PendingDestroy | Status::PendingDeploy) {
-                return written;
+            if strict {
+                return Err(error);
             }
         }
         self.record = record;
@@ -242,7 +245,7 @@ impl Enclave {
         if let Some(event) = event {
             let _ = self.events.send(event);
         }
-        written
+        Ok(())
     }
 
     fn deploy(&mut self) {
@@ -276,11 +279,11 @@ impl Enclave {
             }
             Note::Resolved(digest) => {
                 let record = Record { image_digest: Some(digest.to_string()), ..self.record.clone() };
-                let _ = self.save(record, None).await;
+                let _ = self.save(record, None, false).await;
             }
             Note::Measured(measurements) => {
                 let record = Record { measurements: Some(measurements), ..self.record.clone() };
-                let _ = self.save(record, None).await;
+                let _ = self.save(record, None, false).await;
             }
         }
     }
@@ -333,7 +336,7 @@ impl Enclave {
                 _ = self.stopping.wait_for(|stop| *stop) => return,
             };
             match deleted {
-                Ok(()) if self.destroyed().await.is_ok() => return,
+                Ok(()) if Box::pin(self.apply(Event::Cleared)).await.is_ok() => return,
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(id = %self.record.id, %error, "the secret could not be deleted; trying again")
@@ -343,24 +346,6 @@ impl Enclave {
                 return;
             }
         }
-    }
-
-    async fn destroyed(&mut self) -> Result<(), StoreError> {
-        let Ok(Some((state, _))) = step(&self.state, Event::Cleared) else { return Ok(()) };
-        let mut record = Record { credentials_arn: None, ..self.record.clone() };
-        record.set_state(&state);
-        let told = EnclaveEvent::Status {
-            at: record.updated_at.clone(),
-            status: record.status,
-            stage: None,
-            fault: None,
-        };
-        self.store.update(record.clone(), Some(told.clone())).await?;
-        tracing::info!(id = %record.id, name = record.name, status = %record.status, "enclave");
-        (self.state, self.record) = (state, record);
-        self.view.send_replace(self.record.clone());
-        let _ = self.events.send(told);
-        Ok(())
     }
 }
 
