@@ -7,6 +7,7 @@ use std::process::Command;
 use tests::daemon::Daemon;
 use tests::programs::lib;
 use tests::registry::{Registry, USER};
+use tests::wait_for;
 
 struct Scene {
     folder: tempfile::TempDir,
@@ -331,7 +332,14 @@ fn converse(command: &str, answers: &[(&str, &str)]) -> String {
             );
             shown.push(byte[0]);
         }
-        // The program turns the echo off before it prompts; what comes after that is not shown.
+        // The program prompts first and turns the echo off then; nobody types as fast as this test.
+        if prompt.starts_with("Password") {
+            let tty = String::from_utf8_lossy(&shown).lines().next().unwrap().trim().to_owned();
+            wait_for("the echo to be off", 10, || {
+                let settings = tests::programs::run(Command::new("stty").args(["--file", &tty, "--all"]));
+                settings.split_ascii_whitespace().any(|word| word == "-echo")
+            });
+        }
         writeln!(stdin, "{answer}").unwrap();
     }
     stdout.read_to_end(&mut shown).unwrap();
@@ -344,8 +352,11 @@ fn create_asks_for_what_is_missing_and_does_not_show_the_password() {
     let Scene { registry, reference, .. } = scene();
     let daemon = start(&registry, &[]);
     let program = tests::programs::ours("enclavectl");
-    let command =
-        format!("{} --socket {}/run/api.sock create --no-wait", program.display(), daemon.folder().display());
+    let command = format!(
+        "tty; exec {} --socket {}/run/api.sock create --no-wait",
+        program.display(),
+        daemon.folder().display()
+    );
     let shown = converse(
         &command,
         &[
