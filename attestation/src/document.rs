@@ -5,13 +5,16 @@
 //! in two ways that are accepted: absent optional fields are `null`, and the payload may be a map of indefinite length.
 
 use crate::cbor::{CborError, Count, Strict};
-use crate::{Pcr, Pcrs};
+use crate::der::Problem;
+use crate::{Part, Pcr, Pcrs, Time};
 
 /// Genuine documents are 4 to 5 KiB; three fields of 1024 bytes fit well below this. In bytes.
 pub const MAX_LEN: usize = 16 * 1024;
 const MAX_CERTIFICATE: usize = 1024;
 const MAX_FIELD: usize = 1024;
 const MAX_CABUNDLE: u64 = 16;
+/// Characters of an unknown field's name that an error repeats.
+const MAX_NAME: usize = 64;
 const MAX_PCR_INDEX: u64 = 31;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +31,10 @@ pub enum Malformed {
     Missing(&'static str),
     #[error("field {0} occurs twice")]
     Duplicate(&'static str),
-    #[error("a field that this format does not have")]
-    Unknown,
+    #[error("a field that this format does not have: {0:?}")]
+    Unknown(String),
+    #[error("{part} is no certificate in DER: {problem}")]
+    Certificate { part: Part, problem: Problem },
 }
 
 /// COSE_Sign1 (RFC 9052, 4.2), untagged or with tag 18.
@@ -37,6 +42,7 @@ pub enum Malformed {
 pub(crate) struct Envelope<'b> {
     /// The only protected header there may be: 1, the algorithm.
     pub(crate) algorithm: i64,
+    pub(crate) protected: &'b [u8],
     pub(crate) payload: &'b [u8],
     pub(crate) signature: &'b [u8],
 }
@@ -45,8 +51,7 @@ pub(crate) struct Envelope<'b> {
 #[derive(Debug)]
 pub(crate) struct Fields<'b> {
     pub(crate) module_id: &'b str,
-    /// Milliseconds since 1970-01-01T00:00:00Z.
-    pub(crate) timestamp: u64,
+    pub(crate) timestamp: Time,
     pub(crate) pcrs: Pcrs,
     pub(crate) certificate: &'b [u8],
     pub(crate) cabundle: Vec<&'b [u8]>,
@@ -70,14 +75,15 @@ impl<'b> Envelope<'b> {
         if cose.array().map_err(&cbor)? != 4 {
             return Err(Malformed::Envelope("COSE_Sign1 has four elements"));
         }
-        let algorithm = protected_algorithm(cose.bytes().map_err(&cbor)?)?;
+        let protected = cose.bytes().map_err(&cbor)?;
+        let algorithm = protected_algorithm(protected)?;
         if cose.map().map_err(&cbor)? != Count::Definite(0) {
             return Err(Malformed::Envelope("the unprotected header must be empty"));
         }
         let payload = cose.bytes().map_err(&cbor)?;
         let signature = cose.bytes().map_err(&cbor)?;
         cose.end().map_err(&cbor)?;
-        Ok(Envelope { algorithm, payload, signature })
+        Ok(Envelope { algorithm, protected, payload, signature })
     }
 }
 
@@ -139,10 +145,10 @@ impl<'b> Fields<'b> {
                 "pcrs" => pcrs.set(read_pcrs(&mut cbor)?)?,
                 "certificate" => certificate.set(read_certificate(&mut cbor)?)?,
                 "cabundle" => cabundle.set(read_cabundle(&mut cbor)?)?,
-                "public_key" => public_key.set(read_optional(&mut cbor, "public_key")?)?,
+                "public_key" => public_key.set(read_public_key(&mut cbor)?)?,
                 "user_data" => user_data.set(read_optional(&mut cbor, "user_data")?)?,
                 "nonce" => nonce.set(read_optional(&mut cbor, "nonce")?)?,
-                _ => return Err(Malformed::Unknown),
+                other => return Err(Malformed::Unknown(other.chars().take(MAX_NAME).collect())),
             }
             read += 1;
         }
@@ -157,7 +163,14 @@ impl<'b> Fields<'b> {
         }
         Ok(Fields {
             module_id,
-            timestamp: timestamp.required()?,
+            timestamp: i64::try_from(timestamp.required()?)
+                .ok()
+                .filter(|millis| *millis > 0)
+                .map(Time::from_millis)
+                .ok_or(Malformed::Field {
+                    field: "timestamp",
+                    problem: "is zero or too far in the future",
+                })?,
             pcrs: pcrs.required()?,
             certificate: certificate.required()?,
             cabundle: cabundle.required()?,
@@ -209,6 +222,13 @@ fn read_cabundle<'b>(cbor: &mut Strict<'b>) -> Result<Vec<&'b [u8]>, Malformed> 
         });
     }
     (0..count).map(|_| read_certificate(cbor)).collect()
+}
+
+fn read_public_key<'b>(cbor: &mut Strict<'b>) -> Result<Option<&'b [u8]>, Malformed> {
+    match read_optional(cbor, "public_key")? {
+        Some([]) => Err(Malformed::Field { field: "public_key", problem: "is empty" }),
+        other => Ok(other),
+    }
 }
 
 fn read_optional<'b>(cbor: &mut Strict<'b>, field: &'static str) -> Result<Option<&'b [u8]>, Malformed> {

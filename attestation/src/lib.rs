@@ -1,14 +1,22 @@
-//! What a Nitro Enclave attestation document says, and the measurements it is compared with.
+//! Is this attestation document genuine, fresh, and from the code that I expect?
 //! No I/O, no clock, no threads: bytes and values in, values out.
-//!
-//! This crate reads documents with the rules of [`document`]; [`sandbox`] is the only way to the fields of a document
-//! that nobody signed, and only for enclaves that run in QEMU. Checking AWS's signature and certificate chain is not
-//! part of it yet: until then nothing here can say that a document comes from real hardware.
 #![forbid(unsafe_code)]
 
 mod cbor;
+mod certificate;
+mod chain;
+mod crypto;
+mod der;
 pub mod document;
 mod pcr;
+mod policy;
 pub mod sandbox;
+mod time;
+mod verify;
 
+pub use chain::{AnchorError, TrustAnchor};
+pub use document::Malformed;
 pub use pcr::{HashAlgorithm, Measurements, Mismatch, Pcr, PcrError, Pcrs};
+pub use policy::{Check, Clock, Conditions, Policy, PolicyError, Subject};
+pub use time::{Time, TimeError};
+pub use verify::{Error, Part, Untrusted, Verified, Verifier, verify};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const LEN: usize = 48;
 
 /// One register. Shown and parsed as 96 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pcr([u8; LEN]);
 
@@ -26,6 +26,12 @@ impl Pcr {
     /// hypervisor does for PCR0, 1, 2 and 8 (aws-nitro-enclaves-image-format, "PCR"). `content_hash` is that SHA-384.
     pub fn of_content_hash(content_hash: [u8; LEN]) -> Pcr {
         Pcr(Sha384::new().chain_update([0; LEN]).chain_update(content_hash).finalize().into())
+    }
+
+    /// The register that the hypervisor makes of the name of something outside of the image: PCR3 of the ARN of the parent's
+    /// IAM role, PCR4 of its instance id (AWS user guide, "Where to get an enclave's measurements").
+    pub(crate) fn of_name(name: &str) -> Pcr {
+        Pcr(Sha384::new().chain_update([0; LEN]).chain_update(name).finalize().into())
     }
 
     pub fn as_bytes(&self) -> &[u8; LEN] {
@@ -88,6 +94,19 @@ pub struct Measurements {
     /// The later ramdisks.
     #[serde(rename = "PCR2")]
     pub pcr2: Pcr,
+    /// The certificate that the image is signed with, if it is.
+    #[serde(rename = "PCR8", default, skip_serializing_if = "Option::is_none")]
+    pub pcr8: Option<Pcr>,
+}
+
+impl Measurements {
+    /// Index and value of each.
+    pub fn registers(&self) -> impl Iterator<Item = (u8, Pcr)> {
+        let Measurements { hash_algorithm: HashAlgorithm::Sha384, pcr0, pcr1, pcr2, pcr8 } = *self;
+        [(0, Some(pcr0)), (1, Some(pcr1)), (2, Some(pcr2)), (8, pcr8)]
+            .into_iter()
+            .filter_map(|(index, pcr)| Some((index, pcr?)))
+    }
 }
 
 /// nitro-cli prints the Rust debug form of its hash type; people parse it, so we print the same.
@@ -129,13 +148,19 @@ impl Pcrs {
         self.0.len()
     }
 
-    /// Compares PCR0, 1 and 2. All zero registers, as an enclave in debug mode has, are a mismatch like any other.
+    /// Whether these are an enclave's in debug mode. AWS zeroes PCR0, 1 and 2 there, and no other; since none of them is zero
+    /// otherwise, one that is suffices.
+    pub fn debug(&self) -> bool {
+        (0..3).any(|index| self.get(index) == Some(&Pcr::ZERO))
+    }
+
+    /// Compares PCR0, 1, 2, and 8 if one is expected. Zero registers, as an enclave in debug mode has, are a mismatch
+    /// like any other.
     pub fn expect(&self, expected: &Measurements) -> Result<(), Mismatch> {
-        let Measurements { hash_algorithm: HashAlgorithm::Sha384, pcr0, pcr1, pcr2 } = expected;
-        for (index, expected) in [(0, pcr0), (1, pcr1), (2, pcr2)] {
+        for (index, expected) in expected.registers() {
             let found = self.get(index).copied();
-            if found != Some(*expected) {
-                return Err(Mismatch { index, expected: *expected, found });
+            if found != Some(expected) {
+                return Err(Mismatch { index, expected, found });
             }
         }
         Ok(())
@@ -171,6 +196,7 @@ mod tests {
             pcr0: Pcr::ZERO,
             pcr1: Pcr::ZERO,
             pcr2: Pcr::ZERO,
+            pcr8: None,
         };
         let mut pcrs = Pcrs::default();
         assert_eq!(pcrs.expect(&expected), Err(Mismatch { index: 0, expected: Pcr::ZERO, found: None }));

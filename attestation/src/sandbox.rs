@@ -4,15 +4,14 @@
 //! asks, and for tests. Nothing that relies on hardware may call it, and a document that carries a real signature
 //! algorithm is refused here, so that the two kinds cannot be mixed up.
 
-use crate::Pcrs;
 use crate::document::{Envelope, Fields, Malformed};
+use crate::{Pcrs, Time};
 
 /// The fields of a document without a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsignedDocument {
     pub module_id: String,
-    /// Milliseconds since 1970-01-01T00:00:00Z.
-    pub timestamp: u64,
+    pub timestamp: Time,
     pub pcrs: Pcrs,
     pub public_key: Option<Vec<u8>>,
     pub user_data: Option<Vec<u8>>,
@@ -30,7 +29,7 @@ pub enum UnsignedError {
 /// Reads a document that QEMU's NSM made: algorithm -1 and nothing but zeros for signature and certificates
 /// (qemu, hw/virtio/virtio-nsm.c).
 pub fn read_unsigned(bytes: &[u8]) -> Result<UnsignedDocument, UnsignedError> {
-    let Envelope { algorithm, payload, signature } = Envelope::parse(bytes)?;
+    let Envelope { algorithm, protected: _, payload, signature } = Envelope::parse(bytes)?;
     let Fields { module_id, timestamp, pcrs, certificate, cabundle, public_key, user_data, nonce } =
         Fields::parse(payload)?;
     let zero = |bytes: &[u8]| bytes.iter().all(|&b| b == 0);
@@ -142,7 +141,7 @@ mod tests {
         let malformed = UnsignedError::Malformed;
         assert_eq!(
             error(Shape { extra_key: Some("nitrotpm_pcrs"), ..Shape::default() }),
-            malformed(Malformed::Unknown)
+            malformed(Malformed::Unknown("nitrotpm_pcrs".to_owned()))
         );
         assert_eq!(
             error(Shape { extra_key: Some("nonce"), ..Shape::default() }),

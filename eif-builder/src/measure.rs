@@ -31,7 +31,7 @@ pub fn measure(file: &File, sections: &[Section]) -> io::Result<Measurements> {
         let pcr0 = scope.spawn(|| pcr(file, &whole));
         let (pcr1, pcr2) = (pcr(file, &boot)?, pcr(file, &application)?);
         let pcr0 = pcr0.join().map_err(|_| io::Error::other("the measuring thread died"))??;
-        Ok(Measurements { hash_algorithm: HashAlgorithm::Sha384, pcr0, pcr1, pcr2 })
+        Ok(Measurements { hash_algorithm: HashAlgorithm::Sha384, pcr0, pcr1, pcr2, pcr8: None })
     })
 }
 

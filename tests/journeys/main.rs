@@ -8,10 +8,12 @@
 
 mod credentials;
 mod deploy;
+mod documents;
 mod eif;
 mod failures;
 mod house;
 mod pull;
+mod rules;
 mod tree;
 
 use serde_json::json;

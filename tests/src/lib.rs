@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod hostile;
 pub mod image;
 pub mod ministack;
+pub mod pki;
 pub mod programs;
 pub mod registry;
 
