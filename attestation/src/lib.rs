@@ -12,6 +12,8 @@ mod pcr;
 mod policy;
 pub mod sandbox;
 mod time;
+#[cfg(feature = "cli")]
+pub mod unverified;
 mod verify;
 
 pub use chain::{AnchorError, TrustAnchor};

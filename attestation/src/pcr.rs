@@ -118,7 +118,8 @@ pub enum HashAlgorithm {
 }
 
 /// The registers of a document: index 0 to 31. A register that is missing is not zero.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// In JSON a map from index to digits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Pcrs(BTreeMap<u8, Pcr>);
 
 /// The first register that is not what it should be.

@@ -6,6 +6,7 @@
     reason = "tests: what goes wrong here is to end the test with a backtrace"
 )]
 
+mod attest;
 mod credentials;
 mod deploy;
 mod documents;

@@ -208,6 +208,13 @@ impl Extension {
     }
 }
 
+/// A certificate as files hold it (RFC 7468).
+pub fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let digits = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE-----\n{digits}\n-----END CERTIFICATE-----\n")
+}
+
 /// UTCTime; `260101120000Z`.
 pub fn utc(text: &str) -> Vec<u8> {
     der::tlv(0x17, text.as_bytes())

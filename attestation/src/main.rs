@@ -1,0 +1,7 @@
+//! `attest`: the command line for relying parties.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}
