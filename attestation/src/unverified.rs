@@ -3,7 +3,8 @@
 
 use crate::certificate::Certificate;
 use crate::document::{Envelope, Fields, Malformed};
-use crate::{Pcrs, Time};
+use crate::verify::authenticate;
+use crate::{Error, Pcrs, Time, TrustAnchor};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -11,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 #[derive(Debug, Serialize)]
 pub struct Shown {
     verified: bool,
+    /// Whether AWS's root vouches for it at the time that it gives itself. Anybody may have made its enclave, and it may be old.
+    origin: String,
     algorithm: i64,
     module_id: String,
     timestamp: Time,
@@ -35,12 +38,18 @@ struct ShownCertificate {
 
 /// Reads a document of any signer, signed or not.
 pub fn show(bytes: &[u8]) -> Result<Shown, Malformed> {
+    let origin = match authenticate(bytes, &TrustAnchor::aws(), |fields| fields.timestamp, &()) {
+        Ok(_) => "some enclave, by AWS's signature, at the time that the document gives".to_owned(),
+        Err(Error::Malformed(malformed)) => return Err(malformed),
+        Err(error) => error.to_string(),
+    };
     let Envelope { algorithm, protected: _, payload, signature: _ } = Envelope::parse(bytes)?;
     let Fields { module_id, timestamp, pcrs, certificate, cabundle, public_key, user_data, nonce } =
         Fields::parse(payload)?;
     let digits = |bytes: Option<&[u8]>| bytes.map(hex::encode);
     Ok(Shown {
         verified: false,
+        origin,
         algorithm,
         module_id: module_id.to_owned(),
         timestamp,
@@ -68,6 +77,7 @@ impl std::fmt::Display for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Shown {
             verified: _,
+            origin,
             algorithm,
             module_id,
             timestamp,
@@ -81,6 +91,7 @@ impl std::fmt::Display for Shown {
         // The name is anybody's: no control characters to a terminal.
         writeln!(f, "module      {}", module_id.escape_debug())?;
         writeln!(f, "made        {timestamp}")?;
+        writeln!(f, "origin      {origin}")?;
         writeln!(f, "algorithm   {algorithm}{}", if *algorithm == -35 { " (ES384)" } else { "" })?;
         writeln!(f, "debug mode  {debug}")?;
         for (index, pcr) in pcrs.iter() {

@@ -1,12 +1,13 @@
 //! The one way from bytes to fields that can be relied on.
 
-use crate::chain::{self, Link, Links, Memory, TrustAnchor};
+use crate::chain::{self, Chain, Link, Links, Memory, TrustAnchor, Validity};
 use crate::crypto;
 use crate::document::{Envelope, Fields, Malformed};
 use crate::policy::{Check, Clock, Policy};
 use crate::{Pcrs, Time};
 use minicbor::Encoder;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// ES384 (RFC 9053, 2.1), the only algorithm of these documents.
 const ES384: i64 = -35;
@@ -42,9 +43,9 @@ pub enum Error {
     /// It is one, and nothing shows that it comes from a Nitro Enclave.
     #[error("not trusted: {0}")]
     Untrusted(#[from] Untrusted),
-    #[error("{part} is not valid before {from}, and it is {at}; check this machine's clock")]
+    #[error("{part} is not valid before {from}, and it is {at}")]
     NotYetValid { part: Part, from: Time, at: Time },
-    #[error("{part} was valid until {until}, and it is {at}; ask the enclave for a new document")]
+    #[error("{part} was valid until {until}, and it is {at}")]
     Expired { part: Part, until: Time, at: Time },
     /// It is genuine, and not what the policy asks for. All checks are here, with at least one that failed.
     #[error("rejected by the policy: {}", Check::failures(.0))]
@@ -155,38 +156,13 @@ fn verify_with(
     policy: &Policy,
     memory: &impl Memory,
 ) -> Result<Verified, Error> {
-    let envelope = Envelope::parse(bytes)?;
-    if envelope.algorithm != ES384 {
-        return Err(Untrusted::Algorithm(envelope.algorithm).into());
-    }
-    let signature = envelope
-        .signature
-        .try_into()
-        .map_err(|_| Malformed::Envelope("an ES384 signature is r and s of 48 bytes each"))?;
-    let fields = Fields::parse(envelope.payload)?;
-    let at = match policy.clock() {
+    let at = |fields: &Fields<'_>| match policy.clock() {
         Clock::Now => now,
         Clock::Document => fields.timestamp,
     };
-    let chain = chain::verify(anchor, &fields.cabundle, fields.certificate, at, memory)?;
-    if !crypto::verify_p384_sha384(&chain.key, &to_be_signed(&envelope), signature) {
-        return Err(Untrusted::Signature(Part::Document).into());
-    }
-
-    let skew = policy.clock_skew();
-    for validity in &chain.validity {
-        let (part, from, until) = (validity.part, validity.from, validity.until);
-        if at.plus(skew) < from {
-            return Err(Error::NotYetValid { part, from, at });
-        }
-        if until.plus(skew) < at {
-            return Err(Error::Expired { part, until, at });
-        }
-    }
-    if at.plus(skew) < fields.timestamp {
-        return Err(Error::NotYetValid { part: Part::Document, from: fields.timestamp, at });
-    }
-
+    let (fields, chain) = authenticate(bytes, anchor, at, memory)?;
+    let at = at(&fields);
+    check_times(&fields, &chain, at, policy.clock_skew())?;
     let checks = policy.check(&fields, now);
     if checks.iter().any(|check| !check.holds) {
         return Err(Error::Rejected(checks));
@@ -203,6 +179,45 @@ fn verify_with(
         valid_until: chain.validity.iter().map(|validity| validity.until).min().unwrap_or(at),
         checks,
     })
+}
+
+/// Format, chain and signature: the document is an enclave's, at some time. `at` is when remembered links must be valid.
+pub(crate) fn authenticate<'b>(
+    bytes: &'b [u8],
+    anchor: &TrustAnchor,
+    at: impl FnOnce(&Fields<'b>) -> Time,
+    memory: &impl Memory,
+) -> Result<(Fields<'b>, Chain), Error> {
+    let envelope = Envelope::parse(bytes)?;
+    if envelope.algorithm != ES384 {
+        return Err(Untrusted::Algorithm(envelope.algorithm).into());
+    }
+    let signature = envelope
+        .signature
+        .try_into()
+        .map_err(|_| Malformed::Envelope("an ES384 signature is r and s of 48 bytes each"))?;
+    let fields = Fields::parse(envelope.payload)?;
+    let chain = chain::verify(anchor, &fields.cabundle, fields.certificate, at(&fields), memory)?;
+    match crypto::verify_p384_sha384(&chain.key, &to_be_signed(&envelope), signature) {
+        true => Ok((fields, chain)),
+        false => Err(Untrusted::Signature(Part::Document).into()),
+    }
+}
+
+fn check_times(fields: &Fields<'_>, chain: &Chain, at: Time, skew: Duration) -> Result<(), Error> {
+    for Validity { part, from, until } in &chain.validity {
+        let (part, from, until) = (*part, *from, *until);
+        if at.plus(skew) < from {
+            return Err(Error::NotYetValid { part, from, at });
+        }
+        if until.plus(skew) < at {
+            return Err(Error::Expired { part, until, at });
+        }
+    }
+    match at.plus(skew) < fields.timestamp {
+        true => Err(Error::NotYetValid { part: Part::Document, from: fields.timestamp, at }),
+        false => Ok(()),
+    }
 }
 
 /// Sig_structure (RFC 9052, 4.4) with empty external data.

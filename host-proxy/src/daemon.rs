@@ -222,6 +222,7 @@ impl Daemon {
             spec,
             measurements: None,
             ingress: Vec::new(),
+            attestation: None,
             created_at: now(),
             updated_at: now(),
         };

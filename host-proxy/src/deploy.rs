@@ -145,7 +145,7 @@ async fn walk(context: &Context, order: &Order, logs: &Logs, stages: &mut Stages
     stages.enter(Stage::Attest).await;
     let vsock: Vsock = running.vsock().clone();
     alive(&mut running, attest::gate(&vsock, &built.measurements)).await??;
-    let gate = ingress::open(&order.manifest.network.ingress, &vsock).await.map_err(|e| {
+    let gate = ingress::open(&order.manifest.network, &vsock).await.map_err(|e| {
         Fault::new(
             Code::LaunchFailed,
             e.to_string(),

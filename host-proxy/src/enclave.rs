@@ -298,6 +298,7 @@ impl Enclave {
         match result {
             Ok(live) => {
                 self.record.ingress = live.gate.addresses.clone();
+                self.record.attestation = live.gate.attestation;
                 self.vsock.send_replace(Some(live.running.vsock().clone()));
                 self.live = Some(live);
                 let _ = self.apply(Event::Attested).await;

@@ -1,4 +1,5 @@
-//! Connections into an enclave: for each ingress port of its spec a TCP listener on the host, which the operator may choose.
+//! Connections into an enclave: for each ingress port of its spec a TCP listener on the host, which the operator may choose, and
+//! one for relying parties who ask for attestation documents.
 
 use crate::launch::Vsock;
 use crate::record::Ingress;
@@ -12,9 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use wire::frame::Reader;
 use wire::relay::{Answer, Open};
-use wire::spec::IngressManifest;
+use wire::spec::{IngressManifest, NetworkManifest};
 
 const MAX_CONNECTIONS: usize = 10_000;
+/// The agent answers 32 at a time.
+const MAX_QUESTIONS: usize = 32;
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// vhost-device-vsock drops larger writes.
+const CHUNK: usize = 16 * 1024;
 /// The agent itself waits a few seconds for a service that was just started.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(15 * 60);
@@ -24,26 +30,45 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Gate {
     pub addresses: Vec<Ingress>,
+    pub attestation: Option<SocketAddr>,
     _tasks: JoinSet<()>,
 }
 
 /// Listens for every port. An address that is taken is an error; without one a free port of 127.0.0.1 is used.
-pub async fn open(rules: &[IngressManifest], vsock: &Vsock) -> io::Result<Gate> {
+pub async fn open(network: &NetworkManifest, vsock: &Vsock) -> io::Result<Gate> {
     let mut tasks = JoinSet::new();
     let mut addresses = Vec::new();
-    for IngressManifest { port, listen } in rules {
-        let wanted = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let listener = TcpListener::bind(wanted)
-            .await
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {wanted}: {e}")))?;
+    for IngressManifest { port, listen } in &network.ingress {
+        let listener = bind(listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await?;
         addresses.push(Ingress { port: *port, address: listener.local_addr()? });
-        tasks.spawn(accept(listener, *port, vsock.clone()));
+        tasks.spawn(accept(listener, Target::Port(*port), vsock.clone()));
     }
-    Ok(Gate { addresses, _tasks: tasks })
+    let mut attestation = None;
+    if let Some(listen) = network.attestation {
+        let listener = bind(listen).await?;
+        attestation = Some(listener.local_addr()?);
+        tasks.spawn(accept(listener, Target::Attestation, vsock.clone()));
+    }
+    Ok(Gate { addresses, attestation, _tasks: tasks })
 }
 
-async fn accept(listener: TcpListener, port: u16, vsock: Vsock) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn bind(wanted: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(wanted).await;
+    listener.map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {wanted}: {e}")))
+}
+
+/// What a listener leads to.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Port(u16),
+    Attestation,
+}
+
+async fn accept(listener: TcpListener, target: Target, vsock: Vsock) {
+    let slots = Arc::new(Semaphore::new(match target {
+        Target::Port(_) => MAX_CONNECTIONS,
+        Target::Attestation => MAX_QUESTIONS,
+    }));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -53,14 +78,29 @@ async fn accept(listener: TcpListener, port: u16, vsock: Vsock) {
             Ok((client, _)) => {
                 let vsock = vsock.clone();
                 connections.spawn(async move {
-                    if let Err(error) = carry(client, port, &vsock).await {
-                        tracing::debug!(port, %error, "an ingress connection ended");
+                    let ended = match target {
+                        Target::Port(port) => carry(client, port, &vsock).await,
+                        Target::Attestation => ask(client, &vsock).await,
+                    };
+                    if let Err(error) = ended {
+                        tracing::debug!(?target, %error, "an ingress connection ended");
                     }
                     drop(slot);
                 });
             }
         }
     }
+}
+
+/// HTTP between a relying party and the agent, as it is: the agent limits what it reads and how long it takes.
+async fn ask(mut client: TcpStream, vsock: &Vsock) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    let exchange = async {
+        let mut enclave = vsock.connect(wire::ATTESTATION_PORT).await?;
+        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut enclave, CHUNK, CHUNK).await
+    };
+    timeout(QUESTION_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    Ok(())
 }
 
 async fn carry(client: TcpStream, port: u16, vsock: &Vsock) -> io::Result<()> {

@@ -95,6 +95,9 @@ pub struct Record {
     pub measurements: Option<Measurements>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub ingress: Vec<Ingress>,
+    /// Where relying parties may ask for attestation documents while the enclave is deployed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attestation: Option<SocketAddr>,
     /// RFC 3339.
     pub created_at: String,
     pub updated_at: String,
@@ -126,6 +129,7 @@ impl Record {
         };
         if !matches!(state, State::Deployed) {
             self.ingress.clear();
+            self.attestation = None;
         }
         self.updated_at = now();
     }

@@ -191,6 +191,7 @@ mod tests {
             spec: String::new(),
             measurements: None,
             ingress: vec![],
+            attestation: None,
             created_at: now(),
             updated_at: now(),
         }

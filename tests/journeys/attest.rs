@@ -173,6 +173,11 @@ fn show_prints_anything_and_vouches_for_nothing() {
     let shown = case.run(&["show", "document"]);
     assert_eq!(shown.code, 0);
     assert!(shown.stderr.contains("nothing of this was verified"));
+    assert!(
+        shown.stdout.contains("origin      not trusted: cabundle[0] is not the root"),
+        "{}",
+        shown.stdout
+    );
     assert!(shown.stdout.contains(&format!("PCR15       {}", "10".repeat(48))), "{}", shown.stdout);
     let json: Value = serde_json::from_str(&case.run(&["show", "--json", "document"]).stdout).unwrap();
     assert_eq!(

@@ -1,11 +1,14 @@
 //! The main job from end to end, in QEMU.
 
 use crate::{SPEC, eif, listing_image};
+use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 use tests::daemon::Daemon;
 use tests::image::{Compression, Image, Layer};
+use tests::programs::{ours, run};
 use tests::registry::{PASSWORD, Registry, USER};
 use tests::wait_for;
 
@@ -84,7 +87,7 @@ pub(crate) fn files_with(folder: &Path, needle: &[u8]) -> Vec<String> {
     found
 }
 
-const WEB_SPEC: &str = "[resources]\nmemory_mib = 192\ncpus = 1\n[network]\ningress = [{ port = 8080 }]\n[logs]\nforward = true\n";
+const WEB_SPEC: &str = "[resources]\nmemory_mib = 192\ncpus = 1\n[network]\ningress = [{ port = 8080 }]\nattestation = \"127.0.0.1:0\"\n[logs]\nforward = true\n";
 
 #[test]
 fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
@@ -140,6 +143,20 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
         (&attested["fresh"], &attested["matches"], &attested["signed"]),
         (&true.into(), &true.into(), &false.into())
     );
+
+    // A relying party asks the enclave itself. QEMU signs nothing, and that is what it is told.
+    let kept = folder.path().join("document");
+    let asked = Command::new(ours("attest"))
+        .args(["fetch", &format!("http://{}", record["attestation"].as_str().unwrap())])
+        .args(["--pcr", &format!("0={}", built["measurements"]["PCR0"].as_str().unwrap())])
+        .args([OsStr::new("--output"), kept.as_os_str()])
+        .output()
+        .unwrap();
+    let verdict = String::from_utf8(asked.stdout).unwrap();
+    assert_eq!(asked.status.code(), Some(1), "{verdict}");
+    assert!(verdict.contains("QEMU's NSM writes -1 and signs nothing"), "{verdict}");
+    let shown = run(Command::new(ours("attest")).arg("show").arg(&kept));
+    assert!(shown.contains(built["measurements"]["PCR0"].as_str().unwrap()), "{shown}");
 
     // The password is in the secret store, encrypted, and nowhere else.
     assert!(record["credentials_arn"].as_str().unwrap().starts_with("file:e-"));

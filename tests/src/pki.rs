@@ -342,10 +342,15 @@ impl Plan {
         self.fields.retain(|(other, _)| *other != name);
     }
 
-    pub fn mint(mut self) -> Minted {
-        let mut cabundle: Vec<Vec<u8>> = (0..self.certificates.len())
+    /// The certificates in DER, the root first and the enclave's last.
+    pub fn minted_certificates(&self) -> Vec<Vec<u8>> {
+        (0..self.certificates.len())
             .map(|place| self.certificates[place].mint(&self.certificates[place.saturating_sub(1)].key))
-            .collect();
+            .collect()
+    }
+
+    pub fn mint(mut self) -> Minted {
+        let mut cabundle = self.minted_certificates();
         let (root, leaf) = (cabundle[ROOT].clone(), cabundle.pop().unwrap());
         (self.arrange)(&mut cabundle);
         let names: Vec<_> = self.fields.iter().map(|(name, _)| name.clone()).collect();

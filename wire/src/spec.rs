@@ -67,6 +67,8 @@ impl Default for Resources {
 pub struct NetworkManifest {
     pub egress: Vec<String>,
     pub ingress: Vec<IngressManifest>,
+    /// Where the host lets relying parties ask the enclave for attestation documents; not measured. Nowhere if left out.
+    pub attestation: Option<std::net::SocketAddr>,
     pub forward: Vec<ForwardManifest>,
 }
 

@@ -53,6 +53,7 @@ pub(super) fn summary(record: &Record) -> String {
         credentials_arn,
         measurements,
         ingress,
+        attestation,
         updated_at,
         ..
     } = record;
@@ -74,6 +75,9 @@ pub(super) fn summary(record: &Record) -> String {
     }
     for rule in ingress {
         add("ingress", format!("{} -> port {} of the enclave", rule.address, rule.port));
+    }
+    if let Some(address) = attestation {
+        add("attestation", format!("attest fetch http://{address} …"));
     }
     if let Some(arn) = credentials_arn {
         add("credentials", arn.clone());
