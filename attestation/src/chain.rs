@@ -99,6 +99,8 @@ pub(crate) struct Chain {
     /// Of the enclave's certificate.
     pub(crate) key: PublicKey,
     pub(crate) validity: Vec<Validity>,
+    /// Links that were verified now, and when they expire: to be remembered once the whole document is authentic.
+    pub(crate) fresh: Vec<(Link, Time)>,
 }
 
 #[derive(Debug)]
@@ -123,6 +125,7 @@ pub(crate) fn verify(
     authority(&issuer, Part::Ca(0), others.len())?;
     let mut link: Link = Sha256::digest(root).into();
     let mut validity = vec![Validity::of(&issuer, Part::Ca(0))];
+    let mut fresh = Vec::new();
     for (index, der) in (1..).zip(others) {
         let part = Part::Ca(index);
         let certificate = parse(der, part)?;
@@ -131,7 +134,7 @@ pub(crate) fn verify(
         issued(&certificate, &issuer, part, known)?;
         authority(&certificate, part, others.len() - index)?;
         if !known {
-            memory.remember(link, certificate.not_after, at);
+            fresh.push((link, certificate.not_after));
         }
         validity.push(Validity::of(&certificate, part));
         issuer = certificate;
@@ -140,7 +143,7 @@ pub(crate) fn verify(
     issued(&certificate, &issuer, Part::Leaf, false)?;
     end_entity(&certificate)?;
     validity.push(Validity::of(&certificate, Part::Leaf));
-    Ok(Chain { key: certificate.key, validity })
+    Ok(Chain { key: certificate.key, validity, fresh })
 }
 
 impl Validity {

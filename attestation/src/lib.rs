@@ -1,6 +1,7 @@
 //! Is this attestation document genuine, fresh, and from the code that I expect? One function answers: [`verify`].
 //!
-//! No I/O, no clock, no threads: bytes and values in, values out. [`Verified`] is the only way to a document's fields.
+//! No I/O, no clock, no threads: bytes and values in, values out. [`Verified`] is the only way to the fields of an enclave's document;
+//! [`sandbox`] reads documents that claim no signature, and no other.
 //!
 //! ```
 //! use attestation::{Conditions, Measurements, Policy, Time, TrustAnchor, verify};
@@ -31,6 +32,10 @@
 //! - That nobody sees its memory: with debug mode ([`Verified::debug`]) the parent does. It is refused unless
 //!   [`Conditions::allow_debug`] is set.
 //! - Anything by PCR1 alone: a later ramdisk replaces files of an earlier one. Pin PCR0, or PCR1 and PCR2, or PCR8.
+//! - That your code runs, if the policy names PCR3 or PCR4 alone: whoever owns the role or the instance chooses the code
+//!   ([`Policy::names_code`]).
+//! - That its bytes are the only form: a tag in front, or the other root of the same signature, verify too. Do not tell documents
+//!   apart, or replays from others, by their bytes; that is what the nonce is for.
 //! - That a certificate was not revoked: AWS says that revocation must not be checked.
 //!
 //! # Clocks
@@ -38,6 +43,8 @@
 //! The caller gives the time. Certificates must be valid then, give or take [`Conditions::clock_skew_seconds`]; a document must not be
 //! from later. It may be as old as the enclave's certificate (three hours) unless [`Conditions::max_age_seconds`] is less.
 //! [`Clock::Document`] takes the document's word for the time, which anybody with an old document can give: it needs a nonce.
+//!
+//! A field that AWS adds to documents one day is refused until this crate knows it: silence about what a document says would be worse.
 //!
 //! # Mistakes of other verifiers
 //!

@@ -149,10 +149,10 @@ impl Pcrs {
         self.0.len()
     }
 
-    /// Whether these are an enclave's in debug mode. AWS zeroes PCR0, 1 and 2 there, and no other; since none of them is zero
-    /// otherwise, one that is suffices.
+    /// Whether these may be an enclave's in debug mode. AWS zeroes PCR0, 1 and 2 there, and no other; since they are there and not
+    /// zero otherwise, one that is zero or missing suffices.
     pub fn debug(&self) -> bool {
-        (0..3).any(|index| self.get(index) == Some(&Pcr::ZERO))
+        (0..3).any(|index| self.get(index).is_none_or(|pcr| *pcr == Pcr::ZERO))
     }
 
     /// Compares PCR0, 1, 2, and 8 if one is expected. Zero registers, as an enclave in debug mode has, are a mismatch

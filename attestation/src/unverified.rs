@@ -3,10 +3,11 @@
 
 use crate::certificate::Certificate;
 use crate::document::{Envelope, Fields, Malformed};
-use crate::verify::authenticate;
+use crate::verify::{authenticate, check_times};
 use crate::{Error, Pcrs, Time, TrustAnchor};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use std::time::Duration;
 
 /// Text and JSON of a document that may be forged.
 #[derive(Debug, Serialize)]
@@ -38,8 +39,11 @@ struct ShownCertificate {
 
 /// Reads a document of any signer, signed or not.
 pub fn show(bytes: &[u8]) -> Result<Shown, Malformed> {
-    let origin = match authenticate(bytes, &TrustAnchor::aws(), |fields| fields.timestamp, &()) {
-        Ok(_) => "some enclave, by AWS's signature, at the time that the document gives".to_owned(),
+    let authentic = authenticate(bytes, &TrustAnchor::aws(), |fields| fields.timestamp, &());
+    let valid =
+        authentic.and_then(|(fields, chain)| check_times(&fields, &chain, fields.timestamp, Duration::ZERO));
+    let origin = match valid {
+        Ok(()) => "some enclave, by AWS's signature, at the time that the document gives".to_owned(),
         Err(Error::Malformed(malformed)) => return Err(malformed),
         Err(error) => error.to_string(),
     };

@@ -197,14 +197,19 @@ pub(crate) fn authenticate<'b>(
         .try_into()
         .map_err(|_| Malformed::Envelope("an ES384 signature is r and s of 48 bytes each"))?;
     let fields = Fields::parse(envelope.payload)?;
-    let chain = chain::verify(anchor, &fields.cabundle, fields.certificate, at(&fields), memory)?;
-    match crypto::verify_p384_sha384(&chain.key, &to_be_signed(&envelope), signature) {
-        true => Ok((fields, chain)),
-        false => Err(Untrusted::Signature(Part::Document).into()),
+    let at = at(&fields);
+    let chain = chain::verify(anchor, &fields.cabundle, fields.certificate, at, memory)?;
+    if !crypto::verify_p384_sha384(&chain.key, &to_be_signed(&envelope), signature) {
+        return Err(Untrusted::Signature(Part::Document).into());
     }
+    // Not before: until now the time may have been the document's own, and anybody's.
+    for (link, expiry) in &chain.fresh {
+        memory.remember(*link, *expiry, at);
+    }
+    Ok((fields, chain))
 }
 
-fn check_times(fields: &Fields<'_>, chain: &Chain, at: Time, skew: Duration) -> Result<(), Error> {
+pub(crate) fn check_times(fields: &Fields<'_>, chain: &Chain, at: Time, skew: Duration) -> Result<(), Error> {
     for Validity { part, from, until } in &chain.validity {
         let (part, from, until) = (*part, *from, *until);
         if at.plus(skew) < from {

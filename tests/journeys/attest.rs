@@ -64,7 +64,17 @@ fn exit_codes_tell_trusted_rejected_and_unusable_apart() {
     let trusted = case.verify(&["--pcr", &right, "--nonce", "3132333435363738", "--max-age", "60"]);
     assert_eq!(trusted.code, 0, "{}", trusted.stderr);
     assert!(trusted.stdout.contains("\nTRUSTED: i-0123456789abcdef0-enc"), "{}", trusted.stdout);
-    assert!(trusted.stderr.starts_with("caution: trusting root.pem"), "{}", trusted.stderr);
+    assert!(
+        trusted.stdout.contains("caution: root.pem is trusted in place of AWS's root"),
+        "{}",
+        trusted.stdout
+    );
+    assert!(trusted.stdout.contains("caution: this is as of 2026-01-01T12:00:00Z"), "{}", trusted.stdout);
+    assert!(
+        trusted.stdout.contains("time           ok      valid at 2026-01-01T12:00:00Z"),
+        "{}",
+        trusted.stdout
+    );
 
     let rejected = case.verify(&["--pcr", &wrong]);
     assert_eq!(rejected.code, 1);
@@ -132,6 +142,8 @@ fn policies_come_from_files_too() {
         format!("require_nonce = true\n[pcrs]\n0 = [\"{}\", \"{}\"]\n", digits(7), digits(1)),
     );
     case.write("typo.toml", "max_age = 5\n");
+    let aged = "max_age_seconds = 5\nclock_skew_seconds = 5\nnonce = \"3132333435363738\"\n";
+    case.write("aged.toml", format!("{aged}[pcrs]\n0 = \"{}\"\n", digits(1)));
     assert_eq!(case.verify(&["--policy", "built.json"]).code, 0);
     assert_eq!(case.verify(&["--measurements", "built.json"]).code, 0);
     assert_eq!(case.verify(&["--measurements", "nitro.json", "--pcr", &register(8, 9)]).code, 0);
@@ -146,7 +158,77 @@ fn policies_come_from_files_too() {
     assert!(conflict.stderr.contains("PCR0 is asked for twice"), "{}", conflict.stderr);
     let loose = case.verify(&["--pcr", &register(4, 5)]);
     assert_eq!(loose.code, 0);
-    assert!(loose.stderr.contains("does not fix the code that runs"), "{}", loose.stderr);
+    assert!(loose.stdout.contains("does not fix the code that runs"), "{}", loose.stdout);
+
+    // Nothing on the command line loosens what a file says.
+    for (arguments, name) in [
+        (vec!["--policy", "policy.toml", "--pcr", &register(0, 9)], "PCR0"),
+        (vec!["--policy", "aged.toml", "--max-age", "9999"], "max_age_seconds"),
+        (vec!["--policy", "aged.toml", "--clock-skew", "9"], "clock_skew_seconds"),
+        (vec!["--policy", "aged.toml", "--nonce", "3132333435363738"], "nonce"),
+        (vec!["--policy", "built.json", "--measurements", "built.json"], "measurements"),
+    ] {
+        let twice = case.verify(&arguments);
+        assert_eq!(twice.code, 2);
+        assert!(
+            twice.stderr.contains(&format!("{name} is in the policy file and among the flags")),
+            "{}",
+            twice.stderr
+        );
+    }
+    let policy = serde_json::json!({"measurements": measurements, "require_nonce": true});
+    case.write("policy.json", policy.to_string());
+    assert_eq!(case.verify(&["--policy", "policy.json"]).code, 2, "a nonce is required");
+    let misplaced = case.verify(&["--measurements", "policy.json"]);
+    assert!(misplaced.stderr.contains("unknown field `require_nonce`"), "{}", misplaced.stderr);
+}
+
+#[test]
+fn every_flag_is_a_condition() {
+    use sha2::{Digest as _, Sha384};
+    let named = |name: &[u8]| Sha384::new().chain_update([0; 48]).chain_update(name).finalize().to_vec();
+    let (arn, id) = ("arn:aws:iam::123456789012:role/orders", "i-0123456789abcdef0");
+    let signer = Plan::default().minted_certificates().pop().unwrap();
+    let minted = Plan::with(|plan| {
+        let mut registers = registers();
+        registers[3].1 = named(arn.as_bytes());
+        registers[4].1 = named(id.as_bytes());
+        registers[8].1 = named(&Sha384::digest(&signer));
+        registers.push((16, vec![7; 48]));
+        plan.set("pcrs", pcrs(&registers));
+        plan.set("user_data", bytes(&[]));
+    });
+    let case = Case::new(&minted);
+    case.write("signer.pem", pem(&signer));
+    case.write("other.pem", pem(&minted.root));
+    let pcr = register(0, 1);
+    for (flag, right, wrong, name) in [
+        ("--role-arn", arn, "arn:aws:iam::123456789012:role/order", "PCR3"),
+        ("--instance-id", id, "i-0123456789abcdef1", "PCR4"),
+        ("--signing-certificate", "signer.pem", "other.pem", "PCR8"),
+        ("--public-key", "6b6579", "6b65", "public key"),
+        ("--user-data", "", "00", "user data"),
+        ("--nonce", "3132333435363738", "3132333435363739", "nonce"),
+    ] {
+        assert_eq!(case.verify(&["--pcr", &pcr, flag, right]).code, 0, "{flag} {right}");
+        let rejected = case.verify(&["--pcr", &pcr, flag, wrong]);
+        assert_eq!(rejected.code, 1, "{flag} {wrong}");
+        let asked = format!("not what the policy asks for: {name}\n");
+        assert!(rejected.stdout.contains(&asked), "{flag}: {}", rejected.stdout);
+    }
+    assert_eq!(case.verify(&["--pcr", &pcr, "--sealed-config"]).code, 0);
+    let good = Case::new(&Plan::default().mint());
+    assert_eq!(good.verify(&["--pcr", &pcr, "--sealed-config"]).code, 1);
+    let later = |more: &[&str]| {
+        let at = ["verify", "document", "--root", "root.pem", "--pcr", &pcr, "--at", "2026-01-01T12:05:00Z"];
+        good.run(&[at.as_slice(), more].concat()).code
+    };
+    assert_eq!((later(&[]), later(&["--max-age", "300"]), later(&["--max-age", "299"])), (0, 0, 1));
+    let before = ["verify", "document", "--root", "root.pem", "--pcr", &pcr, "--at", "2026-01-01T11:59:50Z"];
+    assert_eq!(good.run(&[&before[..], &["--clock-skew", "9"]].concat()).code, 1);
+    assert_eq!(good.run(&[&before[..], &["--clock-skew", "10"]].concat()).code, 0);
+    let own = ["verify", "document", "--root", "root.pem", "--pcr", &pcr, "--at", "document"];
+    assert_eq!(good.run(&[&own[..], &["--nonce", "3132333435363738"]].concat()).code, 0);
 }
 
 #[test]

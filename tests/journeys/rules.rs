@@ -187,6 +187,13 @@ fn refuses_payloads_that_are_not_a_nitro_document() {
     for name in ["module_id", "digest", "timestamp", "pcrs"] {
         assert_eq!(error(|plan| plan.remove(name)), Malformed::Missing(name).into());
     }
+    let good = Plan::default();
+    let leaf = good.minted_certificates().pop().unwrap();
+    for (name, value) in [("certificate", bytes(&leaf)), ("cabundle", cbor(|e| e.array(1)?.bytes(&leaf)))] {
+        let twice = error(|plan| plan.fields.extend([(text(name), value.clone()), (text(name), value)]));
+        assert_eq!(twice, Malformed::Duplicate(name).into());
+        assert_eq!(error(|plan| plan.without = Some(text(name))), Malformed::Missing(name).into());
+    }
     for name in ["module_id", "digest", "timestamp", "pcrs", "public_key", "user_data", "nonce"] {
         let twice = error(|plan| {
             let again = plan.fields.iter().find(|(other, _)| *other == text(name)).unwrap().clone();
@@ -258,8 +265,14 @@ fn refuses_registers_that_are_none() {
         assert_eq!(with(&[(0, vec![1; len])]), field("pcrs", "a register is not 48 bytes long"));
     }
     assert_eq!(with(&[(0, vec![1; 48]), (0, vec![1; 48])]), Malformed::Duplicate("pcrs").into());
-    let sparse = result(|plan| plan.set("pcrs", pcrs(&[(31, vec![9; 48]), (0, vec![1; 48])]))).unwrap();
-    assert_eq!(sparse.pcrs.iter().map(|(index, _)| index).collect::<Vec<_>>(), [0, 31]);
+    let registers = [(31, vec![9; 48]), (0, vec![1; 48]), (2, vec![1; 48]), (1, vec![1; 48])];
+    let sparse = result(|plan| plan.set("pcrs", pcrs(&registers))).unwrap();
+    assert_eq!(sparse.pcrs.iter().map(|(index, _)| index).collect::<Vec<_>>(), [0, 1, 2, 31]);
+    let open = [vec![0xbf], pcrs(&registers)[1..].to_vec(), vec![0xff]].concat();
+    assert!(
+        result(|plan| plan.set("pcrs", open)).is_ok(),
+        "open maps are what newer hardware writes around it"
+    );
 }
 
 #[test]
@@ -432,6 +445,25 @@ fn certificates_are_exactly_der() {
         ] {
             assert_eq!(broken(&|c| c.validity[0] = utc(bad)), malformed("a date is not one"), "{bad}");
         }
+        let trailing = |element: &[u8]| [element, &[5, 0]].concat();
+        assert_eq!(broken(&|c| c.validity[1] = trailing(&c.validity[1])), malformed("bytes follow the end"));
+        assert_eq!(
+            broken(&|c| c.extension(KEY_USAGE).value = trailing(&key_usage(0).value)),
+            malformed("bytes follow the end")
+        );
+        let signed = |r: &[u8], s: &[u8], tail: &[u8]| {
+            let signature = der::sequence(&[&der::tlv(2, r), &der::tlv(2, s), tail]);
+            broken(&|c| c.signature = Some(signature.clone()))
+        };
+        assert_eq!(signed(&[1], &[1], &[5, 0]), malformed("bytes follow the end"));
+        assert_eq!(signed(&[0x80], &[1], &[]), malformed("an integer is negative"));
+        assert_eq!(signed(&[0, 1], &[1], &[]), malformed("an integer is not in its shortest form"));
+        assert_eq!(
+            signed(&[1; 49], &[1], &[]),
+            malformed("a number of its signature is longer than 48 bytes")
+        );
+        assert_eq!(signed(&[0], &[1], &[]), Untrusted::Signature(part).into());
+        assert_eq!(signed(&[1], &[0], &[]), Untrusted::Signature(part).into());
         assert_eq!(
             broken(&|c| c.validity[0] = der::tlv(0x16, b"260101120000Z")),
             malformed("an element has another tag than X.509 has there")
@@ -443,6 +475,17 @@ fn certificates_are_exactly_der() {
     let garbage = error(|plan| plan.set("certificate", bytes(&[1])));
     let cut = "an element is cut off or missing";
     assert_eq!(garbage, Malformed::Certificate { part: Part::Leaf, problem: cut }.into());
+}
+
+#[test]
+fn a_trust_anchor_is_a_ca_certificate() {
+    let refused = |der: &[u8]| TrustAnchor::from_der(der).unwrap_err().to_string();
+    assert!(refused(b"x").contains("no certificate in DER"));
+    let certificates = Plan::default().minted_certificates();
+    assert!(refused(&certificates[LEAF]).contains("it is no CA"));
+    let mut plan = Plan::default();
+    plan.certificates[ROOT].extensions.truncate(1);
+    assert!(refused(&plan.minted_certificates()[ROOT]).contains("no key usage"));
 }
 
 #[test]
@@ -550,6 +593,27 @@ fn age_and_debug_mode_are_conditions() {
         (Subject::Age, "at most 60 s", "61.0 s")
     );
 
+    // One of the three suffices, and so does one that is not there.
+    for index in 0..3 {
+        for change in [
+            (|registers, index| registers[index].1 = vec![0; 48]) as fn(&mut Vec<(u64, Vec<u8>)>, usize),
+            |registers, index| drop(registers.remove(index)),
+        ] {
+            let minted = Plan::with(|plan| {
+                let mut registers = registers();
+                change(&mut registers, index);
+                plan.set("pcrs", pcrs(&registers));
+            });
+            let policy =
+                Policy::new(Conditions { pcrs: [(3, [pcr(4)].into())].into(), ..Conditions::default() })
+                    .unwrap();
+            assert!(
+                matches!(verify(&minted.document, &anchor, now(), &policy), Err(Error::Rejected(_))),
+                "PCR{index}"
+            );
+        }
+    }
+
     let debug = Plan::with(|plan| {
         let mut registers = registers();
         registers[..3].iter_mut().for_each(|(_, pcr)| *pcr = vec![0; 48]);
@@ -576,4 +640,24 @@ fn the_documents_own_time_decides_only_with_a_nonce() {
     let minted = Plan::default().mint();
     let anchor = TrustAnchor::from_der(&minted.root).unwrap();
     assert!(verify(&minted.document, &anchor, "2040-01-01T00:00:00Z".parse().unwrap(), &policy).is_ok());
+
+    // Certificates are held against that time, and a document's age is still the caller's to tell.
+    let late =
+        Plan::with(|plan| plan.set("timestamp", cbor(|e| e.u64((MADE_AT + 3 * 3_600_000).unsigned_abs()))));
+    assert!(matches!(
+        verify(&late.document, &anchor, now(), &policy),
+        Err(Error::Expired { part: Part::Leaf, .. })
+    ));
+    let aged = Conditions {
+        time: Clock::Document,
+        nonce: Some(b"12345678".to_vec()),
+        max_age_seconds: Some(60),
+        clock_skew_seconds: Some(5),
+        ..conditions()
+    };
+    let aged = Policy::new(aged).unwrap();
+    let at =
+        |offset: i64| verify(&minted.document, &anchor, Time::from_millis(MADE_AT + offset), &aged).is_ok();
+    assert!(at(0) && at(60_000) && at(-5_000));
+    assert!(!at(60_001) && !at(-5_001), "too old, and from the future");
 }

@@ -148,6 +148,8 @@ pub struct Certificate {
     pub extensions: Vec<Extension>,
     /// Of the signed part, and outside of it.
     pub algorithms: [Vec<u8>; 2],
+    /// In place of a real one, in DER.
+    pub signature: Option<Vec<u8>>,
     pub version: u8,
     /// What is changed after it was signed, or before.
     pub tail: Vec<u8>,
@@ -168,6 +170,7 @@ impl Certificate {
             signer: None,
             extensions,
             algorithms: [algorithm.clone(), algorithm],
+            signature: None,
             version: 2,
             tail: vec![],
             signed_tail: vec![],
@@ -188,6 +191,9 @@ impl Certificate {
             &self.signed_tail,
         ]);
         let signer = self.signer.as_ref().unwrap_or(signer);
+        if let Some(signature) = &self.signature {
+            return der::sequence(&[&signed, &self.algorithms[1], &der::bits(signature)]);
+        }
         let key = [der::sequence(&[&signed, &self.algorithms[1]]), signer.pkcs8.clone()];
         let mut minted = MINTED.lock().unwrap();
         let certificate = minted.entry(key).or_insert_with(|| {
@@ -227,6 +233,8 @@ pub struct Plan {
     /// Names and values of the payload, encoded, in order. `certificate` and `cabundle` are filled in when minting if they
     /// are not here.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// A name that is left out of the payload, even if it was filled in.
+    pub without: Option<Vec<u8>>,
     pub indefinite: bool,
     pub payload_tail: Vec<u8>,
     /// The protected header, as the content of its byte string.
@@ -310,6 +318,7 @@ impl Default for Plan {
                 (text("user_data"), cbor(Encoder::null)),
                 (text("nonce"), bytes(b"12345678")),
             ],
+            without: None,
             indefinite: false,
             payload_tail: vec![],
             protected: vec![0xa1, 0x01, 0x38, 0x22],
@@ -364,6 +373,7 @@ impl Plan {
             });
             self.set("cabundle", list);
         }
+        self.fields.retain(|(name, _)| self.without.as_ref() != Some(name));
         let document = self.sign();
         Minted { document, root }
     }

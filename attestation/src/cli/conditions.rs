@@ -4,6 +4,8 @@ use super::{Case, Failure};
 use attestation::{Clock, Conditions, Measurements, Pcr, Policy, Time, TrustAnchor};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use serde::de::IgnoredAny;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,7 +17,7 @@ pub(super) struct Arguments {
     /// A register and its value; given twice for the same register, either value will do
     #[arg(long = "pcr", value_name = "N=HEX")]
     pcrs: Vec<String>,
-    /// Conditions in TOML or JSON; the output of `eif-builder build --json` is one. Flags add to it
+    /// Conditions in TOML or JSON; the output of `eif-builder build --json` is one. Flags add conditions and never loosen one
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// PCR0, 1, 2 (and 8) as JSON of eif-builder or nitro-cli
@@ -97,9 +99,14 @@ impl Arguments {
             None => Conditions::default(),
             Some(path) => policy_file(path)?,
         };
+        // Two flags for one register are alternatives; a flag must not loosen what the file says.
+        let mut flags = BTreeMap::<u8, BTreeSet<Pcr>>::new();
         for pcr in &self.pcrs {
             let (index, pcr) = register(pcr)?;
-            conditions.pcrs.entry(index).or_default().insert(pcr);
+            flags.entry(index).or_default().insert(pcr);
+        }
+        for (index, allowed) in flags {
+            only_once(&format!("PCR{index}"), conditions.pcrs.insert(index, allowed))?;
         }
         if let Some(path) = &self.measurements {
             only_once("measurements", conditions.measurements.replace(measurements(path)?))?;
@@ -126,8 +133,12 @@ impl Arguments {
         }
         conditions.sealed_config |= self.sealed_config;
         conditions.allow_debug |= self.allow_debug;
-        conditions.max_age_seconds = self.max_age.or(conditions.max_age_seconds);
-        conditions.clock_skew_seconds = self.clock_skew.or(conditions.clock_skew_seconds);
+        if let Some(seconds) = self.max_age {
+            only_once("max_age_seconds", conditions.max_age_seconds.replace(seconds))?;
+        }
+        if let Some(seconds) = self.clock_skew {
+            only_once("clock_skew_seconds", conditions.clock_skew_seconds.replace(seconds))?;
+        }
         match self.at {
             Some(At::Document) => conditions.time = Clock::Document,
             Some(At::Now | At::Time(_)) => conditions.time = Clock::Now,
@@ -135,13 +146,28 @@ impl Arguments {
         }
         let policy = Policy::new(conditions)
             .map_err(|e| Failure::new(e, "`attest verify --help` lists all conditions"))?;
-        Ok(Case {
-            anchor: anchor(self.root.as_deref())?,
-            policy,
-            at: self.at.unwrap_or(At::Now),
-            json: self.json,
-        })
+        let at = self.at.unwrap_or(At::Now);
+        let cautions = cautions(&policy, at, self.root.as_deref());
+        Ok(Case { anchor: anchor(self.root.as_deref())?, policy, at, cautions, json: self.json })
     }
+}
+
+/// What weakens the verdict, whatever it is.
+fn cautions(policy: &Policy, at: At, root: Option<&Path>) -> Vec<String> {
+    let mut cautions = Vec::new();
+    if let Some(path) = root {
+        cautions.push(format!("{} is trusted in place of AWS's root", path.display()));
+    }
+    if let At::Time(time) = at {
+        cautions.push(format!("this is as of {time}, by --at: an old document passes"));
+    }
+    if !policy.names_code() {
+        cautions.push(
+            "this policy does not fix the code that runs; ask for PCR0 (or PCR8, or PCR1 and PCR2 together)"
+                .to_owned(),
+        );
+    }
+    cautions
 }
 
 fn only_once<T>(name: &str, earlier: Option<T>) -> Result<(), Failure> {
@@ -163,7 +189,6 @@ fn register(text: &str) -> Result<(u8, Pcr), Failure> {
 
 fn anchor(root: Option<&Path>) -> Result<TrustAnchor, Failure> {
     let Some(path) = root else { return Ok(TrustAnchor::aws()) };
-    super::warn(&format!("caution: trusting {} in place of AWS's root", path.display()));
     let wrong = |problem: &dyn std::fmt::Display| {
         Failure::new(format!("{}: {problem}", path.display()), "give a root certificate in PEM")
     };
@@ -196,7 +221,41 @@ fn measurements(path: &Path) -> Result<Measurements, Failure> {
             "give the JSON of `eif-builder build --json`, `eif-builder describe` or nitro-cli",
         )
     };
-    let value: serde_json::Value = serde_json::from_str(&text(path)?).map_err(wrong)?;
-    let inner = value.get("Measurements").or(value.get("measurements")).unwrap_or(&value);
-    serde_json::from_value(inner.clone()).map_err(wrong)
+    let text = text(path)?;
+    let keys: Keys = serde_json::from_str(&text).map_err(wrong)?;
+    match keys {
+        Keys { nitro: Some(_), .. } => serde_json::from_str(&text).map(|Nitro { measurements }| measurements),
+        Keys { built: Some(_), .. } => {
+            serde_json::from_str(&text).map(|Built { measurements, .. }| measurements)
+        }
+        _ => serde_json::from_str(&text),
+    }
+    .map_err(wrong)
+}
+
+/// Which of the forms a file has.
+#[derive(serde::Deserialize)]
+struct Keys {
+    #[serde(rename = "Measurements")]
+    nitro: Option<IgnoredAny>,
+    #[serde(rename = "measurements")]
+    built: Option<IgnoredAny>,
+}
+
+/// nitro-cli says much else.
+#[derive(serde::Deserialize)]
+struct Nitro {
+    #[serde(rename = "Measurements")]
+    measurements: Measurements,
+}
+
+/// A policy has other keys: it belongs to --policy, where they count.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Built {
+    #[serde(rename = "eif")]
+    _eif: Option<IgnoredAny>,
+    #[serde(rename = "image")]
+    _image: Option<IgnoredAny>,
+    measurements: Measurements,
 }

@@ -3,7 +3,8 @@
 use super::Failure;
 use attestation::document::MAX_LEN;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -18,13 +19,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 /// COSE starts with 0x84 or 0xd2, which no text does. What is neither text stays as it is, for the verifier to refuse.
 pub(super) fn decode(bytes: Vec<u8>) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(&bytes) else { return bytes };
-    let text: String = text.split_whitespace().collect();
-    let url_safe = text.trim_end_matches('=');
-    hex::decode(&text)
-        .ok()
-        .or(STANDARD.decode(&text).ok())
-        .or(URL_SAFE_NO_PAD.decode(url_safe).ok())
-        .unwrap_or(bytes)
+    let text: String = text.trim_start_matches('\u{feff}').split_whitespace().collect();
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let base64 = |alphabet| GeneralPurpose::new(alphabet, config).decode(&text).ok();
+    hex::decode(&text).ok().or_else(|| base64(&STANDARD)).or_else(|| base64(&URL_SAFE)).unwrap_or(bytes)
 }
 
 /// A file, or standard input for `-`.
@@ -57,6 +55,8 @@ mod tests {
             format!("{}\n", hex::encode_upper(&raw)).into_bytes(),
             b"hESh\nATgi/w==\n".to_vec(),
             b"hEShATgi_w".to_vec(),
+            b"hEShATgi/w".to_vec(),
+            "\u{feff}hEShATgi/w==".as_bytes().to_vec(),
         ] {
             assert_eq!(decode(form), raw);
         }

@@ -30,6 +30,8 @@ pub(super) fn document(url: &str, nonce: &[u8]) -> Result<Vec<u8>, Failure> {
         .build()
         .map_err(|e| Failure::new(e, "try again"))?;
     let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, get(uri)).await });
+    // Looking up a name happens on a thread that cannot be stopped: it is not waited for.
+    runtime.shutdown_background();
     let bytes = match answer {
         Ok(result) => result.map_err(|problem| Failure::new(format!("{url}: {problem}"), HINT))?,
         Err(_) => return Err(Failure::new(format!("{url}: no answer within {} s", TIMEOUT.as_secs()), HINT)),

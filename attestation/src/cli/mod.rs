@@ -6,7 +6,7 @@ mod fetch;
 mod report;
 mod show;
 
-use attestation::{Error, Policy, TrustAnchor, verify};
+use attestation::{Clock, Error, Policy, TrustAnchor, verify};
 use clap::Parser as _;
 use conditions::Arguments;
 use report::Report;
@@ -136,6 +136,7 @@ struct Case {
     anchor: TrustAnchor,
     policy: Policy,
     at: conditions::At,
+    cautions: Vec<String>,
     json: bool,
 }
 
@@ -147,12 +148,12 @@ fn judge(document: &[u8], case: &Case) -> (String, ExitCode) {
         Err(Error::Malformed(_)) => ExitCode::from(UNUSABLE),
         Err(_) => ExitCode::from(REJECTED),
     };
-    if !case.policy.names_code() {
-        warn(
-            "caution: this policy does not fix the code that runs; ask for PCR0 (or PCR8, or PCR1 and PCR2 together) unless you know why not",
-        );
-    }
-    let report = Report::new(&verdict, now);
+    // Under the document's own time that is the time of the verdict, once there is one.
+    let at = match (&verdict, case.policy.clock()) {
+        (Ok(verified), Clock::Document) => verified.timestamp,
+        _ => now,
+    };
+    let report = Report::new(&verdict, at, &case.cautions);
     (if case.json { report.json() } else { report.table() }, code)
 }
 

@@ -10,6 +10,7 @@ const WIDTH: usize = 128;
 pub(super) struct Report<'v> {
     verdict: &'v Result<Verified, Error>,
     at: Time,
+    cautions: Vec<&'v str>,
 }
 
 /// A line of the table.
@@ -23,8 +24,12 @@ struct Row {
 }
 
 impl<'v> Report<'v> {
-    pub(super) fn new(verdict: &'v Result<Verified, Error>, at: Time) -> Report<'v> {
-        Report { verdict, at }
+    pub(super) fn new(verdict: &'v Result<Verified, Error>, at: Time, cautions: &'v [String]) -> Report<'v> {
+        let mut cautions: Vec<&str> = cautions.iter().map(String::as_str).collect();
+        if verdict.as_ref().is_ok_and(|verified| verified.debug) {
+            cautions.push("the enclave runs in debug mode: its parent reads its memory");
+        }
+        Report { verdict, at, cautions }
     }
 
     fn word(&self) -> &'static str {
@@ -51,6 +56,7 @@ impl<'v> Report<'v> {
             report.insert("reason".to_owned(), error.to_string().into());
             report.insert("advice".to_owned(), advice(error).into());
         }
+        report.insert("cautions".to_owned(), json!(self.cautions));
         report.insert("checks".to_owned(), json!(self.checks()));
         if let Ok(verified) = self.verdict {
             let hex = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(hex::encode);
@@ -94,7 +100,8 @@ impl<'v> Report<'v> {
             }
             Err(error) => error.to_string(),
         };
-        format!("{text}\n{}: {reason}\n", self.word().to_uppercase())
+        let cautions: String = self.cautions.iter().map(|caution| format!("caution: {caution}\n")).collect();
+        format!("{text}\n{}: {reason}\n{cautions}", self.word().to_uppercase())
     }
 
     /// Format, origin and time come before the policy; the first that fails leaves the rest open.
@@ -114,7 +121,7 @@ impl<'v> Report<'v> {
                 "signed by an enclave, below the trusted root",
                 "signed by an enclave, below the trusted root",
             ),
-            ("time", time.as_str(), "document and certificates are valid"),
+            ("time", time.as_str(), time.as_str()),
         ];
         let mut rows: Vec<Row> = (0..)
             .zip(stages)
@@ -161,7 +168,7 @@ fn advice(error: &Error) -> &'static str {
         Error::Untrusted(_) => "No Nitro Enclave made this document as it is: do not rely on it.",
         Error::NotYetValid { .. } => "Check this machine's clock.",
         Error::Expired { part: Part::Ca(_) | Part::Leaf, .. } => {
-            "Ask for a new document; for an archived one, give the time with --at."
+            "Ask for a new document. An archived one was valid at its time (--at), which proves nothing about now."
         }
         Error::Expired { .. } => "Ask for a new document.",
         Error::Rejected(checks) => checks.iter().find(|check| !check.holds).map_or("", Check::advice),

@@ -1,6 +1,6 @@
 //! Conditions as people and programs write them, in TOML, in JSON or in code; and the way from there to a [`Policy`].
 
-use super::{Clock, MEASURED, Policy};
+use super::{CODE, Clock, MEASURED, Policy};
 use crate::{Measurements, Pcr};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -13,6 +13,8 @@ use std::time::Duration;
 /// The NSM takes so many bytes (nsm-api, nsm-check).
 const MAX_FIELD: usize = 1024;
 const MAX_PCR_INDEX: u8 = 31;
+/// What EAT asks of every nonce (RFC 9711, 4.1). In bytes.
+const MIN_SOLE_NONCE: usize = 8;
 /// Clocks that are set by NTP differ by less; a leaf certificate is valid 3 seconds before it is first used.
 const DEFAULT_CLOCK_SKEW: Duration = Duration::from_secs(60);
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(600);
@@ -56,7 +58,7 @@ pub struct Conditions {
     pub user_data: Option<Vec<u8>>,
     /// How old the document may be. Without it, the enclave's certificate decides: it lives for three hours.
     pub max_age_seconds: Option<u64>,
-    /// At which time certificates must be valid.
+    /// At which time certificates must be valid. With [`Clock::Document`] a nonce of 8 bytes at least is needed.
     pub time: Clock,
     /// How far the caller's clock may be off, either way: 60 unless told otherwise, at most 600.
     pub clock_skew_seconds: Option<u64>,
@@ -93,6 +95,10 @@ pub enum PolicyError {
     NonceMissing,
     #[error("the document's own time proves nothing without a nonce: give one, or use the time now")]
     DocumentTimeWithoutNonce,
+    #[error(
+        "with the document's own time the nonce is all that keeps old documents out: {MIN_SOLE_NONCE} bytes at least, this one has {0}"
+    )]
+    ShortNonce(usize),
     #[error("{field} has at most 1024 bytes in a document, this one has {len}")]
     FieldLength { field: &'static str, len: usize },
     #[error("a clock skew of {0} seconds is too much; 600 is the limit")]
@@ -120,9 +126,11 @@ impl Policy {
             eif: _,
             image: _,
         } = conditions;
-        // Zero is what a register holds that nothing was measured into: PCR8 of every unsigned image, for one.
+        // Zero is what a register holds that nothing was measured into: PCR8 of every unsigned image, for one. Only in debug mode
+        // does it say something, and only of the three registers that are never zero otherwise.
         let tells_code = |(index, allowed): (&u8, &BTreeSet<Pcr>)| {
-            *index < MEASURED && (allow_debug || !allowed.contains(&Pcr::ZERO))
+            let zero = allowed.contains(&Pcr::ZERO);
+            *index < MEASURED && (!zero || (allow_debug && *index < CODE))
         };
         if !registers.iter().any(tells_code) {
             return Err(PolicyError::NoConditions);
@@ -133,6 +141,9 @@ impl Policy {
             }
             None if require_nonce => return Err(PolicyError::NonceMissing),
             None if time == Clock::Document => return Err(PolicyError::DocumentTimeWithoutNonce),
+            Some(nonce) if time == Clock::Document && nonce.len() < MIN_SOLE_NONCE => {
+                return Err(PolicyError::ShortNonce(nonce.len()));
+            }
             _ => {}
         }
         for (field, value) in [("public_key", &public_key), ("user_data", &user_data)] {
@@ -298,6 +309,8 @@ mod tests {
         assert_eq!(without(|c| c.pcrs = [(0, [pcr(1), Pcr::ZERO].into())].into()), none);
         let debug = |c: &mut Conditions| (c.pcrs, c.allow_debug) = ([(0, [Pcr::ZERO].into())].into(), true);
         assert_eq!(without(debug), Ok(()));
+        let beside = |c: &mut Conditions| (c.pcrs, c.allow_debug) = ([(8, [Pcr::ZERO].into())].into(), true);
+        assert_eq!(without(beside), none, "PCR8 is zero in most enclaves, debug or not");
         assert_eq!(without(|c| c.instance_id = Some("i-0123abcd".to_owned())), Ok(()));
     }
 
@@ -312,6 +325,9 @@ mod tests {
         };
         assert!(names(&[0]) && names(&[8]) && names(&[1, 2]));
         assert!(!names(&[1]) && !names(&[2]) && !names(&[3, 4]));
+        let zero = [(4, [pcr(1)].into()), (8, [Pcr::ZERO].into())].into();
+        let policy = Policy::new(Conditions { pcrs: zero, ..Conditions::default() }).unwrap();
+        assert!(!policy.names_code(), "every unsigned image has a zero PCR8");
     }
 
     #[test]
@@ -321,6 +337,9 @@ mod tests {
         assert_eq!(with(|c| c.nonce = Some(vec![0; 1025])), Err(PolicyError::NonceLength(1025)));
         assert_eq!(with(|c| c.require_nonce = true), Err(PolicyError::NonceMissing));
         assert_eq!(with(|c| c.time = Clock::Document), Err(PolicyError::DocumentTimeWithoutNonce));
+        let own_time =
+            |len: usize| with(|c| (c.time, c.nonce) = (Clock::Document, Some(vec![1; len]))).map(drop);
+        assert_eq!((own_time(7), own_time(8)), (Err(PolicyError::ShortNonce(7)), Ok(())));
         assert_eq!(with(|c| c.clock_skew_seconds = Some(601)), Err(PolicyError::ClockSkew(601)));
         assert_eq!(
             with(|c| c.user_data = Some(vec![0; 1025])),

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// PCR0 to 15 are measured by the hypervisor and locked at boot; an enclave's code writes to the others as it likes.
 const MEASURED: u8 = 16;
+/// PCR0, 1 and 2 are what the image measures to, and zero in debug mode only.
+const CODE: u8 = 3;
 /// Redoubt's agent extends it with the identity and version of the sealed config that it opened.
 const SEALED_CONFIG: u8 = 16;
 
@@ -66,7 +68,8 @@ pub struct Check {
 }
 
 impl Policy {
-    pub(crate) fn clock(&self) -> Clock {
+    /// At which time this policy holds certificates.
+    pub fn clock(&self) -> Clock {
         self.clock
     }
 
@@ -78,7 +81,7 @@ impl Policy {
     /// for. Others leave the code open; PCR1 alone does not even fix what runs at boot, since a later ramdisk replaces
     /// files of an earlier one.
     pub fn names_code(&self) -> bool {
-        let asks = |index| self.registers.contains_key(&index);
+        let asks = |index| self.registers.get(&index).is_some_and(|allowed| !allowed.contains(&Pcr::ZERO));
         asks(0) || asks(8) || (asks(1) && asks(2))
     }
 
@@ -117,8 +120,23 @@ impl Policy {
                 found: found.map_or_else(missing, quoted),
             })
         }));
-        checks.extend(self.max_age.map(|max_age| check_age(max_age, fields.timestamp, now)));
+        checks.extend(self.max_age.map(|max_age| self.check_age(max_age, fields.timestamp, now)));
         checks
+    }
+
+    /// By the caller's clock, whatever time the certificates are held against.
+    fn check_age(&self, max_age: Duration, timestamp: Time, now: Time) -> Check {
+        let from_the_future = now.plus(self.clock_skew) < timestamp;
+        let age = now.since(timestamp).unwrap_or_default();
+        Check {
+            subject: Subject::Age,
+            holds: !from_the_future && age <= max_age,
+            expected: format!("at most {} s", max_age.as_secs()),
+            found: match from_the_future {
+                true => format!("made {timestamp}, after {now}"),
+                false => format!("{:.1} s", age.as_secs_f64()),
+            },
+        }
     }
 
     fn check_debug(&self, fields: &Fields<'_>) -> Check {
@@ -130,17 +148,6 @@ impl Policy {
             expected: if self.allow_debug { "either" } else { words(false) }.to_owned(),
             found: words(debug).to_owned(),
         }
-    }
-}
-
-fn check_age(max_age: Duration, timestamp: Time, now: Time) -> Check {
-    // A document from the future is the clock's matter and was looked at before.
-    let age = now.since(timestamp).unwrap_or_default();
-    Check {
-        subject: Subject::Age,
-        holds: age <= max_age,
-        expected: format!("at most {} s", max_age.as_secs()),
-        found: format!("{:.1} s", age.as_secs_f64()),
     }
 }
 
