@@ -57,13 +57,39 @@ pub const ALIVE_EVERY_MS: u64 = 500;
 pub enum FromHost {
     /// Answer to `Hello`: go on and start the workload.
     #[n(0)]
-    Boot,
+    Boot {
+        /// The [sealed config](crate::sealed), if the spec asks for one.
+        #[n(0)]
+        #[cbor(with = "minicbor::bytes")]
+        config: Option<Vec<u8>>,
+        /// For the one call to KMS that opens it.
+        #[n(1)]
+        credentials: Option<AwsCredentials>,
+    },
     /// End the workload: its stop signal now, SIGKILL after `deadline_ms` milliseconds.
     #[n(1)]
     Stop {
         #[n(0)]
         deadline_ms: u32,
     },
+}
+
+/// Credentials of the parent's role, short-lived. The parent knows them: it is the key's policy that keeps it from the config.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct AwsCredentials {
+    #[n(0)]
+    pub access_key_id: String,
+    #[n(1)]
+    pub secret_access_key: String,
+    #[n(2)]
+    pub session_token: Option<String>,
+}
+
+/// No one else needs to see them.
+impl std::fmt::Debug for AwsCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AwsCredentials(…)")
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -123,4 +149,37 @@ pub enum Failure {
     /// The Nitro Security Module did not answer.
     #[n(7)]
     Nsm,
+    /// The spec asks for a sealed config, and the host sent none.
+    #[n(8)]
+    ConfigMissing,
+    /// What the host sent is no sealed config, or was changed after it was sealed.
+    #[n(9)]
+    ConfigDamaged,
+    /// It was sealed for another name, key or context than the spec's.
+    #[n(10)]
+    ConfigForeign,
+    /// It is older than the spec's minimum.
+    #[n(11)]
+    ConfigTooOld,
+    /// It was opened, and cannot be delivered as the spec asks.
+    #[n(12)]
+    ConfigUnusable,
+    /// KMS refused to decrypt for this enclave.
+    #[n(13)]
+    KmsRefused,
+    /// KMS, or who answered in its place, answered with something that only an attested enclave could not have got.
+    #[n(14)]
+    KmsAnswer,
+    /// KMS could not be reached in time.
+    #[n(15)]
+    KmsUnreachable,
+    /// Who answered could not prove to be KMS.
+    #[n(16)]
+    KmsTls,
+    /// The host refused the connection to KMS.
+    #[n(17)]
+    EgressRefused,
+    /// The enclave's clock and the hypervisor's are too far apart.
+    #[n(18)]
+    Clock,
 }

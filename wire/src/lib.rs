@@ -23,6 +23,10 @@
 //! # The spec
 //!
 //! [`spec`] is what an operator asks for (`enclave.toml`) and its resolved, measured form (`/app/enclave.json`).
+//!
+//! # The sealed config
+//!
+//! [`sealed`] is the file that carries secrets to one attested enclave, past everybody else. It travels in `Boot`.
 #![forbid(unsafe_code)]
 
 pub mod control;
@@ -30,6 +34,7 @@ pub mod frame;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod relay;
+pub mod sealed;
 pub mod spec;
 
 /// Version of this protocol. The agent names it in `Hello`; a host that knows another one refuses.

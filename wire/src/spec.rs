@@ -3,6 +3,7 @@
 //! Resolving needs what the image says of itself; where that comes from is not this module's business.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The longest `enclave.toml` or `enclave.json`, in bytes.
 pub const MAX_LEN: usize = 256 * 1024;
@@ -32,6 +33,7 @@ pub struct Manifest {
     pub run: RunOverrides,
     pub resources: Resources,
     pub network: NetworkManifest,
+    pub config: Option<ConfigManifest>,
     pub logs: Logs,
 }
 
@@ -41,7 +43,7 @@ pub struct Manifest {
 pub struct RunOverrides {
     pub command: Option<Vec<String>>,
     /// Added to the image's environment; the same name replaces.
-    pub env: std::collections::BTreeMap<String, String>,
+    pub env: BTreeMap<String, String>,
     pub user: Option<String>,
     pub working_dir: Option<String>,
     pub stop_signal: Option<String>,
@@ -81,6 +83,29 @@ pub struct IngressManifest {
     pub listen: Option<std::net::SocketAddr>,
 }
 
+/// A config that KMS unseals for this enclave alone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigManifest {
+    /// ARN of the key: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
+    pub kms_key: String,
+    /// The key's own region if left out.
+    pub region: Option<String>,
+    /// `env`, or the absolute path of a file.
+    #[serde(default)]
+    pub deliver: Deliver,
+    /// Added to the encryption context.
+    #[serde(default)]
+    pub context: BTreeMap<String, String>,
+    /// Older configs are refused.
+    #[serde(default)]
+    pub minimum_version: u64,
+    /// `HOST:PORT` of a private endpoint; KMS's public one of the region if left out.
+    pub endpoint: Option<String>,
+    /// PEM of the only authority to trust for that endpoint; the public ones if left out.
+    pub ca: Option<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardManifest {
@@ -109,7 +134,34 @@ pub struct Spec {
     pub name: Option<String>,
     pub run: Run,
     pub network: Network,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub config: Option<Config>,
     pub logs: Logs,
+}
+
+/// Where the config comes from and goes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub kms_key: String,
+    pub region: String,
+    pub deliver: Deliver,
+    pub context: BTreeMap<String, String>,
+    pub minimum_version: u64,
+    pub endpoint: Destination,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ca: Option<String>,
+}
+
+/// How the workload gets the config.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Deliver {
+    /// Lines of `NAME=value` become its environment.
+    #[default]
+    Env,
+    /// A file that only its user can read, alone in a folder in memory.
+    File(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +209,7 @@ impl Manifest {
 
     /// Merges with what the image says. The result depends on nothing else.
     pub fn resolve(&self, image: ImageDefaults) -> Result<Spec, SpecError> {
-        let Manifest { name, run, resources: _, network, logs } = self;
+        let Manifest { name, run, resources: _, network, config, logs } = self;
         let command = match &run.command {
             Some(command) => command.clone(),
             None => [image.entrypoint, image.cmd].concat(),
@@ -182,6 +234,7 @@ impl Manifest {
                 stop_signal: stop_signal.as_deref().map_or(Ok(Signal::TERM), Signal::parse)?,
             },
             network: network.resolve()?,
+            config: config.as_ref().map(ConfigManifest::resolve).transpose()?,
             logs: *logs,
         };
         spec.check()?;
@@ -190,10 +243,7 @@ impl Manifest {
 }
 
 /// Keeps the image's order, so that the result does not depend on a map's.
-fn merge_env(
-    image: Vec<String>,
-    overrides: &std::collections::BTreeMap<String, String>,
-) -> Result<Vec<String>, SpecError> {
+fn merge_env(image: Vec<String>, overrides: &BTreeMap<String, String>) -> Result<Vec<String>, SpecError> {
     let mut env: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, text: &str| -> Result<(), SpecError> {
         if name.is_empty() || name.contains('=') {
@@ -249,7 +299,7 @@ impl Spec {
     }
 
     fn check(&self) -> Result<(), SpecError> {
-        let Spec { version, name, run, network, logs: _ } = self;
+        let Spec { version, name, run, network, config, logs: _ } = self;
         if *version != 1 {
             return Err(value("version", format!("{version} is unknown; this Redoubt reads 1")));
         }
@@ -279,7 +329,86 @@ impl Spec {
                 return Err(value("forward.to", format!("{} is not in network.egress", forward.to)));
             }
         }
-        Ok(())
+        config.as_ref().map_or(Ok(()), |config| config.check(name.as_deref(), network))
+    }
+}
+
+impl ConfigManifest {
+    fn resolve(&self) -> Result<Config, SpecError> {
+        let ConfigManifest { kms_key, region, deliver, context, minimum_version, endpoint, ca } = self;
+        let own = kms_key.split(':').nth(3).unwrap_or_default();
+        let region = region.clone().unwrap_or_else(|| own.to_owned());
+        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let public = format!("kms.{region}.{suffix}:443");
+        Ok(Config {
+            kms_key: kms_key.clone(),
+            region,
+            deliver: deliver.clone(),
+            context: context.clone(),
+            minimum_version: *minimum_version,
+            endpoint: Destination::parse(endpoint.as_deref().unwrap_or(&public))?,
+            ca: ca.clone(),
+        })
+    }
+}
+
+impl Config {
+    fn check(&self, name: Option<&str>, network: &Network) -> Result<(), SpecError> {
+        let Config { kms_key, region, deliver: _, context, minimum_version: _, endpoint, ca: _ } = self;
+        if name.is_none_or(str::is_empty) {
+            return Err(value("name", "a config is sealed for a name: give the spec one"));
+        }
+        let parts: Vec<&str> = kms_key.splitn(6, ':').collect();
+        match parts.as_slice() {
+            ["arn", _, "kms", _, _, resource] if resource.starts_with("key/") => {}
+            _ => {
+                let form = "arn:aws:kms:REGION:ACCOUNT:key/ID";
+                return Err(value("config.kms_key", format!("'{kms_key}' is not the ARN of a key ({form})")));
+            }
+        }
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if region.is_empty() || !region.bytes().all(plain) {
+            return Err(value("config.region", format!("'{region}' is not a region")));
+        }
+        if let Some(reserved) = crate::sealed::RESERVED.iter().find(|name| context.contains_key(**name)) {
+            return Err(value("config.context", format!("'{reserved}' is set by Redoubt itself")));
+        }
+        match endpoint.host.starts_with("*.") || !network.allows(&endpoint.host, endpoint.port) {
+            true => Err(value(
+                "config",
+                format!("add \"{endpoint}\" to network.egress: that is where KMS answers"),
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+impl TryFrom<String> for Deliver {
+    type Error = SpecError;
+    fn try_from(text: String) -> Result<Self, SpecError> {
+        let inner = |path: &str| {
+            let names: Vec<&str> = path.split('/').skip(1).collect();
+            names.len() >= 2 && names.iter().all(|name| !matches!(*name, "" | "." | ".."))
+        };
+        match text.as_str() {
+            "env" => Ok(Deliver::Env),
+            path if path.starts_with('/') && !path.contains('\0') && inner(path) => Ok(Deliver::File(text)),
+            _ => Err(value(
+                "config.deliver",
+                format!(
+                    "'{text}' is neither \"env\" nor a file in a folder of its own, like \"/run/config/app.json\""
+                ),
+            )),
+        }
+    }
+}
+
+impl From<Deliver> for String {
+    fn from(deliver: Deliver) -> String {
+        match deliver {
+            Deliver::Env => "env".to_owned(),
+            Deliver::File(path) => path,
+        }
     }
 }
 
@@ -460,7 +589,7 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not_know() {
         for text in
-            ["colour = 1", "[network]\negres = []", "[resources]\nmemory = 1", "[config]\nkms_key = 'k'"]
+            ["colour = 1", "[network]\negres = []", "[resources]\nmemory = 1", "[config]\nregion = 'k'"]
         {
             assert!(matches!(Manifest::parse(text), Err(SpecError::Syntax(_))), "{text}");
         }
@@ -471,6 +600,38 @@ mod tests {
         let manifest =
             Manifest::parse("[network]\nforward = [{ listen = '127.0.0.1:1', to = 'db:5432' }]").unwrap();
         assert_eq!(manifest.resolve(image()), Err(value("forward.to", "db:5432 is not in network.egress")));
+    }
+
+    const SEALED: &str = r#"
+        name = "orders"
+        [network]
+        egress = ["kms.eu-west-1.amazonaws.com:443"]
+        [config]
+        kms_key = "arn:aws:kms:eu-west-1:111122223333:key/k"
+        context = { app = "orders" }
+        "#;
+
+    #[test]
+    fn a_config_is_resolved_to_its_keys_region_and_must_be_reachable() {
+        let spec = Manifest::parse(SEALED).unwrap().resolve(image()).unwrap();
+        let config = spec.config.clone().unwrap();
+        assert_eq!((config.region.as_str(), config.deliver), ("eu-west-1", Deliver::Env));
+        assert_eq!(config.endpoint.to_string(), "kms.eu-west-1.amazonaws.com:443");
+        assert_eq!(Spec::parse(&spec.to_json()).unwrap(), spec);
+        let problem = |from: &str, to: &str| {
+            let manifest = Manifest::parse(&SEALED.replace(from, to)).map_err(|e| e.to_string());
+            manifest.and_then(|manifest| manifest.resolve(image()).map_err(|e| e.to_string())).unwrap_err()
+        };
+        assert!(problem("egress", "# egress").starts_with("config: add \"kms.eu-west-1.amazonaws.com:443\""));
+        assert!(problem("name = \"orders\"\n", "\n").starts_with("name: a config is sealed for a name"));
+        assert!(problem("key/k", "alias/k").contains("is not the ARN of a key"));
+        assert!(problem("{ app", "{ version").contains("'version' is set by Redoubt itself"));
+        for path in ["x", "/x", "/run/../x", "/run//x", "/run/x/"] {
+            let line = format!("deliver = \"{path}\"\ncontext");
+            assert!(problem("context", &line).contains("is neither"), "{path}");
+        }
+        let china = SEALED.replace("eu-west-1", "cn-north-1").replace("amazonaws.com:", "amazonaws.com.cn:");
+        assert!(Manifest::parse(&china).unwrap().resolve(image()).is_ok());
     }
 
     #[test]
