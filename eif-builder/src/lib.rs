@@ -4,6 +4,8 @@
 //! writes it as a squashfs, [`eif`] puts kernel, command line and ramdisks into one file, [`measure`] computes what the
 //! Nitro hypervisor will measure. [`build`] walks that way from end to end.
 //!
+//! [`seal`] is beside that way: it encrypts a config for the enclave that an image becomes.
+//!
 //! Nothing here needs Docker, root, or a mount. The same inputs give the same bytes.
 #![forbid(unsafe_code)]
 
@@ -13,3 +15,4 @@ pub mod eif;
 pub mod image;
 pub mod measure;
 pub mod rootfs;
+pub mod seal;

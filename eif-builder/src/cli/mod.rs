@@ -5,6 +5,7 @@ mod describe;
 mod progress;
 
 use clap::Parser as _;
+use eif_builder::seal::command as seal;
 use std::process::ExitCode;
 
 /// Builds reproducible Nitro Enclave images from container images, without Docker and without root.
@@ -24,6 +25,14 @@ enum Command {
     Build(Box<build::Args>),
     /// Print what an enclave image is and measures to, as nitro-cli describe-eif does
     Describe(describe::Args),
+    /// Encrypt a config that only the attested enclave of a spec can open
+    Seal {
+        #[command(flatten)]
+        args: seal::Args,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// An error with its next step and exit code.
@@ -57,6 +66,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match cli.command {
         Command::Build(args) => build::run(*args),
         Command::Describe(args) => describe::run(&args),
+        Command::Seal { args, json } => run_seal(&args, json),
     };
     match result {
         Ok(text) => print(&text),
@@ -65,6 +75,14 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+fn run_seal(args: &seal::Args, json: bool) -> Result<String, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start: {e}"), "try again"))?;
+    let sealed = runtime.block_on(seal::run(args, json));
+    sealed.map_err(|seal::Failure { message, hint, code }| Failure { message, hint, code })
 }
 
 /// A closed pipe at the other end is no reason to panic.

@@ -1,0 +1,119 @@
+//! `eif-builder seal` and `enclavectl seal`: one command for pipelines and operators.
+
+use super::{SealError, SealedConfig, seal};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use wire::sealed::MAX_PLAINTEXT;
+use wire::spec::Manifest;
+use zeroize::Zeroizing;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The key, its region and the encryption context are those of [config] in the spec. AWS credentials come from \
+    the usual places and need kms:GenerateDataKey.\n\n\
+    Example:\n  seal app.env --spec enclave.toml --version 3 -o app.sealed"
+)]
+pub struct Args {
+    /// The config to seal: a file, or - for standard input. NAME=value lines if the spec delivers it as environment
+    config: PathBuf,
+    /// The spec of the enclave that may open it (enclave.toml)
+    #[arg(long)]
+    spec: PathBuf,
+    /// Counts up with every change; the spec's minimum_version keeps older ones out
+    #[arg(long)]
+    version: u64,
+    /// Where to write the sealed config
+    #[arg(short, long)]
+    output: PathBuf,
+}
+
+#[derive(serde::Serialize)]
+struct Output<'a> {
+    sealed: &'a Path,
+    name: &'a str,
+    version: u64,
+    kms_key: &'a str,
+    /// For relying parties: `attest verify --pcr 16=…`.
+    pcr16: attestation::Pcr,
+}
+
+/// Why nothing was sealed: with the next step, and the exit code of sysexits.h.
+#[derive(Debug)]
+pub struct Failure {
+    pub message: String,
+    pub hint: String,
+    pub code: u8,
+}
+
+const USAGE: u8 = 64;
+const DATA: u8 = 65;
+const UNAVAILABLE: u8 = 69;
+const BUG: u8 = 70;
+const CONFIG: u8 = 78;
+
+impl Failure {
+    fn new(code: u8, message: impl std::fmt::Display, hint: &str) -> Failure {
+        Failure { message: message.to_string(), hint: hint.to_owned(), code }
+    }
+}
+
+/// The result, for people or as JSON.
+pub async fn run(args: &Args, json: bool) -> Result<String, Failure> {
+    let spec = |e: &dyn std::fmt::Display| {
+        Failure::new(CONFIG, format!("{}: {e}", args.spec.display()), "correct enclave.toml")
+    };
+    let text = std::fs::read_to_string(&args.spec).map_err(|e| spec(&e))?;
+    let manifest = Manifest::parse(&text).map_err(|e| spec(&e))?;
+    let plaintext = read(&args.config)?;
+    let sealed = seal(&manifest, args.version, &plaintext).await.map_err(|e| failure(&e))?;
+    std::fs::write(&args.output, &sealed.bytes).map_err(|e| {
+        Failure::new(
+            UNAVAILABLE,
+            format!("{}: {e}", args.output.display()),
+            "choose another place with --output",
+        )
+    })?;
+    let pcr16 = sealed.pcr16();
+    let SealedConfig { header, bytes } = sealed;
+    let (name, version) = (&header.name, header.version);
+    if json {
+        let output = Output { sealed: &args.output, name, version, kms_key: &header.kms_key, pcr16 };
+        return serde_json::to_string(&output).map_err(|e| Failure::new(BUG, e, "please report this"));
+    }
+    Ok(format!(
+        "{} ({} bytes)\nconfig {name}, version {version}\nkey    {}\nPCR16  {pcr16}",
+        args.output.display(),
+        bytes.len(),
+        header.kms_key
+    ))
+}
+
+/// One byte more than fits, so that what is too long is noticed and not cut.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let fail = |e: std::io::Error| Failure::new(USAGE, format!("{}: {e}", path.display()), "check the path");
+    let source: Box<dyn Read> = match path == Path::new("-") {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(path).map_err(fail)?),
+    };
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(MAX_PLAINTEXT + 1));
+    source.take(MAX_PLAINTEXT as u64 + 1).read_to_end(&mut plaintext).map_err(fail)?;
+    Ok(plaintext)
+}
+
+fn failure(error: &SealError) -> Failure {
+    match error {
+        SealError::NoConfig | SealError::Spec(_) => {
+            Failure::new(CONFIG, error, "correct [config] in enclave.toml")
+        }
+        SealError::Length(_) | SealError::Environment(_) | SealError::NotText => {
+            Failure::new(DATA, error, "correct the config, or deliver it as a file (config.deliver)")
+        }
+        SealError::BelowMinimum { .. } => Failure::new(USAGE, error, "seal it as a higher --version"),
+        SealError::Kms(_) => Failure::new(
+            UNAVAILABLE,
+            error,
+            "check the AWS credentials, the key's policy (kms:GenerateDataKey) and config.endpoint",
+        ),
+        SealError::Crypto => Failure::new(BUG, error, "please report this"),
+    }
+}
