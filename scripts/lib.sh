@@ -57,7 +57,7 @@ download() {
 # Only the first 16 digits: enough to key a cache folder.
 hash_of() { sha256sum | cut -c1-16; }
 
-BUILD_PACKAGES=(build-essential pkg-config libssl-dev ca-certificates curl git)
+BUILD_PACKAGES=(build-essential musl-tools pkg-config libssl-dev ca-certificates curl git)
 TEST_PACKAGES=(skopeo umoci squashfs-tools apache2-utils jq python3 python3-venv procps cpio
     libcap2-bin attr xz-utils zstd busybox-static)
 export BUILD_PACKAGES TEST_PACKAGES

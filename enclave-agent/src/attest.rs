@@ -1,7 +1,7 @@
 //! HTTP for relying parties, on port 9004: `GET /attestation?nonce=HEX` and `GET /healthz`. Anybody may ask.
 
 use crate::accept;
-use crate::nsm::Nsm;
+use crate::nsm::{Nsm, Question};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -19,13 +19,13 @@ const MAX_CONNECTIONS: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(crate) fn serve(nsm: Arc<Nsm>) -> io::Result<()> {
+pub(crate) fn serve(nsm: Arc<dyn Nsm>) -> io::Result<()> {
     let listener = accept::vsock(wire::ATTESTATION_PORT)?;
     accept::serve(listener, MAX_CONNECTIONS, move |stream| {
         let nsm = nsm.clone();
         async move {
             let service =
-                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&nsm, &request))));
+                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(nsm.as_ref(), &request))));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
@@ -37,7 +37,7 @@ pub(crate) fn serve(nsm: Arc<Nsm>) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(nsm: &Nsm, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(nsm: &dyn Nsm, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
@@ -45,7 +45,7 @@ fn answer(nsm: &Nsm, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/attestation" => match nonce(request.uri().query()) {
             Err(problem) => text(StatusCode::BAD_REQUEST, problem),
-            Ok(nonce) => match nsm.attest(nonce) {
+            Ok(nonce) => match nsm.attest(Question { nonce, public_key: None }) {
                 Ok(document) => response(StatusCode::OK, "application/cbor", document.into()),
                 Err(problem) => {
                     response(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{problem}\n").into())

@@ -1,9 +1,11 @@
 //! The sequence of a life, from the first mount to the workload's end.
 
+use crate::config::Brought;
 use crate::control::{Control, Order, Report};
 use crate::failure::Fatal;
+use crate::nsm::Nsm;
 use crate::workload::Workload;
-use crate::{attest, console, control, forward, ingress, mounts, network, nsm, rootfs, workload};
+use crate::{attest, config, console, control, forward, ingress, mounts, network, nsm, rootfs, workload};
 use nix::sys::resource::{Resource, setrlimit};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +31,11 @@ pub(crate) async fn live() {
     if let Err(error) = heartbeat(parent).await {
         return console::say(&format!("the host did not answer the heartbeat: {error}"));
     }
-    let mut control = match Control::connect(parent).await {
-        Ok(control) => control,
+    let (mut control, brought) = match Control::connect(parent).await {
+        Ok(connected) => connected,
         Err(error) => return console::say(&format!("no control connection: {error}")),
     };
-    let last = match run(parent, &mut control).await {
+    let last = match run(parent, &mut control, brought).await {
         Ok(exit) => Report::Exited(exit),
         Err(fatal) => {
             console::say(&fatal.detail);
@@ -65,11 +67,18 @@ async fn heartbeat(parent: u32) -> std::io::Result<()> {
     timeout(HOST_TIMEOUT, exchange).await.map_err(|_| std::io::Error::other("no answer within 30 seconds"))?
 }
 
-async fn run(parent: u32, control: &mut Control) -> Result<Exit, Fatal> {
+async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exit, Fatal> {
     let spec = read_spec()?;
     network::raise_loopback().map_err(Fatal::of(Failure::Network, "cannot raise the loopback interface"))?;
     rootfs::mount()?;
-    let nsm = Arc::new(nsm::Nsm::open()?);
+    let nsm: Arc<dyn Nsm> = Arc::new(nsm::Device::open()?);
+    let user = workload::user(&spec.run.user)?;
+    let config = config::open(&spec, brought, parent, nsm.as_ref()).await?;
+    let secrets = match (&config, &spec.config) {
+        (Some(config), Some(rules)) => config::deliver(config, &rules.deliver, &user)?,
+        _ => Vec::new(),
+    };
+    drop(config);
     // From here on every ending child is noticed, however early it ends.
     let mut children =
         signal(SignalKind::child()).map_err(Fatal::of(Failure::RootFs, "cannot watch processes"))?;
@@ -82,7 +91,8 @@ async fn run(parent: u32, control: &mut Control) -> Result<Exit, Fatal> {
             .map_err(Fatal::of(Failure::Network, format_args!("cannot listen on {}", rule.listen)))?;
     }
     let (reports, mut outgoing) = mpsc::channel(control::QUEUE);
-    let mut workload = workload::start(&spec, &reports)?;
+    let mut workload = workload::start(&spec, user, &secrets, &reports)?;
+    drop(secrets);
     drop(reports);
     control.send(Report::Started(workload.pid())).await;
 

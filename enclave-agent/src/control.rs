@@ -1,5 +1,6 @@
 //! The agent's side of the control connection.
 
+use crate::config::Brought;
 use crate::failure::Fatal;
 use std::io;
 use std::time::Duration;
@@ -38,8 +39,8 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Connects, says hello and waits for the host's word to go on.
-    pub(crate) async fn connect(parent: u32) -> io::Result<Control> {
+    /// Connects, says hello and waits for the host's word to go on, and for what it brings.
+    pub(crate) async fn connect(parent: u32) -> io::Result<(Control, Brought)> {
         let connecting = VsockStream::connect(VsockAddr::new(parent, wire::CONTROL_PORT.0));
         let stream = timeout(TIMEOUT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let (input, output) = stream.into_split();
@@ -50,7 +51,7 @@ impl Control {
         };
         wire::io::write(&mut control.output, &hello).await?;
         match timeout(TIMEOUT, control.next()).await.map_err(|_| io::ErrorKind::TimedOut)?? {
-            FromHost::Boot => Ok(control),
+            FromHost::Boot { config, credentials } => Ok((control, Brought { config, credentials })),
             FromHost::Stop { .. } => Err(io::Error::other("the host stopped the enclave before it booted")),
         }
     }
@@ -71,7 +72,7 @@ impl Control {
             FromHost::Stop { deadline_ms } => {
                 Ok(Order::Stop { deadline: Duration::from_millis(u64::from(deadline_ms)) })
             }
-            FromHost::Boot => Err(io::Error::other("a second Boot")),
+            FromHost::Boot { .. } => Err(io::Error::other("a second Boot")),
         }
     }
 

@@ -1,21 +1,12 @@
-//! Connections out of the enclave: a loopback address inside stands for one destination outside, which the host opens.
-//! What leaves is in the measured spec; the host checks its own copy of the list too.
+//! A loopback address inside the enclave stands for one destination outside.
 
 use crate::accept;
+use crate::egress::{self, ConnectError};
 use std::io;
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
-use tokio_vsock::{VsockAddr, VsockStream};
-use wire::frame::Reader;
-use wire::relay::{Answer, Connect};
 use wire::spec::{Destination, Forward};
 
 const MAX_CONNECTIONS: usize = 1024;
-/// The host resolves and connects within this.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The host gives up sooner.
-const IDLE: Duration = Duration::from_secs(20 * 60);
 
 pub(crate) async fn serve(parent: u32, rule: &Forward) -> io::Result<()> {
     let destination = rule.to.clone();
@@ -30,17 +21,10 @@ pub(crate) async fn serve(parent: u32, rule: &Forward) -> io::Result<()> {
 }
 
 async fn relay(parent: u32, inside: TcpStream, to: Destination) -> io::Result<()> {
-    let opening = async {
-        let mut host = VsockStream::connect(VsockAddr::new(parent, wire::EGRESS_PORT.0)).await?;
-        wire::io::write(&mut host, &Connect { host: to.host, port: to.port }).await?;
-        let mut reader = Reader::default();
-        match wire::io::read(&mut host, &mut reader).await? {
-            Some(Answer::Opened) => Ok((host, reader.into_rest())),
-            Some(Answer::Refused { why }) => Err(io::Error::other(why)),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    };
-    let (host, first) = timeout(CONNECT_TIMEOUT, opening).await??;
-    wire::io::relay(inside, host, first, IDLE).await?;
+    let (host, first) = egress::open(parent, &to).await.map_err(|error| match error {
+        ConnectError::Refused(why) => io::Error::other(why),
+        ConnectError::Io(error) => error,
+    })?;
+    wire::io::relay(inside, host, first, egress::IDLE).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! PID 1 of an enclave.
 //!
 //! The way of a life: [`boot`] mounts what the kernel needs, tells the host that it is alive, and reads the measured spec;
-//! [`rootfs`] mounts the image; [`workload`] runs its program; [`control`] reports to the host until the program has ended. Then the
+//! [`rootfs`] mounts the image; [`config`] opens the sealed config, if the spec asks for one; [`workload`] runs the image's program; [`control`] reports to the host until the program has ended. Then the
 //! enclave powers off. Whatever goes wrong, the host is told why, and the enclave powers off all the same: it never runs
 //! on in a state that nobody measured.
 //!
@@ -10,8 +10,10 @@
 mod accept;
 mod attest;
 mod boot;
+mod config;
 mod console;
 mod control;
+mod egress;
 mod failure;
 mod forward;
 mod ingress;

@@ -1,5 +1,6 @@
 //! Runs the program of the measured spec as the user of the spec, inside the image's root; reaps whatever dies.
 
+use crate::config::Variables;
 use crate::control::Report;
 use crate::failure::Fatal;
 use crate::rootfs::{self, ROOT, read_bounded};
@@ -32,9 +33,13 @@ pub(crate) struct Workload {
 }
 
 /// Starts the program. Its output goes to `reports` if the spec lets it leave, and nowhere otherwise.
-pub(crate) fn start(spec: &Spec, reports: &mpsc::Sender<Report>) -> Result<Workload, Fatal> {
-    let Run { command: line, env, user, working_dir, stop_signal } = &spec.run;
-    let user = user::resolve(user, &image_file("/etc/passwd"), &image_file("/etc/group"))?;
+pub(crate) fn start(
+    spec: &Spec,
+    user: User,
+    secrets: &Variables,
+    reports: &mpsc::Sender<Report>,
+) -> Result<Workload, Fatal> {
+    let Run { command: line, env, user: _, working_dir, stop_signal } = &spec.run;
     let (program, arguments) =
         line.split_first().ok_or_else(|| Fatal::new(Failure::Spec, "the spec names no program"))?;
 
@@ -46,6 +51,7 @@ pub(crate) fn start(spec: &Spec, reports: &mpsc::Sender<Report>) -> Result<Workl
         .env("HOME", &user.home)
         .stdin(Stdio::null());
     command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
+    command.envs(secrets.iter().map(|(name, value)| (name, value.as_str())));
     let output = match spec.logs.forward {
         true => Some(pipes(&mut command).map_err(Fatal::of(Failure::NotExecutable, "cannot make pipes"))?),
         false => {
@@ -64,6 +70,11 @@ pub(crate) fn start(spec: &Spec, reports: &mpsc::Sender<Report>) -> Result<Workl
         forward_output(Stream::Stderr, stderr, reports.clone())?;
     }
     Ok(Workload { pid: Pid::from_raw(pid), stop_signal: stop_signal.number() })
+}
+
+/// The user of the spec, by the image's own files.
+pub(crate) fn user(named: &str) -> Result<User, Fatal> {
+    user::resolve(named, &image_file("/etc/passwd"), &image_file("/etc/group"))
 }
 
 /// A file of the image; symbolic links are not followed, since they would be resolved outside of the image's root.

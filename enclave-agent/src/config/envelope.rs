@@ -1,0 +1,142 @@
+//! The two envelopes around a config: KMS's answer, for the RSA key of this enclave, holds the data key; the data key opens the file.
+
+use super::recipient::{self, Enveloped};
+use crate::failure::Fatal;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{AES_256, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+use aws_lc_rs::rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use wire::control::Failure;
+use wire::sealed::Sealed;
+use zeroize::Zeroizing;
+
+const KEY_LEN: usize = 32;
+
+/// A key pair that lives for one question to KMS.
+pub(super) struct Recipient {
+    key: PrivateDecryptingKey,
+}
+
+impl Recipient {
+    /// RSA-2048, which KMS asks for (API reference, "RecipientInfo"). Takes a second or so.
+    pub(super) fn new() -> Result<Recipient, Fatal> {
+        let key = PrivateDecryptingKey::generate(KeySize::Rsa2048)
+            .map_err(|_| Fatal::new(Failure::Nsm, "no key pair could be made"))?;
+        Ok(Recipient { key })
+    }
+
+    /// SubjectPublicKeyInfo, in DER.
+    pub(super) fn public_key(&self) -> Result<Vec<u8>, Fatal> {
+        let der: PublicKeyX509Der<'_> = self
+            .key
+            .public_key()
+            .as_der()
+            .map_err(|_| Fatal::new(Failure::Nsm, "the public key cannot be encoded"))?;
+        Ok(der.as_ref().to_vec())
+    }
+
+    /// The data key in KMS's answer. Anybody can encrypt for a public key: that this came from KMS is what TLS says.
+    pub(super) fn open(self, answer: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, Fatal> {
+        let unusable =
+            |problem| Fatal::new(Failure::KmsAnswer, format!("KMS's answer cannot be opened: {problem}"));
+        let Enveloped { encrypted_key, iv, content } = recipient::parse(answer).map_err(unusable)?;
+        let oaep =
+            OaepPrivateDecryptingKey::new(self.key).map_err(|_| unusable("the key pair is unusable"))?;
+        let mut buffer = Zeroizing::new(vec![0; oaep.min_output_size()]);
+        let content_key = oaep
+            .decrypt(&OAEP_SHA256_MGF1SHA256, encrypted_key, &mut buffer, None)
+            .map_err(|_| unusable("it is not for this enclave's key"))?;
+        let unbound = UnboundCipherKey::new(&AES_256, content_key)
+            .map_err(|_| unusable("its key is not for AES-256"))?;
+        let cbc =
+            PaddedBlockDecryptingKey::cbc_pkcs7(unbound).map_err(|_| unusable("its key is unusable"))?;
+        let mut content = Zeroizing::new(content);
+        let plain = cbc
+            .decrypt(&mut content, DecryptionContext::Iv128(iv.into()))
+            .map_err(|_| unusable("its content does not decrypt"))?;
+        let key =
+            <[u8; KEY_LEN]>::try_from(&*plain).map_err(|_| unusable("the data key is not 32 bytes long"))?;
+        Ok(Zeroizing::new(key))
+    }
+}
+
+/// Decrypts the file in place, and checks every bit of it on the way.
+pub(super) fn unseal(sealed: &Sealed<'_>, key: &[u8; KEY_LEN]) -> Result<Zeroizing<Vec<u8>>, Fatal> {
+    let damaged = |_| Fatal::new(Failure::ConfigDamaged, "the config was changed after it was sealed");
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).map_err(damaged)?);
+    let nonce = Nonce::assume_unique_for_key(sealed.header.nonce);
+    let mut buffer = Zeroizing::new(sealed.ciphertext.to_vec());
+    let len = key.open_in_place(nonce, Aad::from(sealed.authenticated), &mut buffer).map_err(damaged)?.len();
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::sealed::Header;
+
+    fn sealed(key: &[u8; KEY_LEN]) -> Vec<u8> {
+        let header = Header {
+            name: "n".to_owned(),
+            version: 1,
+            kms_key: "k".to_owned(),
+            context: [("a".to_owned(), "b".to_owned())].into(),
+            encrypted_key: vec![7; 20],
+            nonce: [1; 12],
+        };
+        let authenticated = header.encode();
+        let mut text = b"A=1".to_vec();
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap())
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key([1; 12]),
+                Aad::from(authenticated.as_slice()),
+                &mut text,
+            )
+            .unwrap();
+        [authenticated, text].concat()
+    }
+
+    #[test]
+    fn no_single_bit_of_a_sealed_config_can_be_flipped() {
+        let key = [9; KEY_LEN];
+        let good = sealed(&key);
+        let open = |bytes: &[u8]| Sealed::parse(bytes).ok().and_then(|sealed| unseal(&sealed, &key).ok());
+        assert_eq!(open(&good).unwrap().as_slice(), b"A=1");
+        for bit in 0..good.len() * 8 {
+            let mut flipped = good.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(&flipped).is_none(), "bit {bit} does not matter");
+        }
+        assert!(unseal(&Sealed::parse(&good).unwrap(), &[8; KEY_LEN]).is_err());
+    }
+
+    /// A complete vector: RSA key, KMS's answer, plaintext. Third-party data that is not kept in the repository.
+    #[test]
+    fn opens_what_kms_encrypted() {
+        let beside = || std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/attestation");
+        let folder = std::env::var_os("REDOUBT_SAMPLES").map_or_else(beside, Into::into).join("cms");
+        let Ok(answer) = std::fs::read(folder.join("edgebit-ciphertext-for-recipient.ber")) else { return };
+        let pem = std::fs::read_to_string(folder.join("edgebit-rsa2048-test-key.pem")).unwrap();
+        let plaintext = std::fs::read(folder.join("edgebit-plaintext.bin")).unwrap();
+        let recipient = || Recipient { key: PrivateDecryptingKey::from_pkcs8(&pkcs8(&pem)).unwrap() };
+        assert_eq!(recipient().open(&answer).unwrap().as_slice(), plaintext);
+        let other = Recipient::new().unwrap().open(&answer).unwrap_err();
+        assert_eq!(other.failure, Failure::KmsAnswer);
+        assert!(other.detail.contains("not for this enclave's key"), "{}", other.detail);
+    }
+
+    /// PKCS #8 of a PEM file that may hold PKCS #1 (RFC 5958, RFC 8017).
+    fn pkcs8(pem: &str) -> Vec<u8> {
+        let digits: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, digits).unwrap();
+        if pem.contains("BEGIN PRIVATE KEY") {
+            return der;
+        }
+        let rsa = [0x02, 1, 0, 0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
+        let long = |tag: u8, content: &[u8]| {
+            [&[tag, 0x82][..], &u16::try_from(content.len()).unwrap().to_be_bytes(), content].concat()
+        };
+        long(0x30, &[&rsa[..], &long(4, &der)].concat())
+    }
+}

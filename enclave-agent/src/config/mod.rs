@@ -1,0 +1,134 @@
+//! The sealed config: opened by proving to KMS what this enclave is, measured into PCR16, and handed to the workload.
+//!
+//! The parent brings the file and credentials for KMS, and may do its worst: every step compares with the measured spec or is authenticated,
+//! and the first that fails ends the enclave with a reason.
+
+mod deliver;
+mod envelope;
+mod kms;
+mod recipient;
+
+pub(crate) use deliver::{Variables, deliver};
+
+use crate::failure::Fatal;
+use crate::nsm::{Nsm, Question};
+use aws_lc_rs::digest::{SHA384, digest};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use wire::control::{AwsCredentials, Failure};
+use wire::sealed::{Foreign, Sealed, SealedError};
+use wire::spec::Spec;
+use zeroize::Zeroizing;
+
+/// The register that says which config runs. It and all above are locked once a config is open.
+const REGISTER: u16 = 16;
+const REGISTERS: u16 = 32;
+/// TLS certificates and AWS signatures need about the right time; AWS allows five minutes (Signature Version 4, "Date").
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
+
+/// What the host brought for this.
+#[derive(Debug)]
+pub(crate) struct Brought {
+    pub(crate) config: Option<Vec<u8>>,
+    pub(crate) credentials: Option<AwsCredentials>,
+}
+
+/// The config of the spec, open and measured; `None` if the spec asks for none, whatever the host brought.
+pub(crate) async fn open(
+    spec: &Spec,
+    brought: Brought,
+    parent: u32,
+    nsm: &dyn Nsm,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Fatal> {
+    let Some(config) = &spec.config else { return Ok(None) };
+    let missing = |what| Fatal::new(Failure::ConfigMissing, what);
+    let bytes =
+        brought.config.ok_or_else(|| missing("the spec asks for a sealed config, and the host sent none"))?;
+    let sealed =
+        Sealed::parse(&bytes).map_err(|e: SealedError| Fatal::new(Failure::ConfigDamaged, e.to_string()))?;
+    sealed.header.belongs_to(spec.name.as_deref().unwrap_or_default(), config).map_err(|foreign| {
+        let failure = match foreign {
+            Foreign::TooOld { .. } => Failure::ConfigTooOld,
+            Foreign::Other { .. } => Failure::ConfigForeign,
+        };
+        Fatal::new(failure, foreign.to_string())
+    })?;
+    let credentials =
+        brought.credentials.ok_or_else(|| missing("the host sent no AWS credentials to ask KMS with"))?;
+    let nsm_failed = |problem: String| Fatal::new(Failure::Nsm, problem);
+    seed(nsm).map_err(nsm_failed)?;
+
+    let recipient = envelope::Recipient::new()?;
+    let mut nonce = vec![0; 32];
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| nsm_failed("no random numbers".to_owned()))?;
+    let question = Question { nonce: Some(nonce), public_key: Some(recipient.public_key()?) };
+    let document = nsm.attest(question).map_err(nsm_failed)?;
+    check_clock(&document, SystemTime::now())?;
+    let answer = kms::decrypt(config, &sealed.header, document, credentials, parent).await?;
+    let key = recipient.open(&answer)?;
+    let plaintext = envelope::unseal(&sealed, &key)?;
+
+    let identity = digest(&SHA384, &sealed.header.identity());
+    nsm.extend(REGISTER, identity.as_ref().to_vec()).map_err(nsm_failed)?;
+    nsm.lock_below(REGISTERS).map_err(nsm_failed)?;
+    Ok(Some(plaintext))
+}
+
+/// The kernel's generator hears the hypervisor's too: an enclave has few other sources.
+fn seed(nsm: &dyn Nsm) -> Result<(), String> {
+    let random = Zeroizing::new(nsm.random()?);
+    std::fs::write("/dev/urandom", &random).map_err(|e| format!("/dev/urandom: {e}"))
+}
+
+/// The hypervisor's time is in every document of the NSM, and the parent cannot change it.
+fn check_clock(document: &[u8], now: SystemTime) -> Result<(), Fatal> {
+    let unreadable = || Fatal::new(Failure::Nsm, "the NSM's document has no timestamp");
+    let theirs = timestamp(document).map_err(|_| unreadable())?.ok_or_else(unreadable)?;
+    let ours = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let difference = ours.abs_diff(Duration::from_millis(theirs));
+    match difference <= MAX_CLOCK_DIFFERENCE {
+        true => Ok(()),
+        false => Err(Fatal::new(
+            Failure::Clock,
+            format!("the enclave's clock is {} s away from the hypervisor's", difference.as_secs()),
+        )),
+    }
+}
+
+/// Milliseconds since 1970 of a document of our own NSM, which needs no verification.
+fn timestamp(document: &[u8]) -> Result<Option<u64>, minicbor::decode::Error> {
+    let mut cose = minicbor::Decoder::new(document);
+    cose.array()?;
+    cose.skip()?;
+    cose.skip()?;
+    let mut payload = minicbor::Decoder::new(cose.bytes()?);
+    let count = payload.map()?.unwrap_or(u64::MAX);
+    for _ in 0..count {
+        if payload.str()? == "timestamp" {
+            return payload.u64().map(Some);
+        }
+        payload.skip()?;
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_may_be_five_minutes_off() {
+        let mut payload = minicbor::Encoder::new(Vec::new());
+        payload.map(2).unwrap().str("pcrs").unwrap().map(0).unwrap();
+        payload.str("timestamp").unwrap().u64(1_000_000_000).unwrap();
+        let mut cose = minicbor::Encoder::new(Vec::new());
+        cose.array(4).unwrap().bytes(&[]).unwrap().map(0).unwrap();
+        cose.bytes(&payload.into_writer()).unwrap().bytes(&[]).unwrap();
+        let document = cose.into_writer();
+        let at = |seconds: u64| {
+            check_clock(&document, UNIX_EPOCH + Duration::from_secs(seconds)).map_err(|e| e.failure)
+        };
+        assert_eq!((at(1_000_300), at(999_700)), (Ok(()), Ok(())));
+        assert_eq!((at(1_000_301), at(999_699)), (Err(Failure::Clock), Err(Failure::Clock)));
+        assert_eq!(check_clock(b"x", UNIX_EPOCH).unwrap_err().failure, Failure::Nsm);
+    }
+}

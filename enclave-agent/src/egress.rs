@@ -1,0 +1,49 @@
+//! Connections out of the enclave, which the host opens. What may leave is in the measured spec; the host checks its own copy too.
+
+use std::io;
+use std::time::Duration;
+use tokio::io::DuplexStream;
+use tokio::time::timeout;
+use tokio_vsock::{VsockAddr, VsockStream};
+use wire::frame::Reader;
+use wire::relay::{Answer, Connect, MAX_CHUNK, Refusal};
+use wire::spec::Destination;
+
+/// The host resolves and connects within this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The host gives up sooner.
+pub(crate) const IDLE: Duration = Duration::from_secs(20 * 60);
+
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    Refused(Refusal),
+    Io(io::Error),
+}
+
+/// A stream to the host that stands for one to `to`, chunked, and what already came on it.
+pub(crate) async fn open(parent: u32, to: &Destination) -> Result<(VsockStream, Vec<u8>), ConnectError> {
+    let opening = async {
+        let mut host = VsockStream::connect(VsockAddr::new(parent, wire::EGRESS_PORT.0)).await?;
+        wire::io::write(&mut host, &Connect { host: to.host.clone(), port: to.port }).await?;
+        let mut reader = Reader::default();
+        match wire::io::read(&mut host, &mut reader).await? {
+            Some(Answer::Opened) => Ok(Ok((host, reader.into_rest()))),
+            Some(Answer::Refused { why }) => Ok(Err(why)),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    };
+    let timed_out = |_| ConnectError::Io(io::ErrorKind::TimedOut.into());
+    timeout(CONNECT_TIMEOUT, opening)
+        .await
+        .map_err(timed_out)?
+        .map_err(ConnectError::Io)?
+        .map_err(ConnectError::Refused)
+}
+
+/// A plain stream to `to` for the agent itself.
+pub(crate) async fn connect(parent: u32, to: &Destination) -> Result<DuplexStream, ConnectError> {
+    let (host, first) = open(parent, to).await?;
+    let (ours, relayed) = tokio::io::duplex(MAX_CHUNK);
+    tokio::spawn(async move { wire::io::relay(relayed, host, first, IDLE).await });
+    Ok(ours)
+}
