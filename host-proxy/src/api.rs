@@ -7,6 +7,7 @@
 //! | `GET /v1/enclaves/{id or name}` | one record |
 //! | `DELETE /v1/enclaves/{…}` | 202 and the record; the enclave is being destroyed |
 //! | `POST /v1/enclaves/{…}/redeploy` | 202 and the record |
+//! | `PUT /v1/enclaves/{…}/config` | 202 and the record; `{"config": "<base64>"}` replaces the sealed config |
 //! | `GET /v1/enclaves/{…}/events` | JSON lines: what happened, and with `?follow` what happens |
 //! | `GET /v1/enclaves/{…}/logs` | the workload's output, with `?follow` as it comes |
 //! | `GET /v1/enclaves/{…}/attestation?nonce=HEX` | a fresh document, application/cbor |
@@ -14,7 +15,7 @@
 //!
 //! Errors are `{"error":{"message","hint"}}` with a fitting status.
 
-use crate::daemon::{Create, CreateError, Daemon};
+use crate::daemon::{Create, CreateError, Daemon, check_config};
 use crate::enclave::{Handle, OrderError};
 use crate::lifecycle::Status;
 use crate::record::{EnclaveEvent, Record};
@@ -27,6 +28,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -37,6 +40,7 @@ use tokio::net::unix::UCred;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use wire::spec::Manifest;
 use zeroize::Zeroizing;
 
 /// The largest request, in bytes: a spec has 256 KiB, a password some thousand.
@@ -144,6 +148,9 @@ async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Re
         },
         (&Method::DELETE, ["v1", "enclaves", name]) => accepted(find(name)?.destroy().await),
         (&Method::POST, ["v1", "enclaves", name, "redeploy"]) => accepted(find(name)?.redeploy().await),
+        (&Method::PUT, ["v1", "enclaves", name, "config"]) => {
+            configure(&find(name)?, request.into_body()).await
+        }
         (&Method::GET, ["v1", "enclaves", name, "events"]) => {
             events(daemon, find(name)?, query == "follow").await
         }
@@ -166,16 +173,39 @@ fn internal(error: &dyn std::fmt::Display) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), "look at the daemon's journal")
 }
 
-async fn create(daemon: &Arc<Daemon>, body: Incoming) -> Result<Response<Body>, Problem> {
+/// An order in JSON.
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
     let bad = |message: String| Problem::new(StatusCode::BAD_REQUEST, message, "see the API's documentation");
     let collected = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let collected = collected
         .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the request did not end", "send it whole"))?;
     let bytes = Zeroizing::new(collected.map_err(|e| bad(e.to_string()))?.to_bytes().to_vec());
     // serde's message could quote the password: the place is enough.
-    let order: Create = serde_json::from_slice(&bytes).map_err(|e| {
+    serde_json::from_slice(&bytes).map_err(|e| {
         bad(format!("the order cannot be read (line {}, column {}): {}", e.line(), e.column(), kind(&e)))
+    })
+}
+
+/// `PUT …/config`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Configure {
+    config: String,
+}
+
+async fn configure(handle: &Handle, body: Incoming) -> Result<Response<Body>, Problem> {
+    let Configure { config } = read(body).await?;
+    let manifest = Manifest::parse(&handle.record().spec).map_err(|e| internal(&e))?;
+    let checked = check_config(&manifest, Some(&config)).map_err(|error| match error {
+        CreateError::Invalid(message, hint) => Problem::new(StatusCode::BAD_REQUEST, message, hint),
+        other => internal(&other),
     })?;
+    let incoming = checked.ok_or_else(|| internal(&"a config was given and is gone"))?;
+    accepted(handle.configure(incoming).await)
+}
+
+async fn create(daemon: &Arc<Daemon>, body: Incoming) -> Result<Response<Body>, Problem> {
+    let order: Create = read(body).await?;
     // A task of its own: a caller that hangs up must not leave half of an enclave behind.
     let creating = daemon.clone();
     let created = tokio::spawn(async move { creating.create(order).await }).await;
@@ -191,7 +221,7 @@ async fn create(daemon: &Arc<Daemon>, body: Incoming) -> Result<Response<Body>, 
             CreateError::Secret(_) => {
                 Problem::new(StatusCode::BAD_GATEWAY, message, "check that the daemon may create secrets")
             }
-            CreateError::Store(_) => internal(&message),
+            CreateError::Store(_) | CreateError::Config(_) => internal(&message),
         }
     })?;
     Ok(json(StatusCode::CREATED, &record))
@@ -225,7 +255,7 @@ fn accepted(result: Result<Record, OrderError>) -> Result<Response<Body>, Proble
             refused.to_string(),
             "wait until it has settled; 'enclavectl events --follow' shows when",
         )),
-        Err(error @ OrderError::Store(_)) => Err(internal(&error)),
+        Err(error @ (OrderError::Store(_) | OrderError::Config(_))) => Err(internal(&error)),
         Err(OrderError::Stopping) => Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "the daemon is stopping, or the enclave is gone",

@@ -3,8 +3,8 @@
 
 use crate::fault::{Code, Fault};
 use crate::launch::Vsock;
-use attestation::Measurements;
 use attestation::sandbox::{self, UnsignedDocument};
+use attestation::{Measurements, Pcr};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::Request;
@@ -52,7 +52,8 @@ pub async fn fetch(vsock: &Vsock, nonce: Option<&[u8]>) -> Result<Vec<u8>, Fetch
 
 /// The gate before DEPLOYED: a document that was made just now, by the enclave that was just launched, over what was
 /// built. QEMU's documents carry no signature; what vouches for them is that this host started that QEMU.
-pub(crate) async fn gate(vsock: &Vsock, expected: &Measurements) -> Result<(), Fault> {
+/// `config` is what PCR16 must be if a sealed config was brought.
+pub(crate) async fn gate(vsock: &Vsock, expected: &Measurements, config: Option<Pcr>) -> Result<(), Fault> {
     let mut nonce = [0; NONCE_LEN];
     aws_lc_rs::rand::fill(&mut nonce).map_err(Fault::internal)?;
     let bytes = match fetch(vsock, Some(&nonce)).await {
@@ -65,6 +66,11 @@ pub(crate) async fn gate(vsock: &Vsock, expected: &Measurements) -> Result<(), F
         sandbox::read_unsigned(&bytes).map_err(|e| failed(&e))?;
     if echoed.as_deref() != Some(nonce.as_slice()) {
         return Err(failed(&"the document does not carry the nonce that was asked for"));
+    }
+    if let Some(pcr16) = config
+        && pcrs.get(16) != Some(&pcr16)
+    {
+        return Err(failed(&"PCR16 is not that of the config that was sent"));
     }
     pcrs.expect(expected).map_err(|mismatch| {
         Fault::new(

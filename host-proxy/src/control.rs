@@ -52,8 +52,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Waits for the agent, checks that it speaks this protocol, and lets it boot.
-    pub async fn accept(listener: &UnixListener, logs: Logs) -> io::Result<Control> {
+    /// Waits for the agent, checks that it speaks this protocol, and lets it boot with what `boot` brings.
+    pub async fn accept(listener: &UnixListener, boot: FromHost, logs: Logs) -> io::Result<Control> {
         let (mut stream, _) =
             timeout(HELLO_TIMEOUT, listener.accept()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let mut reader = Reader::default();
@@ -67,7 +67,7 @@ impl Control {
             }
             _ => return Err(io::Error::other("the agent did not say hello")),
         }
-        wire::io::write(&mut stream, &FromHost::Boot).await?;
+        wire::io::write(&mut stream, &boot).await?;
         let (orders, taken) = mpsc::channel(QUEUE);
         let (sender, reports) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
@@ -146,6 +146,8 @@ async fn say(stream: &mut (impl AsyncWrite + Unpin), message: &FromHost) -> io::
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BOOT: FromHost = FromHost::Boot { config: None, credentials: None };
     use tokio::net::UnixStream;
     use wire::control::Stream;
 
@@ -165,9 +167,9 @@ mod tests {
         let (_folder, mut agent, listener) = meet().await;
         let logs = Logs::default();
         wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION)).await.unwrap();
-        let mut control = Control::accept(&listener, logs.clone()).await.unwrap();
+        let mut control = Control::accept(&listener, BOOT, logs.clone()).await.unwrap();
         let mut reader = Reader::default();
-        assert_eq!(wire::io::read(&mut agent, &mut reader).await.unwrap(), Some(FromHost::Boot));
+        assert_eq!(wire::io::read(&mut agent, &mut reader).await.unwrap(), Some(BOOT));
         wire::io::write(&mut agent, &FromAgent::Started { pid: 7 }).await.unwrap();
         assert_eq!(control.report().await, Report::Started);
         let stopping = tokio::spawn(control.stop(Duration::from_secs(3)));
@@ -188,7 +190,7 @@ mod tests {
     async fn an_agent_of_another_protocol_is_not_let_on() {
         let (_folder, mut agent, listener) = meet().await;
         wire::io::write(&mut agent, &hello(99)).await.unwrap();
-        let error = Control::accept(&listener, Logs::default()).await.unwrap_err();
+        let error = Control::accept(&listener, BOOT, Logs::default()).await.unwrap_err();
         assert_eq!(error.to_string(), "the agent speaks protocol 99, this host 1");
     }
 
@@ -197,7 +199,7 @@ mod tests {
         for nonsense in [vec![], vec![0, 0, 0, 1], vec![0xff; 64], vec![0, 0, 0, 1, 0xf6]] {
             let (_folder, mut agent, listener) = meet().await;
             wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION)).await.unwrap();
-            let mut control = Control::accept(&listener, Logs::default()).await.unwrap();
+            let mut control = Control::accept(&listener, BOOT, Logs::default()).await.unwrap();
             agent.write_all(&nonsense).await.unwrap();
             drop(agent);
             assert!(matches!(control.report().await, Report::Lost(_)), "{nonsense:?}");

@@ -6,6 +6,7 @@ use crate::enclave::{self, Handle};
 use crate::fault::{Code, Fault};
 use crate::lifecycle::{Event, State, Status, step};
 use crate::record::{EnclaveId, Provider, Record, SourceType, now};
+use crate::sealed::{ConfigError, Configs, Incoming};
 use crate::secrets::{AwsSecrets, FileSecrets, RegistryCredentials, SecretError, SecretStore};
 use crate::store::{Store, StoreError};
 use eif_builder::image::Reference;
@@ -41,6 +42,8 @@ pub enum CreateError {
     NameTaken(String),
     #[error("the credentials could not be stored: {0}")]
     Secret(#[from] SecretError),
+    #[error("the config could not be kept: {0}")]
+    Config(io::Error),
     #[error(transparent)]
     Store(StoreError),
 }
@@ -59,6 +62,8 @@ pub struct Create {
     /// The text of `enclave.toml`.
     #[serde(default)]
     pub spec: String,
+    /// The sealed config in base64, if the spec asks for one.
+    pub config: Option<String>,
 }
 
 type Enclaves = BTreeMap<EnclaveId, (Handle, JoinHandle<()>)>;
@@ -79,7 +84,7 @@ impl Daemon {
     /// Opens the store and brings every enclave back to where it should be.
     pub async fn start(config: Config) -> Result<Arc<Daemon>, StartError> {
         let state = config.state_dir.clone();
-        for folder in [&state, &config.run_dir, &state.join("enclaves")] {
+        for folder in [&state, &config.run_dir, &state.join("enclaves"), &state.join("configs")] {
             std::fs::create_dir_all(folder)
                 .map_err(|source| StartError::Folder { path: folder.clone(), source })?;
         }
@@ -92,7 +97,8 @@ impl Daemon {
                 SecretStore::File(opened.map_err(StartError::Secrets)?)
             }
         };
-        let context = Arc::new(Context { config, secrets });
+        let configs = Configs::new(state.join("configs"));
+        let context = Arc::new(Context { config, secrets, configs });
         let daemon = Daemon {
             context,
             store,
@@ -118,6 +124,12 @@ impl Daemon {
         sweep(&self.context.config.state_dir.join("secrets"), |name| {
             name.strip_suffix(".sealed").is_none_or(|id| known.contains(id))
         });
+        let configs: BTreeSet<String> = records
+            .iter()
+            .filter(|r| r.status != Status::Destroyed)
+            .filter_map(|r| Some(format!("{}.{}", r.id, r.config.as_ref()?.sha256)))
+            .collect();
+        sweep(&self.context.config.state_dir.join("configs"), |name| configs.contains(name));
         for mut record in records {
             if record.status == Status::Destroyed {
                 continue;
@@ -176,6 +188,7 @@ impl Daemon {
             registry_username,
             registry_password,
             spec,
+            config,
         } = order;
         check_name(&name)?;
         let reference = Reference::parse(&image)
@@ -183,6 +196,7 @@ impl Daemon {
         let manifest = Manifest::parse(&spec)
             .map_err(|e| CreateError::Invalid(format!("enclave.toml: {e}"), "correct enclave.toml"))?;
         check_resources(&manifest)?;
+        let config = check_config(&manifest, config.as_deref())?;
         if let Some(url) = &registry_url {
             check_registry(url, &reference)?;
         }
@@ -221,6 +235,7 @@ impl Daemon {
             credentials_arn: None,
             spec,
             measurements: None,
+            config: config.as_ref().map(|incoming| incoming.record.clone()),
             ingress: Vec::new(),
             attestation: None,
             created_at: now(),
@@ -231,6 +246,12 @@ impl Daemon {
             StoreError::NameTaken(name) => CreateError::NameTaken(name),
             other => CreateError::Store(other),
         })?;
+        if let Some(incoming) = &config
+            && let Err(error) = self.context.configs.keep(&id, incoming)
+        {
+            self.store.remove(id).await.map_err(CreateError::Store)?;
+            return Err(CreateError::Config(error));
+        }
         if let Some(credentials) = credentials {
             let kept = self.keep(&mut record, &credentials).await;
             if let Err(error) = kept {
@@ -325,6 +346,22 @@ fn check_name(name: &str) -> Result<(), CreateError> {
             "choose another name",
         )),
     }
+}
+
+/// What an order brings must fit its spec.
+pub(crate) fn check_config(
+    manifest: &Manifest,
+    encoded: Option<&str>,
+) -> Result<Option<Incoming>, CreateError> {
+    Incoming::check(manifest, encoded).map_err(|error| {
+        let hint = match &error {
+            ConfigError::Missing => "give it with --config; 'enclavectl seal' makes one",
+            ConfigError::NotAsked => "add [config] to enclave.toml, or leave the config out",
+            ConfigError::Spec(_) => "correct enclave.toml",
+            _ => "seal it again for this spec ('enclavectl seal')",
+        };
+        CreateError::Invalid(error.to_string(), hint)
+    })
 }
 
 fn check_resources(manifest: &Manifest) -> Result<(), CreateError> {

@@ -10,7 +10,9 @@ use crate::ingress::{self, Gate};
 use crate::launch::{Listeners, Qemu, Running, Vsock};
 use crate::lifecycle::Stage;
 use crate::logs::Logs;
-use crate::record::EnclaveId;
+use crate::record::{ConfigRecord, EnclaveId};
+use crate::role;
+use crate::sealed::Configs;
 use crate::secrets::{SecretError, SecretStore};
 use attestation::Measurements;
 use eif_builder::artifacts;
@@ -25,11 +27,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use wire::control::Failure;
+use wire::control::{Failure, FromHost};
+use wire::sealed::Sealed;
 use wire::spec::Manifest;
 
-/// From the heartbeat to a workload that was started: mounting and starting take well under a second, slow machines more.
-const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(60);
+/// From the heartbeat to a workload that was started: mounting and starting take well under a second, slow machines more, and KMS
+/// may take half a minute.
+const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(90);
 /// A workload that ends within this was never deployed.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Progress is told in steps of this many bytes.
@@ -40,6 +44,7 @@ const PROGRESS_STEP: u64 = 512 * 1024;
 pub struct Context {
     pub config: Config,
     pub secrets: SecretStore,
+    pub configs: Configs,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +53,9 @@ pub struct Order {
     pub image: Reference,
     pub manifest: Manifest,
     pub credentials_arn: Option<String>,
+    pub config: Option<ConfigRecord>,
+    /// What an earlier deploy built of the same image and spec: it is launched again as it is.
+    pub built: Option<Built>,
     /// Where the image may be spooled and the EIF is written.
     pub folder: PathBuf,
 }
@@ -67,7 +75,32 @@ pub struct Live {
     pub running: Running,
     pub control: Control,
     pub gate: Gate,
-    _egress: JoinSet<()>,
+    pub built: Built,
+    pub(crate) egress: JoinSet<()>,
+}
+
+/// An enclave that is attested, and that nobody reaches yet.
+#[derive(Debug)]
+pub struct Candidate {
+    pub(crate) running: Running,
+    pub(crate) control: Control,
+    pub(crate) built: Built,
+    pub(crate) egress: JoinSet<()>,
+}
+
+impl Candidate {
+    /// Lets the world in.
+    pub async fn open(self, manifest: &Manifest) -> Result<Live, Fault> {
+        let Candidate { running, control, built, egress } = self;
+        let gate = ingress::open(&manifest.network, running.vsock()).await.map_err(|e| {
+            Fault::new(
+                Code::LaunchFailed,
+                e.to_string(),
+                "choose another 'listen' address in enclave.toml, or leave it out",
+            )
+        })?;
+        Ok(Live { running, control, gate, built, egress })
+    }
 }
 
 pub async fn run(
@@ -77,11 +110,21 @@ pub async fn run(
     notes: mpsc::Sender<Note>,
 ) -> Result<Live, Fault> {
     let mut stages = Stages { notes: notes.clone(), current: Stage::Credentials };
+    let result = async {
+        let candidate = walk(&context, &order, &logs, &mut stages).await?;
+        candidate.open(&order.manifest).await
+    };
+    let result = result.await;
+    result.map_err(|fault| stages.name(fault))
+}
+
+/// Launches what was built once more, with another config, beside the enclave that runs.
+pub async fn replace(context: Arc<Context>, order: Order, logs: Logs) -> Result<Candidate, Fault> {
+    // Nobody follows these stages: the enclave that runs is deployed all the while.
+    let (notes, _) = mpsc::channel(1);
+    let mut stages = Stages { notes, current: Stage::Allocate };
     let result = walk(&context, &order, &logs, &mut stages).await;
-    result.map_err(|fault| match fault.stage {
-        Some(_) => fault,
-        None => fault.at(stages.current),
-    })
+    result.map_err(|fault| stages.name(fault))
 }
 
 struct Stages {
@@ -90,37 +133,41 @@ struct Stages {
 }
 
 impl Stages {
+    fn name(&self, fault: Fault) -> Fault {
+        match fault.stage {
+            Some(_) => fault,
+            None => fault.at(self.current),
+        }
+    }
+
     async fn enter(&mut self, stage: Stage) {
         self.current = stage;
         let _ = self.notes.send(Note::Entered(stage)).await;
     }
 }
 
-async fn walk(context: &Context, order: &Order, logs: &Logs, stages: &mut Stages) -> Result<Live, Fault> {
+async fn walk(
+    context: &Context,
+    order: &Order,
+    logs: &Logs,
+    stages: &mut Stages,
+) -> Result<Candidate, Fault> {
     // What is missing on this machine is said before anything is downloaded.
-    let kernel = artifacts::find(artifacts::KERNEL, None).map_err(|e| Fault::from(e).at(Stage::Build))?;
-    let agent = artifacts::find(artifacts::AGENT, None).map_err(|e| Fault::from(e).at(Stage::Build))?;
     let qemu = Qemu::find(&context.config.qemu).map_err(|e| Fault::from(e).at(Stage::Launch))?;
-
-    stages.enter(Stage::Credentials).await;
-    let credentials = fetch_credentials(&context.secrets, order).await?;
-    stages.enter(Stage::Resolve).await;
-    let image = pull_image(context, order, credentials, stages).await?;
-    stages.enter(Stage::Build).await;
-    let inputs = Inputs {
-        kernel,
-        agent,
-        cmdline: DEFAULT_CMDLINE.to_owned(),
-        manifest: order.manifest.clone(),
-        build_time: 0,
+    let config = order.config.as_ref().map(|config| load_config(context, &order.id, config)).transpose()?;
+    let built = match &order.built {
+        Some(built) => built.clone(),
+        None => make(context, order, stages).await?,
     };
-    let built = build_image(image, inputs, order.folder.join("image.eif"), stages).await?;
-    let _ = stages.notes.send(Note::Measured(built.measurements)).await;
 
     stages.enter(Stage::Allocate).await;
     let resources = order.manifest.resources;
     Qemu::check_memory(resources)?;
     stages.enter(Stage::Launch).await;
+    let credentials = match &config {
+        Some(_) => Some(role::credentials().await?),
+        None => None,
+    };
     let (mut running, listeners) =
         qemu.launch(&order.id, &built.path, resources, &context.config.run_dir).await?;
     let Listeners { heartbeat, control, egress } = listeners;
@@ -138,21 +185,69 @@ async fn walk(context: &Context, order: &Order, logs: &Logs, stages: &mut Stages
         .map_err(|_| no_heartbeat(limit, &running))?
         .map_err(Fault::internal)?;
     stages.enter(Stage::Configure).await;
-    let accepted = alive(&mut running, Control::accept(&control, logs.clone())).await?;
+    let pcr16 = config.as_ref().map(|(pcr16, _)| *pcr16);
+    let boot = FromHost::Boot { config: config.map(|(_, bytes)| bytes), credentials };
+    let accepted = alive(&mut running, Control::accept(&control, boot, logs.clone())).await?;
     let mut control = accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
-    started(&mut control, &mut running, logs).await?;
+    started(&mut control, &mut running, logs).await.map_err(|fault| explain_refusal(fault, &built))?;
 
     stages.enter(Stage::Attest).await;
     let vsock: Vsock = running.vsock().clone();
-    alive(&mut running, attest::gate(&vsock, &built.measurements)).await??;
-    let gate = ingress::open(&order.manifest.network, &vsock).await.map_err(|e| {
+    alive(&mut running, attest::gate(&vsock, &built.measurements, pcr16)).await??;
+    Ok(Candidate { running, control, built, egress: serving })
+}
+
+/// From the registry to an enclave image.
+async fn make(context: &Context, order: &Order, stages: &mut Stages) -> Result<Built, Fault> {
+    let kernel = artifacts::find(artifacts::KERNEL, None).map_err(|e| Fault::from(e).at(Stage::Build))?;
+    let agent = artifacts::find(artifacts::AGENT, None).map_err(|e| Fault::from(e).at(Stage::Build))?;
+    stages.enter(Stage::Credentials).await;
+    let credentials = fetch_credentials(&context.secrets, order).await?;
+    stages.enter(Stage::Resolve).await;
+    let image = pull_image(context, order, credentials, stages).await?;
+    stages.enter(Stage::Build).await;
+    let inputs = Inputs {
+        kernel,
+        agent,
+        cmdline: DEFAULT_CMDLINE.to_owned(),
+        manifest: order.manifest.clone(),
+        build_time: 0,
+    };
+    let built = build_image(image, inputs, order.folder.join("image.eif"), stages).await?;
+    let _ = stages.notes.send(Note::Measured(built.measurements)).await;
+    Ok(built)
+}
+
+/// The sealed config, and what PCR16 of an enclave is that opened it.
+fn load_config(
+    context: &Context,
+    id: &EnclaveId,
+    config: &ConfigRecord,
+) -> Result<(attestation::Pcr, Vec<u8>), Fault> {
+    let missing = |problem: &dyn std::fmt::Display| {
         Fault::new(
-            Code::LaunchFailed,
-            e.to_string(),
-            "choose another 'listen' address in enclave.toml, or leave it out",
+            Code::ConfigMissing,
+            format!("the sealed config cannot be read: {problem}"),
+            "give it again with 'enclavectl configure'",
         )
-    })?;
-    Ok(Live { running, control, gate, _egress: serving })
+    };
+    let bytes = context.configs.load(id, config).map_err(|e| missing(&e))?;
+    let header = Sealed::parse(&bytes).map_err(|e| missing(&e))?.header;
+    Ok((eif_builder::seal::pcr16(&header), bytes))
+}
+
+/// KMS does not say which condition failed; what the enclave measures to is what the key's policy must name.
+fn explain_refusal(fault: Fault, built: &Built) -> Fault {
+    match fault.code {
+        Code::KmsRefused => {
+            let hint = format!(
+                "allow the instance's role kms:Decrypt on the key for kms:RecipientAttestation:ImageSha384 = {}; that is PCR0 of this image",
+                built.measurements.pcr0
+            );
+            Fault { hint, ..fault }
+        }
+        _ => fault,
+    }
 }
 
 async fn fetch_credentials(secrets: &SecretStore, order: &Order) -> Result<Option<Credentials>, Fault> {
@@ -240,7 +335,7 @@ fn boot_failed(message: String) -> Fault {
 async fn started(control: &mut Control, running: &mut Running, logs: &Logs) -> Result<(), Fault> {
     let first = timeout(CONFIGURE_TIMEOUT, control.report()).await;
     match first
-        .map_err(|_| boot_failed("the agent did not start the workload within 60 seconds".to_owned()))?
+        .map_err(|_| boot_failed("the agent did not start the workload within 90 seconds".to_owned()))?
     {
         Report::Started => {}
         other => return Err(ended(&other, running, logs)),
@@ -288,6 +383,28 @@ fn workload_fault(failure: Failure, detail: &str) -> Fault {
             Code::WorkloadNotExecutable,
             "check the image's WorkingDir, or [run] working_dir in enclave.toml",
         ),
+        Failure::ConfigMissing => {
+            (Code::ConfigMissing, "give it with 'enclavectl configure'; 'enclavectl seal' makes one")
+        }
+        Failure::ConfigDamaged | Failure::ConfigForeign | Failure::ConfigTooOld | Failure::ConfigUnusable => {
+            (Code::ConfigRefused, "seal it again for this spec, and give it with 'enclavectl configure'")
+        }
+        Failure::KmsRefused => (Code::KmsRefused, "check the key's policy and the instance's role"),
+        Failure::KmsAnswer => {
+            (Code::KmsRefused, "ask a KMS that knows attested requests (Recipient); emulators of it do not")
+        }
+        Failure::KmsUnreachable => {
+            (Code::KmsUnreachable, "check that this machine reaches the KMS endpoint of the spec; redeploy")
+        }
+        Failure::KmsTls => (
+            Code::KmsUnreachable,
+            "check the spec's config.endpoint and config.ca; if they are right, somebody stands in between",
+        ),
+        Failure::EgressRefused => (
+            Code::KmsUnreachable,
+            "a private KMS endpoint must be exempted with egress.allow_networks in the daemon's configuration",
+        ),
+        Failure::Clock => (Code::BootFailed, "check this machine's clock, and redeploy"),
         Failure::Spec | Failure::RootFs | Failure::Network | Failure::Nsm => (
             Code::BootFailed,
             "check that kernel and agent are Redoubt's own, and that memory_mib is enough for the image",

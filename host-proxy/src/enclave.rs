@@ -1,13 +1,16 @@
 //! One task owns one enclave: its record, its deploy, its processes. Everybody else sends orders and watches.
 
 use crate::attest::{self, FetchError};
-use crate::deploy::{self, Context, Live, Note, Order};
+use crate::control::Control;
+use crate::deploy::{self, Candidate, Context, Live, Note, Order};
 use crate::fault::Fault;
-use crate::launch::Vsock;
+use crate::launch::{Qemu, Running, Vsock};
 use crate::lifecycle::{Action, Event, Refused, Stage, State, step};
 use crate::logs::Logs;
-use crate::record::{EnclaveEvent, Record};
+use crate::record::{ConfigRecord, EnclaveEvent, Record};
+use crate::sealed::Incoming;
 use crate::store::{Store, StoreError};
+use eif_builder::build::Built;
 use eif_builder::image::Reference;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,9 +29,12 @@ const QUEUE: usize = 16;
 const NOTES: usize = 64;
 const EVENTS: usize = 256;
 
+type Answer = oneshot::Sender<Result<Record, OrderError>>;
+
 enum Command {
-    Redeploy(oneshot::Sender<Result<Record, OrderError>>),
-    Destroy(oneshot::Sender<Result<Record, OrderError>>),
+    Redeploy(Answer),
+    Destroy(Answer),
+    Configure(Box<Incoming>, Answer),
 }
 
 /// How others reach the task. Cheap to clone.
@@ -47,6 +53,8 @@ pub enum OrderError {
     Refused(#[from] Refused),
     #[error("it could not be written down: {0}")]
     Store(#[from] StoreError),
+    #[error("the config could not be kept: {0}")]
+    Config(std::io::Error),
     #[error("the daemon is stopping")]
     Stopping,
 }
@@ -72,10 +80,12 @@ impl Handle {
         self.order(Command::Destroy).await
     }
 
-    async fn order(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<Record, OrderError>>) -> Command,
-    ) -> Result<Record, OrderError> {
+    /// Gives the enclave another config. One that is deployed goes on until the next one is attested.
+    pub async fn configure(&self, incoming: Incoming) -> Result<Record, OrderError> {
+        self.order(|answer| Command::Configure(Box::new(incoming), answer)).await
+    }
+
+    async fn order(&self, command: impl FnOnce(Answer) -> Command) -> Result<Record, OrderError> {
         let (answer, result) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| OrderError::Stopping)?;
         result.await.map_err(|_| OrderError::Stopping)?
@@ -104,6 +114,16 @@ pub(crate) struct Enclave {
     logs: Logs,
     deploying: Option<Deploying>,
     live: Option<Live>,
+    replacing: Option<Replacing>,
+    /// The next deploy launches this instead of pulling and building.
+    relaunch: Option<Built>,
+}
+
+/// The next enclave, which boots with another config while the old one serves.
+#[derive(Debug)]
+struct Replacing {
+    task: JoinHandle<Result<Candidate, Fault>>,
+    config: ConfigRecord,
 }
 
 #[derive(Debug)]
@@ -117,6 +137,7 @@ enum Wake {
     Command(Command),
     Note(Note),
     Deployed(Box<Result<Live, Fault>>),
+    Replaced(Box<Result<Candidate, Fault>>),
     Ended(Fault),
     Stop,
 }
@@ -150,6 +171,8 @@ pub(crate) fn spawn(
         logs,
         deploying: None,
         live: None,
+        replacing: None,
+        relaunch: None,
     };
     (handle, tokio::spawn(enclave.run()))
 }
@@ -171,6 +194,11 @@ impl Enclave {
                     let result = self.apply(Event::Destroy).await;
                     let _ = answer.send(result.map(|()| self.record.clone()));
                 }
+                Wake::Command(Command::Configure(incoming, answer)) => {
+                    let result = self.configure(*incoming).await;
+                    let _ = answer.send(result.map(|()| self.record.clone()));
+                }
+                Wake::Replaced(result) => self.replaced(*result).await,
                 Wake::Note(note) => self.note(note).await,
                 Wake::Deployed(result) => self.deployed(*result).await,
                 Wake::Ended(fault) => {
@@ -186,11 +214,12 @@ impl Enclave {
     }
 
     async fn wake(&mut self) -> Wake {
-        let Enclave { commands, stopping, deploying, live, logs, .. } = self;
+        let Enclave { commands, stopping, deploying, live, replacing, logs, .. } = self;
         tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => Wake::Stop,
             Some(command) = commands.recv() => Wake::Command(command),
             wake = progress(deploying) => wake,
+            result = candidate(replacing) => Wake::Replaced(Box::new(result)),
             fault = ended(live, logs) => Wake::Ended(fault),
         }
     }
@@ -248,18 +277,22 @@ impl Enclave {
         Ok(())
     }
 
+    fn order(&self, config: Option<ConfigRecord>, built: Option<Built>) -> Result<Order, Fault> {
+        Ok(Order {
+            id: self.record.id.clone(),
+            image: Reference::parse(&self.record.image).map_err(Fault::internal)?,
+            manifest: Manifest::parse(&self.record.spec).map_err(Fault::internal)?,
+            credentials_arn: self.record.credentials_arn.clone(),
+            config,
+            built,
+            folder: self.folder.clone(),
+        })
+    }
+
     fn deploy(&mut self) {
         let (sender, notes) = mpsc::channel(NOTES);
-        let order = Reference::parse(&self.record.image)
-            .map_err(Fault::internal)
-            .and_then(|image| Ok((image, Manifest::parse(&self.record.spec).map_err(Fault::internal)?)))
-            .map(|(image, manifest)| Order {
-                id: self.record.id.clone(),
-                image,
-                manifest,
-                credentials_arn: self.record.credentials_arn.clone(),
-                folder: self.folder.clone(),
-            });
+        let built = self.relaunch.take();
+        let order = self.order(self.record.config.clone(), built);
         let (context, logs, folder) = (self.context.clone(), self.logs.clone(), self.folder.clone());
         let task = tokio::spawn(async move {
             let order = order?;
@@ -297,16 +330,92 @@ impl Enclave {
         }
         match result {
             Ok(live) => {
-                self.record.ingress = live.gate.addresses.clone();
-                self.record.attestation = live.gate.attestation;
-                self.vsock.send_replace(Some(live.running.vsock().clone()));
-                self.live = Some(live);
+                self.serve(live);
                 let _ = self.apply(Event::Attested).await;
             }
             Err(fault) => {
                 let _ = self.apply(Event::Faulted(fault)).await;
             }
         }
+    }
+
+    /// Keeps the config, and launches what is deployed once more with it: PCR16 of the enclave that runs is locked. Where there is no
+    /// room for two, the old one goes first.
+    async fn configure(&mut self, incoming: Incoming) -> Result<(), OrderError> {
+        let busy = |wanted| OrderError::Refused(Refused { status: self.state.status(), wanted });
+        if self.replacing.is_some() {
+            return Err(busy("configured while another config is on its way"));
+        }
+        if !matches!(self.state, State::Deployed | State::Failed(_)) {
+            return Err(busy("configured"));
+        }
+        self.context.configs.keep(&self.record.id, &incoming).map_err(OrderError::Config)?;
+        let config = incoming.record;
+        let built = self.live.as_ref().map(|live| live.built.clone());
+        let order = self.order(Some(config.clone()), built.clone());
+        match order {
+            Ok(order) if built.is_some() && Qemu::check_memory(order.manifest.resources).is_ok() => {
+                // Whoever waits for this order tells its events from earlier ones by the time.
+                let record = Record { updated_at: crate::record::now(), ..self.record.clone() };
+                self.save(record, None, true).await?;
+                let (context, logs) = (self.context.clone(), self.logs.clone());
+                let task = tokio::spawn(deploy::replace(context, order, logs));
+                self.replacing = Some(Replacing { task, config });
+                Ok(())
+            }
+            _ => {
+                let record = Record { config: Some(config.clone()), ..self.record.clone() };
+                self.save(record, None, true).await?;
+                self.context.configs.forget_others(&self.record.id, Some(&config));
+                self.relaunch = built;
+                self.apply(Event::Redeploy).await
+            }
+        }
+    }
+
+    /// The old enclave hands over, or goes on.
+    async fn replaced(&mut self, result: Result<Candidate, Fault>) {
+        let Some(Replacing { config, .. }) = self.replacing.take() else { return };
+        let version = config.version;
+        let result = match result {
+            Ok(candidate) => self.hand_over(candidate, config).await,
+            Err(fault) => Err(fault),
+        };
+        self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
+        let fault = result.err();
+        let (name, reason) = (&self.record.name, fault.as_ref().map(|fault| fault.message.as_str()));
+        tracing::info!(name, version, fault = reason, "config");
+        let event = EnclaveEvent::Config { at: crate::record::now(), version, fault };
+        let _ = self.save(self.record.clone(), Some(event), false).await;
+    }
+
+    async fn hand_over(&mut self, candidate: Candidate, config: ConfigRecord) -> Result<(), Fault> {
+        let manifest = Manifest::parse(&self.record.spec).map_err(Fault::internal)?;
+        let Some(Live { running, control, gate, built, egress }) = self.live.take() else {
+            return Err(Fault::internal("the enclave that was to be replaced is gone"));
+        };
+        // Both want the same addresses: nobody is let in for a moment.
+        drop(gate);
+        let live = match candidate.open(&manifest).await {
+            Ok(live) => live,
+            Err(fault) => {
+                let old = Candidate { running, control, built, egress };
+                self.live = old.open(&manifest).await.ok();
+                return Err(fault);
+            }
+        };
+        self.record.config = Some(config);
+        self.serve(live);
+        tokio::spawn(end(running, control));
+        Ok(())
+    }
+
+    /// Shows where the enclave can be reached, and watches it.
+    fn serve(&mut self, live: Live) {
+        self.record.ingress = live.gate.addresses.clone();
+        self.record.attestation = live.gate.attestation;
+        self.vsock.send_replace(Some(live.running.vsock().clone()));
+        self.live = Some(live);
     }
 
     /// Ends whatever runs: a deploy at once, an enclave after its workload had time to end.
@@ -317,19 +426,24 @@ impl Enclave {
             // A deploy that finished in this very moment hands over a live enclave, which the drop kills.
             let _ = task.await;
         }
-        if let Some(live) = self.live.take() {
-            let Live { mut running, control, gate, .. } = live;
-            drop(gate);
-            control.stop(STOP_DEADLINE).await;
-            let _ = timeout(POWER_OFF, running.ended()).await;
-            running.kill().await;
+        if let Some(Replacing { task, .. }) = self.replacing.take() {
+            task.abort();
+            let _ = task.await;
+            self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
         }
-        let _ = tokio::fs::remove_dir_all(&self.folder).await;
+        if let Some(Live { running, control, gate, .. }) = self.live.take() {
+            drop(gate);
+            end(running, control).await;
+        }
+        if self.relaunch.is_none() {
+            let _ = tokio::fs::remove_dir_all(&self.folder).await;
+        }
     }
 
     /// Deletes the secret, and writes down that it is gone; tries until both worked, since a secret must not be forgotten and an
     /// enclave that was ended must not come back.
     async fn clear(&mut self) {
+        self.context.configs.forget_others(&self.record.id, None);
         loop {
             let (context, id) = (self.context.clone(), self.record.id.clone());
             let deleted = tokio::select! {
@@ -359,6 +473,20 @@ async fn progress(deploying: &mut Option<Deploying>) -> Wake {
             result = task => Wake::Deployed(Box::new(result.unwrap_or_else(|e| Err(Fault::internal(e))))),
         },
     }
+}
+
+async fn candidate(replacing: &mut Option<Replacing>) -> Result<Candidate, Fault> {
+    match replacing {
+        None => std::future::pending().await,
+        Some(Replacing { task, .. }) => task.await.unwrap_or_else(|e| Err(Fault::internal(e))),
+    }
+}
+
+/// Gives a workload time to end, and then its enclave.
+async fn end(mut running: Running, control: Control) {
+    control.stop(STOP_DEADLINE).await;
+    let _ = timeout(POWER_OFF, running.ended()).await;
+    running.kill().await;
 }
 
 /// Waits until a deployed enclave is gone, and says why.

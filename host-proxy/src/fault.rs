@@ -45,6 +45,11 @@ pub enum Code {
     AttestationFailed,
     MeasurementMismatch,
     EnclaveLost,
+    ConfigMissing,
+    ConfigRefused,
+    AwsCredentialsMissing,
+    KmsRefused,
+    KmsUnreachable,
     Internal,
 }
 

@@ -21,6 +21,8 @@ pub mod launch;
 pub mod lifecycle;
 pub mod logs;
 pub mod record;
+mod role;
+pub mod sealed;
 pub mod secrets;
 pub mod store;
 mod sys;

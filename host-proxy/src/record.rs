@@ -69,6 +69,16 @@ pub struct Ingress {
     pub address: SocketAddr,
 }
 
+/// What may be known of a sealed config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigRecord {
+    pub name: String,
+    pub version: u64,
+    pub kms_key: String,
+    /// Of the sealed file.
+    pub sha256: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub id: EnclaveId,
@@ -93,6 +103,9 @@ pub struct Record {
     pub spec: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub measurements: Option<Measurements>,
+    /// The sealed config that it runs with, or is to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub config: Option<ConfigRecord>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub ingress: Vec<Ingress>,
     /// Where relying parties may ask for attestation documents while the enclave is deployed.
@@ -152,6 +165,13 @@ pub enum EnclaveEvent {
         status: Status,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         stage: Option<Stage>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        fault: Option<Fault>,
+    },
+    /// A config took the place of another while the enclave was deployed, or failed to: then the one before still runs.
+    Config {
+        at: String,
+        version: u64,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         fault: Option<Fault>,
     },

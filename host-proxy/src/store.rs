@@ -190,6 +190,7 @@ mod tests {
             credentials_arn: None,
             spec: String::new(),
             measurements: None,
+            config: None,
             ingress: vec![],
             attestation: None,
             created_at: now(),

@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// What to run and what may go in and out (enclave.toml)
     #[arg(long)]
     spec: Option<PathBuf>,
+    /// The sealed config that the spec asks for; 'enclavectl seal' makes one
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Return once the deploy is queued
     #[arg(long)]
     no_wait: bool,
@@ -63,6 +66,8 @@ struct Order<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     registry_password: Option<&'a str>,
     spec: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<String>,
 }
 
 pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), Failure> {
@@ -106,6 +111,7 @@ pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), F
         registry_username: username.as_deref(),
         registry_password: password.as_ref().map(|password| password.as_str()),
         spec,
+        config: args.config.as_deref().map(super::configure::encoded).transpose()?,
     };
     let body = serde_json::to_vec(&order).map_err(|e| Failure::new(70, e, "please report this"))?;
     let record: Record = client.json(Method::POST, "/v1/enclaves", body).await?;

@@ -61,6 +61,38 @@ pub(super) async fn until_settled(
     }
 }
 
+/// Waits until a config that was ordered runs, or failed to. A failed enclave is deployed again for it.
+pub(super) async fn until_configured(
+    client: &Client,
+    record: Record,
+    no_wait: bool,
+    json: bool,
+) -> Result<(), Failure> {
+    if no_wait || record.status != Status::Deployed {
+        return until_settled(client, record, no_wait, json).await;
+    }
+    tell("the enclave serves on while the next one boots with the new config");
+    let mut events = client.stream(&path(record.id.as_str(), "/events?follow")?).await?;
+    while let Some(event) = events.line::<EnclaveEvent>().await {
+        match event {
+            EnclaveEvent::Config { at, fault, .. } if at >= record.updated_at => match fault {
+                Some(Fault { message, hint, .. }) => {
+                    return Err(Failure::new(1, format!("{message}; the config before still runs"), hint));
+                }
+                None => break,
+            },
+            EnclaveEvent::Status { at, status: Status::Failed | Status::PendingDestroy, .. }
+                if at >= record.updated_at =>
+            {
+                break;
+            }
+            _ => {}
+        }
+    }
+    let record: Record = client.json(Method::GET, &path(record.id.as_str(), "")?, Vec::new()).await?;
+    if json { print_json(&record) } else { print(&super::show::summary(&record)) }
+}
+
 pub(super) async fn events(client: &Client, name: &str, follow: bool, json: bool) -> Result<(), Failure> {
     let query = if follow { "/events?follow" } else { "/events" };
     let mut events = client.stream(&path(name, query)?).await?;
@@ -74,6 +106,13 @@ pub(super) async fn events(client: &Client, name: &str, follow: bool, json: bool
                     .map(|fault| format!(": {}\n  {}", fault.message, fault.hint))
                     .unwrap_or_default();
                 print(&format!("{at}  {status}{stage}{fault}"))?;
+            }
+            (EnclaveEvent::Config { at, version, fault }, false) => {
+                let result = match fault {
+                    None => "runs".to_owned(),
+                    Some(fault) => format!("was refused: {}\n  {}", fault.message, fault.hint),
+                };
+                print(&format!("{at}  config version {version} {result}"))?;
             }
             (EnclaveEvent::Progress { .. }, false) => {}
         }
@@ -127,7 +166,7 @@ impl Bars {
                 self.bar.set_length(*total);
                 self.bar.set_position(*done);
             }
-            EnclaveEvent::Progress { .. } => {}
+            EnclaveEvent::Progress { .. } | EnclaveEvent::Config { .. } => {}
             EnclaveEvent::Status { stage: Some(stage), .. } => {
                 self.close_stage("✓");
                 self.stage = Some((*stage, Instant::now()));

@@ -1,11 +1,13 @@
 //! `enclavectl`: orders to the daemon, and what it knows. Results go to standard output, prose and progress to standard error.
 
+mod configure;
 mod create;
 mod doctor;
 mod follow;
 mod show;
 
 use clap::Parser as _;
+use eif_builder::seal::command as seal;
 use host_proxy::client::{Client, ClientError};
 use host_proxy::record::Record;
 use hyper::Method;
@@ -44,6 +46,10 @@ enum Command {
     Logs(Stream),
     /// Pull, build and launch again, with the credentials that are kept
     Redeploy(Wait),
+    /// Give an enclave another sealed config; one that is deployed serves until the next is attested
+    Configure(configure::Args),
+    /// Encrypt a config that only the attested enclave of a spec can open
+    Seal(seal::Args),
     /// End an enclave, and delete its credentials and files
     Terminate(Wait),
     /// A fresh attestation document, compared with what was built
@@ -151,6 +157,11 @@ async fn run(Cli { socket, json, command }: Cli) -> Result<(), Failure> {
         Command::Terminate(Wait { name, no_wait }) => {
             let record: Record = client.json(Method::DELETE, &path(&name, "")?, Vec::new()).await?;
             follow::until_settled(&client, record, no_wait, json).await
+        }
+        Command::Configure(args) => configure::run(&client, &args, json).await,
+        Command::Seal(args) => {
+            let sealed = seal::run(&args, json).await;
+            print(&sealed.map_err(|seal::Failure { message, hint, code }| Failure { message, hint, code })?)
         }
         Command::Attestation(args) => show::attestation(&client, &args, json).await,
         Command::Doctor => doctor::run(&client).await,

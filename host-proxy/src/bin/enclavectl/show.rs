@@ -52,6 +52,7 @@ pub(super) fn summary(record: &Record) -> String {
         image_digest,
         credentials_arn,
         measurements,
+        config,
         ingress,
         attestation,
         updated_at,
@@ -72,6 +73,9 @@ pub(super) fn summary(record: &Record) -> String {
         {
             add(what, pcr.to_string());
         }
+    }
+    if let Some(config) = config {
+        add("config", format!("{}, version {}", config.name, config.version));
     }
     for rule in ingress {
         add("ingress", format!("{} -> port {} of the enclave", rule.address, rule.port));
