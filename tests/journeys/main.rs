@@ -15,6 +15,7 @@ mod failures;
 mod house;
 mod pull;
 mod rules;
+mod sealed;
 mod tree;
 
 use serde_json::json;

@@ -113,6 +113,13 @@ impl Daemon {
         serde_json::from_str(&answer.stdout).unwrap()
     }
 
+    /// The environment that the daemon was started with.
+    #[must_use]
+    pub fn environment(&self) -> String {
+        let pid = self.process.as_ref().unwrap().id();
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ")).unwrap()).into_owned()
+    }
+
     /// Programs that run for this daemon: its folders are in their arguments.
     #[must_use]
     pub fn helpers(&self) -> Vec<String> {

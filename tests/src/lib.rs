@@ -13,6 +13,7 @@
 pub mod daemon;
 pub mod hostile;
 pub mod image;
+pub mod kms;
 pub mod ministack;
 pub mod pki;
 pub mod programs;

@@ -118,6 +118,11 @@ impl Key {
         Key { curve, pkcs8: pair.to_pkcs8v1().unwrap().as_ref().to_vec() }
     }
 
+    #[must_use]
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
     /// DER-encoded, as certificates have it.
     fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.sign_with(self.curve.signing(), message)
@@ -160,7 +165,14 @@ pub struct Certificate {
 static MINTED: Mutex<BTreeMap<[Vec<u8>; 2], Vec<u8>>> = Mutex::new(BTreeMap::new());
 
 impl Certificate {
-    fn new(issuer: &str, subject: &str, validity: [&str; 2], extensions: Vec<Extension>, key: &Key) -> Self {
+    #[must_use]
+    pub fn new(
+        issuer: &str,
+        subject: &str,
+        validity: [&str; 2],
+        extensions: Vec<Extension>,
+        key: &Key,
+    ) -> Self {
         let algorithm = der::sequence(&[&der::oid(ECDSA_WITH_SHA384)]);
         Certificate {
             issuer: der::name(issuer),
@@ -177,7 +189,7 @@ impl Certificate {
         }
     }
 
-    fn mint(&self, signer: &Key) -> Vec<u8> {
+    pub fn mint(&self, signer: &Key) -> Vec<u8> {
         let extensions: Vec<u8> = self.extensions.iter().flat_map(Extension::der).collect();
         let signed = der::sequence(&[
             &der::tlv(0xa0, &der::tlv(2, &[self.version])),

@@ -1,0 +1,345 @@
+//! A fake of AWS KMS, for tests and the demo: HTTPS below an authority of its own, Signature Version 4 checked, key policies with
+//! conditions on attestation and encryption context enforced, KMS's error shapes, both forms of its BER. It believes QEMU's unsigned
+//! documents, which the real one never would. A green run against it says nothing about the real one.
+
+mod cms;
+mod policy;
+mod sigv4;
+
+use crate::pki::{Certificate, Curve, Extension, Key, basic_constraints, der, key_usage, pem};
+use attestation::sandbox::{UnsignedDocument, read_unsigned};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use policy::{Facts, Policy};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub use cms::Form;
+
+pub const REGION: &str = "us-east-1";
+pub const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
+pub const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+const MAX_BODY: usize = 1 << 20;
+
+/// What it does to attested requests instead of answering them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mischief {
+    #[default]
+    None,
+    /// As emulators do: the recipient is ignored.
+    AnswersPlaintext,
+    /// As LocalStack does: DER, version 0.
+    AnswersLocalStack,
+    /// The connection stays open and silent.
+    Stalls,
+    /// The connection closes after the request.
+    Hangs,
+}
+
+#[derive(Default)]
+struct State {
+    keys: BTreeMap<String, StoredKey>,
+    mischief: Mischief,
+    form: Form,
+    /// Actions that were answered, for tests to look at.
+    seen: Vec<String>,
+}
+
+struct StoredKey {
+    material: [u8; 32],
+    policy: Policy,
+}
+
+pub struct Kms {
+    pub port: u16,
+    authority: Vec<u8>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Kms {
+    /// Serves `localhost` until the process ends.
+    #[must_use]
+    pub fn start() -> Kms {
+        Kms::start_as("localhost")
+    }
+
+    /// With a certificate for another name.
+    #[must_use]
+    pub fn start_as(name: &str) -> Kms {
+        let (authority, chain, key) = certificates(name);
+        let config =
+            ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain, key)
+                .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State::default()));
+        let (config, serving) = (Arc::new(config), state.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (config, state) = (config.clone(), serving.clone());
+                std::thread::spawn(move || serve(stream, config, &state));
+            }
+        });
+        Kms { port, authority, state }
+    }
+
+    /// PEM of the authority behind its certificate.
+    #[must_use]
+    pub fn ca(&self) -> String {
+        pem(&self.authority)
+    }
+
+    /// A new key under a policy; its ARN.
+    #[must_use]
+    pub fn key(&self, policy: &Value) -> String {
+        let answer =
+            create_key(&mut self.state.lock().unwrap(), &json!({ "Policy": policy.to_string() })).unwrap();
+        answer["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
+    }
+
+    pub fn set_policy(&self, arn: &str, policy: &Value) {
+        self.state.lock().unwrap().keys.get_mut(arn).unwrap().policy = Policy::parse(&policy.to_string());
+    }
+
+    pub fn misbehave(&self, mischief: Mischief) {
+        self.state.lock().unwrap().mischief = mischief;
+    }
+
+    pub fn answer_in(&self, form: Form) {
+        self.state.lock().unwrap().form = form;
+    }
+
+    #[must_use]
+    pub fn seen(&self) -> Vec<String> {
+        self.state.lock().unwrap().seen.clone()
+    }
+}
+
+/// A policy in which the account may do everything but decrypt, and decrypt only what is attested with this PCR0.
+#[must_use]
+pub fn attested_policy(pcr0: &str) -> Value {
+    json!({ "Version": "2012-10-17", "Statement": [
+        { "Effect": "Allow", "Principal": "*", "Action": ["kms:GenerateDataKey", "kms:Encrypt"], "Resource": "*" },
+        { "Effect": "Allow", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*", "Condition": {
+            "StringEqualsIgnoreCase": { "kms:RecipientAttestation:ImageSha384": pcr0 } } }
+    ] })
+}
+
+/// An authority, a certificate for `name` below it, and that one's key.
+fn certificates(name: &str) -> (Vec<u8>, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let (authority_key, key) = (Key::new(Curve::P384), Key::new(Curve::P384));
+    let validity = ["200101000000Z", "491231235959Z"];
+    let authority = Certificate::new(
+        "fake KMS authority",
+        "fake KMS authority",
+        validity,
+        vec![basic_constraints(true, None), key_usage(5)],
+        &authority_key,
+    );
+    let names = der::sequence(&[&der::tlv(0x82, name.as_bytes())]);
+    let alternative = Extension { oid: vec![0x55, 0x1d, 17], critical: false, value: names };
+    let own =
+        Certificate::new("fake KMS authority", "fake KMS", validity, vec![key_usage(0), alternative], &key);
+    let chain = vec![CertificateDer::from(own.mint(&authority_key))];
+    (authority.mint(&authority_key), chain, PrivateKeyDer::Pkcs8(key.pkcs8().to_vec().into()))
+}
+
+/// A request, as far as anybody here looks at it.
+struct Request {
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn serve(stream: TcpStream, config: Arc<ServerConfig>, state: &Mutex<State>) {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
+    let Ok(connection) = ServerConnection::new(config) else { return };
+    let mut tls = BufReader::new(StreamOwned::new(connection, stream));
+    let Some(request) = read_request(&mut tls) else { return };
+    let mischief = state.lock().unwrap().mischief;
+    let attested = String::from_utf8_lossy(&request.body).contains("Recipient");
+    match mischief {
+        Mischief::Stalls if attested => return std::thread::sleep(Duration::from_secs(120)),
+        Mischief::Hangs if attested => return,
+        _ => {}
+    }
+    let (status, body) = match answer(&request, state) {
+        Ok(body) => (200, body),
+        Err((kind, message)) => (400, json!({ "__type": kind, "message": message })),
+    };
+    let body = body.to_string();
+    let head = format!(
+        "HTTP/1.1 {status} x\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let tls = tls.get_mut();
+    let _ = tls.write_all(head.as_bytes()).and_then(|()| tls.write_all(body.as_bytes()));
+    tls.conn.send_close_notify();
+    let _ = tls.flush();
+}
+
+fn read_request(tls: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -> Option<Request> {
+    let mut line = String::new();
+    tls.read_line(&mut line).ok()?;
+    assert!(line.starts_with("POST / HTTP/1.1"), "{line:?}");
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        tls.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let mut request = Request { headers, body: vec![] };
+    let len: usize = request.header("content-length")?.parse().ok().filter(|len| *len <= MAX_BODY)?;
+    request.body = vec![0; len];
+    tls.read_exact(&mut request.body).ok()?;
+    Some(request)
+}
+
+type Answer = Result<Value, (&'static str, String)>;
+
+fn answer(request: &Request, state: &Mutex<State>) -> Answer {
+    sigv4::check(request)?;
+    let action = request
+        .header("x-amz-target")
+        .and_then(|target| target.strip_prefix("TrentService."))
+        .unwrap_or_default();
+    let input: Value =
+        serde_json::from_slice(&request.body).map_err(|e| ("SerializationException", e.to_string()))?;
+    let mut state = state.lock().unwrap();
+    state.seen.push(action.to_owned());
+    match action {
+        "CreateKey" => create_key(&mut state, &input),
+        "Encrypt" => {
+            let plaintext = blob(&input["Plaintext"]).filter(|text| (1..=4096).contains(&text.len()));
+            let plaintext = plaintext.ok_or(("ValidationException", "1 to 4096 bytes".to_owned()))?;
+            let (arn, key) = allowed(&state, "Encrypt", &input, None)?;
+            Ok(
+                json!({ "KeyId": arn, "CiphertextBlob": STANDARD.encode(encrypt(key, arn, &input, &plaintext)) }),
+            )
+        }
+        "GenerateDataKey" => {
+            let (arn, key) = allowed(&state, "GenerateDataKey", &input, None)?;
+            let plaintext = random::<32>();
+            let encrypted = encrypt(key, arn, &input, &plaintext);
+            Ok(
+                json!({ "KeyId": arn, "Plaintext": STANDARD.encode(plaintext), "CiphertextBlob": STANDARD.encode(encrypted) }),
+            )
+        }
+        "Decrypt" => decrypt(&state, &input),
+        other => Err(("UnknownOperationException", other.to_owned())),
+    }
+}
+
+fn create_key(state: &mut State, input: &Value) -> Answer {
+    let id = hex::encode(random::<16>());
+    let arn = format!("arn:aws:kms:{REGION}:111122223333:key/{id}");
+    let policy = Policy::parse(input["Policy"].as_str().unwrap_or(r#"{"Statement": []}"#));
+    state.keys.insert(arn.clone(), StoredKey { material: random(), policy });
+    Ok(json!({ "KeyMetadata": { "KeyId": id, "Arn": arn } }))
+}
+
+fn decrypt(state: &State, input: &Value) -> Answer {
+    let document = match &input["Recipient"] {
+        Value::Null => None,
+        recipient => {
+            let bytes = blob(&recipient["AttestationDocument"]).unwrap_or_default();
+            let invalid =
+                |e: &dyn std::fmt::Display| ("ValidationException", format!("the attestation document: {e}"));
+            Some(read_unsigned(&bytes).map_err(|e| invalid(&e))?)
+        }
+    };
+    let (arn, key) = allowed(state, "Decrypt", input, document.as_ref())?;
+    let blob = blob(&input["CiphertextBlob"]).unwrap_or_default();
+    let plaintext =
+        open(key, arn, input, &blob).ok_or_else(|| ("InvalidCiphertextException", String::new()))?;
+    let answer = json!({ "KeyId": arn, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT" });
+    let with = |name: &str, bytes: &[u8]| {
+        let mut answer = answer.clone();
+        answer[name] = STANDARD.encode(bytes).into();
+        Ok(answer)
+    };
+    match (&document, state.mischief) {
+        (None, _) | (_, Mischief::AnswersPlaintext) => with("Plaintext", &plaintext),
+        (Some(document), mischief) => {
+            let form = if mischief == Mischief::AnswersLocalStack { Form::LocalStack } else { state.form };
+            let public_key = document.public_key.as_deref().unwrap_or_default();
+            with("CiphertextForRecipient", &cms::envelope(public_key, &plaintext, form))
+        }
+    }
+}
+
+/// The key of a request, if its policy lets it.
+fn allowed<'s>(
+    state: &'s State,
+    action: &str,
+    input: &'s Value,
+    document: Option<&UnsignedDocument>,
+) -> Result<(&'s str, &'s StoredKey), (&'static str, String)> {
+    let arn = input["KeyId"].as_str().unwrap_or_default();
+    let key =
+        state.keys.get(arn).ok_or_else(|| ("NotFoundException", format!("Key '{arn}' does not exist")))?;
+    let facts = Facts::new(input, document);
+    match key.policy.allows(&format!("kms:{action}"), &facts) {
+        true => Ok((arn, key)),
+        false => Err((
+            "AccessDeniedException",
+            format!(
+                "User: arn:aws:sts::111122223333:assumed-role/parent/i-0 is not authorized to perform: kms:{action} on resource: {arn} because no resource-based policy allows the kms:{action} action"
+            ),
+        )),
+    }
+}
+
+fn blob(value: &Value) -> Option<Vec<u8>> {
+    STANDARD.decode(value.as_str()?).ok()
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).unwrap();
+    bytes
+}
+
+/// The encryption context is authenticated, as in KMS.
+fn authenticated(arn: &str, input: &Value) -> Vec<u8> {
+    format!("{arn}{}", input.get("EncryptionContext").unwrap_or(&json!({}))).into_bytes()
+}
+
+fn encrypt(key: &StoredKey, arn: &str, input: &Value, plaintext: &[u8]) -> Vec<u8> {
+    let nonce: [u8; 12] = random();
+    let mut ciphertext = plaintext.to_vec();
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key.material).unwrap())
+        .seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(authenticated(arn, input)),
+            &mut ciphertext,
+        )
+        .unwrap();
+    [nonce.as_slice(), &ciphertext].concat()
+}
+
+fn open(key: &StoredKey, arn: &str, input: &Value, blob: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, ciphertext) = blob.split_first_chunk::<12>()?;
+    let mut buffer = ciphertext.to_vec();
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key.material).unwrap());
+    let aad = Aad::from(authenticated(arn, input));
+    let plaintext = key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut buffer).ok()?;
+    Some(plaintext.to_vec())
+}
