@@ -510,3 +510,67 @@ fn the_parent_sees_ciphertext_of_the_talk_with_kms() {
         assert!(!tape.windows(needle.len()).any(|window| window == needle.as_bytes()), "{needle}");
     }
 }
+
+/// A fake of the instance metadata service, version 2 (EC2 user guide, "Use IMDSv2"): a session token first, then the role's credentials.
+fn fake_metadata_service() -> String {
+    const SESSION: &str = "a-session-token";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+            let session = head.contains(&format!("x-aws-ec2-metadata-token: {SESSION}"));
+            let role = "/latest/meta-data/iam/security-credentials/";
+            let (status, body) = if head.starts_with("put /latest/api/token ") {
+                (200, SESSION.to_owned())
+            } else if !session {
+                (401, String::new())
+            } else if head.starts_with(&format!("get {role} ")) {
+                (200, "parent".to_owned())
+            } else if head.starts_with(&format!("get {role}parent ")) {
+                let credentials = serde_json::json!({
+                    "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z",
+                    "AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET_ACCESS_KEY, "Token": "t",
+                    "Expiration": "2099-01-01T00:00:00Z",
+                });
+                (200, credentials.to_string())
+            } else {
+                (404, String::new())
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status} x\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    url
+}
+
+#[test]
+fn credentials_for_kms_come_from_the_instances_role() {
+    let house = House::new(&image(ENV_SCRIPT, "A=1"), Kms::start(), "");
+    house.allow();
+    let (sealed, _) = house.seal("TOKEN=x", 1);
+    let nowhere = format!("http://127.0.0.1:{}", tests::free_port());
+    for (endpoint, code) in [(fake_metadata_service(), 0), (nowhere, 1)] {
+        let settings = [
+            INWARD,
+            ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
+            ("AWS_CONFIG_FILE", "/nonexistent"),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint),
+            ("AWS_REGION", "us-east-1"),
+        ];
+        let daemon = start(&house.registry, &settings);
+        let created = house.create(&daemon, "orders", &sealed);
+        assert_eq!(created.code, code, "{created:?}");
+        if code != 0 {
+            assert_eq!(daemon.show("orders")["fault"]["code"], "AWS_CREDENTIALS_MISSING");
+        }
+    }
+}

@@ -2,6 +2,14 @@
 //! The spec travels as `/app/enclave.json` in the second ramdisk: every field of it is measured in PCR0 and PCR2.
 //! Resolving needs what the image says of itself; where that comes from is not this module's business.
 
+mod config;
+mod destination;
+mod signal;
+
+pub use config::{Config, ConfigManifest, Deliver};
+pub use destination::Destination;
+pub use signal::Signal;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -83,29 +91,6 @@ pub struct IngressManifest {
     pub listen: Option<std::net::SocketAddr>,
 }
 
-/// A config that KMS unseals for this enclave alone.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConfigManifest {
-    /// ARN of the key: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
-    pub kms_key: String,
-    /// The key's own region if left out.
-    pub region: Option<String>,
-    /// `env`, or the absolute path of a file.
-    #[serde(default)]
-    pub deliver: Deliver,
-    /// Added to the encryption context.
-    #[serde(default)]
-    pub context: BTreeMap<String, String>,
-    /// Older configs are refused.
-    #[serde(default)]
-    pub minimum_version: u64,
-    /// `HOST:PORT` of a private endpoint; KMS's public one of the region if left out.
-    pub endpoint: Option<String>,
-    /// PEM of the only authority to trust for that endpoint; the public ones if left out.
-    pub ca: Option<String>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardManifest {
@@ -137,31 +122,6 @@ pub struct Spec {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub config: Option<Config>,
     pub logs: Logs,
-}
-
-/// Where the config comes from and goes to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    pub kms_key: String,
-    pub region: String,
-    pub deliver: Deliver,
-    pub context: BTreeMap<String, String>,
-    pub minimum_version: u64,
-    pub endpoint: Destination,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub ca: Option<String>,
-}
-
-/// How the workload gets the config.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Deliver {
-    /// Lines of `NAME=value` become its environment.
-    #[default]
-    Env,
-    /// A file that only its user can read, alone in a folder in memory.
-    File(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -333,85 +293,6 @@ impl Spec {
     }
 }
 
-impl ConfigManifest {
-    fn resolve(&self) -> Result<Config, SpecError> {
-        let ConfigManifest { kms_key, region, deliver, context, minimum_version, endpoint, ca } = self;
-        let own = kms_key.split(':').nth(3).unwrap_or_default();
-        let region = region.clone().unwrap_or_else(|| own.to_owned());
-        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let public = format!("kms.{region}.{suffix}:443");
-        Ok(Config {
-            kms_key: kms_key.clone(),
-            region,
-            deliver: deliver.clone(),
-            context: context.clone(),
-            minimum_version: *minimum_version,
-            endpoint: Destination::parse(endpoint.as_deref().unwrap_or(&public))?,
-            ca: ca.clone(),
-        })
-    }
-}
-
-impl Config {
-    fn check(&self, name: Option<&str>, network: &Network) -> Result<(), SpecError> {
-        let Config { kms_key, region, deliver: _, context, minimum_version: _, endpoint, ca: _ } = self;
-        if name.is_none_or(str::is_empty) {
-            return Err(value("name", "a config is sealed for a name: give the spec one"));
-        }
-        let parts: Vec<&str> = kms_key.splitn(6, ':').collect();
-        match parts.as_slice() {
-            ["arn", _, "kms", _, _, resource] if resource.starts_with("key/") => {}
-            _ => {
-                let form = "arn:aws:kms:REGION:ACCOUNT:key/ID";
-                return Err(value("config.kms_key", format!("'{kms_key}' is not the ARN of a key ({form})")));
-            }
-        }
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if region.is_empty() || !region.bytes().all(plain) {
-            return Err(value("config.region", format!("'{region}' is not a region")));
-        }
-        if let Some(reserved) = crate::sealed::RESERVED.iter().find(|name| context.contains_key(**name)) {
-            return Err(value("config.context", format!("'{reserved}' is set by Redoubt itself")));
-        }
-        match endpoint.host.starts_with("*.") || !network.allows(&endpoint.host, endpoint.port) {
-            true => Err(value(
-                "config",
-                format!("add \"{endpoint}\" to network.egress: that is where KMS answers"),
-            )),
-            false => Ok(()),
-        }
-    }
-}
-
-impl TryFrom<String> for Deliver {
-    type Error = SpecError;
-    fn try_from(text: String) -> Result<Self, SpecError> {
-        let inner = |path: &str| {
-            let names: Vec<&str> = path.split('/').skip(1).collect();
-            names.len() >= 2 && names.iter().all(|name| !matches!(*name, "" | "." | ".."))
-        };
-        match text.as_str() {
-            "env" => Ok(Deliver::Env),
-            path if path.starts_with('/') && !path.contains('\0') && inner(path) => Ok(Deliver::File(text)),
-            _ => Err(value(
-                "config.deliver",
-                format!(
-                    "'{text}' is neither \"env\" nor a file in a folder of its own, like \"/run/config/app.json\""
-                ),
-            )),
-        }
-    }
-}
-
-impl From<Deliver> for String {
-    fn from(deliver: Deliver) -> String {
-        match deliver {
-            Deliver::Env => "env".to_owned(),
-            Deliver::File(path) => path,
-        }
-    }
-}
-
 impl Network {
     /// Whether the enclave may connect to `host`:`port`.
     pub fn allows(&self, host: &str, port: u16) -> bool {
@@ -419,123 +300,11 @@ impl Network {
     }
 }
 
-/// `host:port`, or `*.domain:port` for every name below a domain. Lower case; names are not resolved here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Destination {
-    pub host: String,
-    pub port: u16,
-}
-
-impl Destination {
-    pub fn parse(text: &str) -> Result<Destination, SpecError> {
-        let bad = |problem: &str| value("network", format!("'{text}' {problem}"));
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| bad("is not HOST:PORT"))?;
-        let port = port.parse().ok().filter(|&port| port != 0).ok_or_else(|| bad("has no valid port"))?;
-        let host = host.to_ascii_lowercase();
-        let name = host.strip_prefix("*.").unwrap_or(&host);
-        let label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        };
-        if name.len() > crate::relay::MAX_HOST || !name.split('.').all(label) {
-            return Err(bad("has no valid host name"));
-        }
-        Ok(Destination { host, port })
-    }
-
-    /// `*.example.com` covers `a.example.com` and `a.b.example.com`, not `example.com`.
-    pub fn covers(&self, host: &str, port: u16) -> bool {
-        let host = host.to_ascii_lowercase();
-        let named = match self.host.strip_prefix('*') {
-            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => host == self.host,
-        };
-        named && port == self.port
-    }
-}
-
-impl TryFrom<String> for Destination {
-    type Error = SpecError;
-    fn try_from(text: String) -> Result<Self, SpecError> {
-        Destination::parse(&text)
-    }
-}
-
-impl From<Destination> for String {
-    fn from(destination: Destination) -> String {
-        destination.to_string()
-    }
-}
-
-impl std::fmt::Display for Destination {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// A Linux signal number that may end a workload (signal(7), x86 and arm numbering).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
-pub struct Signal(u8);
-
-impl Signal {
-    pub const TERM: Signal = Signal(15);
-
-    /// `SIGTERM`, `TERM` or `15`, as image configs write it.
-    pub fn parse(text: &str) -> Result<Signal, SpecError> {
-        const NAMES: [(&str, u8); 10] = [
-            ("HUP", 1),
-            ("INT", 2),
-            ("QUIT", 3),
-            ("ABRT", 6),
-            ("KILL", 9),
-            ("USR1", 10),
-            ("USR2", 12),
-            ("TERM", 15),
-            ("CONT", 18),
-            ("WINCH", 28),
-        ];
-        let bad = || value("stop_signal", format!("'{text}' is not a signal"));
-        let name = text.strip_prefix("SIG").unwrap_or(text);
-        if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
-            return Ok(Signal(*number));
-        }
-        if let Some(offset) = name.strip_prefix("RTMIN+") {
-            let offset: u8 = offset.parse().map_err(|_| bad())?;
-            return Signal::try_from(offset.saturating_add(34)).map_err(|_| bad());
-        }
-        Signal::try_from(name.parse::<u8>().map_err(|_| bad())?).map_err(|_| bad())
-    }
-
-    pub fn number(self) -> u8 {
-        self.0
-    }
-}
-
-impl TryFrom<u8> for Signal {
-    type Error = SpecError;
-    fn try_from(number: u8) -> Result<Self, SpecError> {
-        match number {
-            1..=64 => Ok(Signal(number)),
-            _ => Err(value("stop_signal", format!("{number} is not a signal"))),
-        }
-    }
-}
-
-impl From<Signal> for u8 {
-    fn from(signal: Signal) -> u8 {
-        signal.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn image() -> ImageDefaults {
+    pub(super) fn image() -> ImageDefaults {
         ImageDefaults {
             entrypoint: vec!["/bin/app".into()],
             cmd: vec!["--serve".into()],
@@ -602,73 +371,8 @@ mod tests {
         assert_eq!(manifest.resolve(image()), Err(value("forward.to", "db:5432 is not in network.egress")));
     }
 
-    const SEALED: &str = r#"
-        name = "orders"
-        [network]
-        egress = ["kms.eu-west-1.amazonaws.com:443"]
-        [config]
-        kms_key = "arn:aws:kms:eu-west-1:111122223333:key/k"
-        context = { app = "orders" }
-        "#;
-
-    #[test]
-    fn a_config_is_resolved_to_its_keys_region_and_must_be_reachable() {
-        let spec = Manifest::parse(SEALED).unwrap().resolve(image()).unwrap();
-        let config = spec.config.clone().unwrap();
-        assert_eq!((config.region.as_str(), config.deliver), ("eu-west-1", Deliver::Env));
-        assert_eq!(config.endpoint.to_string(), "kms.eu-west-1.amazonaws.com:443");
-        assert_eq!(Spec::parse(&spec.to_json()).unwrap(), spec);
-        let problem = |from: &str, to: &str| {
-            let manifest = Manifest::parse(&SEALED.replace(from, to)).map_err(|e| e.to_string());
-            manifest.and_then(|manifest| manifest.resolve(image()).map_err(|e| e.to_string())).unwrap_err()
-        };
-        assert!(problem("egress", "# egress").starts_with("config: add \"kms.eu-west-1.amazonaws.com:443\""));
-        assert!(problem("name = \"orders\"\n", "\n").starts_with("name: a config is sealed for a name"));
-        assert!(problem("key/k", "alias/k").contains("is not the ARN of a key"));
-        assert!(problem("{ app", "{ version").contains("'version' is set by Redoubt itself"));
-        for path in ["x", "/x", "/run/../x", "/run//x", "/run/x/"] {
-            let line = format!("deliver = \"{path}\"\ncontext");
-            assert!(problem("context", &line).contains("is neither"), "{path}");
-        }
-        let china = SEALED.replace("eu-west-1", "cn-north-1").replace("amazonaws.com:", "amazonaws.com.cn:");
-        assert!(Manifest::parse(&china).unwrap().resolve(image()).is_ok());
-    }
-
     #[test]
     fn refuses_an_image_without_a_program() {
         assert_eq!(Manifest::default().resolve(ImageDefaults::default()), Err(SpecError::NoCommand));
-    }
-
-    #[test]
-    fn a_wildcard_covers_names_below_the_domain_only() {
-        let rule = Destination::parse("*.Example.com:443").unwrap();
-        for (host, port, covered) in [
-            ("a.example.com", 443, true),
-            ("A.B.EXAMPLE.COM", 443, true),
-            ("example.com", 443, false),
-            ("badexample.com", 443, false),
-            ("a.example.com", 80, false),
-        ] {
-            assert_eq!(rule.covers(host, port), covered, "{host}:{port}");
-        }
-    }
-
-    #[test]
-    fn refuses_destinations_that_are_no_host_and_port() {
-        for text in
-            ["", "host", "host:0", "host:70000", ":1", "a..b:1", "*:1", "-a:1", "a b:1", "a*.b:1", "*.*.b:1"]
-        {
-            assert!(Destination::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn reads_signals_as_image_configs_write_them() {
-        for (text, number) in [("SIGTERM", 15), ("TERM", 15), ("9", 9), ("SIGRTMIN+3", 37)] {
-            assert_eq!(Signal::parse(text).unwrap().number(), number, "{text}");
-        }
-        for text in ["", "0", "65", "SIGFOO", "RTMIN+200", "-1"] {
-            assert!(Signal::parse(text).is_err(), "{text}");
-        }
     }
 }

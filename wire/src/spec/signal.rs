@@ -1,0 +1,74 @@
+//! The signal that ends a workload.
+
+use super::{SpecError, value};
+use serde::{Deserialize, Serialize};
+
+/// A Linux signal number that may end a workload (signal(7), x86 and arm numbering).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Signal(u8);
+
+impl Signal {
+    pub const TERM: Signal = Signal(15);
+
+    /// `SIGTERM`, `TERM` or `15`, as image configs write it.
+    pub fn parse(text: &str) -> Result<Signal, SpecError> {
+        const NAMES: [(&str, u8); 10] = [
+            ("HUP", 1),
+            ("INT", 2),
+            ("QUIT", 3),
+            ("ABRT", 6),
+            ("KILL", 9),
+            ("USR1", 10),
+            ("USR2", 12),
+            ("TERM", 15),
+            ("CONT", 18),
+            ("WINCH", 28),
+        ];
+        let bad = || value("stop_signal", format!("'{text}' is not a signal"));
+        let name = text.strip_prefix("SIG").unwrap_or(text);
+        if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
+            return Ok(Signal(*number));
+        }
+        if let Some(offset) = name.strip_prefix("RTMIN+") {
+            let offset: u8 = offset.parse().map_err(|_| bad())?;
+            return Signal::try_from(offset.saturating_add(34)).map_err(|_| bad());
+        }
+        Signal::try_from(name.parse::<u8>().map_err(|_| bad())?).map_err(|_| bad())
+    }
+
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Signal {
+    type Error = SpecError;
+    fn try_from(number: u8) -> Result<Self, SpecError> {
+        match number {
+            1..=64 => Ok(Signal(number)),
+            _ => Err(value("stop_signal", format!("{number} is not a signal"))),
+        }
+    }
+}
+
+impl From<Signal> for u8 {
+    fn from(signal: Signal) -> u8 {
+        signal.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_signals_as_image_configs_write_them() {
+        for (text, number) in [("SIGTERM", 15), ("TERM", 15), ("9", 9), ("SIGRTMIN+3", 37)] {
+            assert_eq!(Signal::parse(text).unwrap().number(), number, "{text}");
+        }
+        for text in ["", "0", "65", "SIGFOO", "RTMIN+200", "-1"] {
+            assert!(Signal::parse(text).is_err(), "{text}");
+        }
+    }
+}
