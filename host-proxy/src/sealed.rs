@@ -36,9 +36,7 @@ pub struct Incoming {
 impl Incoming {
     /// Checks what an order brings against its spec; `None` if neither knows of a config.
     pub fn check(manifest: &Manifest, encoded: Option<&str>) -> Result<Option<Incoming>, ConfigError> {
-        // What the image says does not matter here.
-        let any_image = ImageDefaults { cmd: vec!["/".to_owned()], ..ImageDefaults::default() };
-        let spec = manifest.resolve(any_image)?;
+        let spec = manifest.resolve(ImageDefaults::any())?;
         let (config, encoded) = match (&spec.config, encoded) {
             (None, None) => return Ok(None),
             (None, Some(_)) => return Err(ConfigError::NotAsked),

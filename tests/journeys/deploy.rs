@@ -1,6 +1,6 @@
 //! The main job from end to end, in QEMU.
 
-use crate::{SPEC, eif, listing_image};
+use crate::{SPEC, busybox, eif, listing_image};
 use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -41,14 +41,8 @@ pub(crate) fn create(daemon: &Daemon, name: &str, reference: &str, spec: &str) -
     daemon.ctl(&arguments, PASSWORD)
 }
 
-/// Busybox's httpd, from the Debian package that the tests install.
+/// Busybox's httpd.
 fn web_image() -> Image {
-    let busybox = std::fs::read("/bin/busybox").or_else(|_| std::fs::read("/usr/bin/busybox")).unwrap();
-    let base = Layer::default()
-        .dir("etc", 0o755)
-        .file("etc/passwd", 0o644, 0, "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/srv:/bin/sh\n")
-        .file("bin/busybox", 0o755, 0, busybox)
-        .hard_link("bin/sh", "bin/busybox");
     let site =
         Layer::default().file("srv/index.html", 0o644, 0, "hello\n").file("srv/old.html", 0o644, 0, "old\n");
     let script =
@@ -56,7 +50,7 @@ fn web_image() -> Image {
     Image::new(serde_json::json!({
         "Entrypoint": ["/bin/sh", "-c", script], "User": "web", "WorkingDir": "/srv", "Env": ["GREETING=cheer"],
     }))
-    .layer(base, Compression::Gzip)
+    .layer(busybox(), Compression::Gzip)
     .layer(site, Compression::Zstd)
     .layer(Layer::default().file("srv/.wh.old.html", 0o644, 0, ""), Compression::None)
 }

@@ -22,6 +22,16 @@ use serde_json::json;
 use tests::image::{Compression, Image, Layer};
 use tests::programs::lib;
 
+/// A shell and its tools, from the Debian package that the tests install, and two users.
+fn busybox() -> Layer {
+    let program = std::fs::read("/bin/busybox").or_else(|_| std::fs::read("/usr/bin/busybox")).unwrap();
+    Layer::default()
+        .dir("etc", 0o755)
+        .file("etc/passwd", 0o644, 0, "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/srv:/bin/sh\n")
+        .file("bin/busybox", 0o755, 0, program)
+        .hard_link("bin/sh", "bin/busybox")
+}
+
 /// A workload that needs nothing: `tree-listing`, which prints what it sees and waits.
 fn listing_image() -> Image {
     let program = std::fs::read(lib().join("tree-listing")).unwrap();

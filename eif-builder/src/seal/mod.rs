@@ -82,8 +82,7 @@ pub async fn seal(manifest: &Manifest, version: u64, plaintext: &[u8]) -> Result
 
 /// Only the spec's own part matters here; what the image adds is known when it is built.
 fn subject(manifest: &Manifest) -> Result<(String, Config), SealError> {
-    let any_image = ImageDefaults { cmd: vec!["/".to_owned()], ..ImageDefaults::default() };
-    let spec = manifest.resolve(any_image)?;
+    let spec = manifest.resolve(ImageDefaults::any())?;
     Ok((spec.name.unwrap_or_default(), spec.config.ok_or(SealError::NoConfig)?))
 }
 

@@ -109,6 +109,13 @@ pub struct ImageDefaults {
     pub stop_signal: Option<String>,
 }
 
+impl ImageDefaults {
+    /// Of an image that is not known yet: for what a spec says whatever the image is.
+    pub fn any() -> ImageDefaults {
+        ImageDefaults { cmd: vec!["/".to_owned()], ..ImageDefaults::default() }
+    }
+}
+
 /// The resolved spec: what the agent runs, nothing left to decide but the user's numbers, which the image's own
 /// `/etc/passwd` gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
