@@ -49,7 +49,8 @@ impl Control {
             protocol: wire::PROTOCOL_VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        wire::io::write(&mut control.output, &hello).await?;
+        let written = timeout(TIMEOUT, wire::io::write(&mut control.output, &hello)).await;
+        written.map_err(|_| io::ErrorKind::TimedOut)??;
         match timeout(TIMEOUT, control.next()).await.map_err(|_| io::ErrorKind::TimedOut)?? {
             FromHost::Boot { config, credentials } => Ok((control, Brought { config, credentials })),
             FromHost::Stop { .. } => Err(io::Error::other("the host stopped the enclave before it booted")),

@@ -4,6 +4,7 @@ use crate::failure::Fatal;
 use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use aws_nitro_enclaves_nsm_api::driver;
 use serde_bytes::ByteBuf;
+use std::collections::BTreeSet;
 use wire::control::Failure;
 
 /// What the agent asks of it. Each call takes some milliseconds.
@@ -16,6 +17,13 @@ pub(crate) trait Nsm: Send + Sync {
     fn extend(&self, register: u16, data: Vec<u8>) -> Result<(), String>;
     /// No register below `end` can change any more, and all are in documents from then on.
     fn lock_below(&self, end: u16) -> Result<(), String>;
+    /// What it says of itself.
+    fn describe(&self) -> Result<Description, String>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) locked: BTreeSet<u16>,
 }
 
 /// What a document is to carry.
@@ -71,6 +79,13 @@ impl Nsm for Device {
     fn lock_below(&self, end: u16) -> Result<(), String> {
         self.ask(Request::LockPCRs { range: end }, |response| {
             matches!(response, Response::LockPCRs).then_some(())
+        })
+    }
+
+    fn describe(&self) -> Result<Description, String> {
+        self.ask(Request::DescribeNSM, |response| match response {
+            Response::DescribeNSM { locked_pcrs, .. } => Some(Description { locked: locked_pcrs }),
+            _ => None,
         })
     }
 }

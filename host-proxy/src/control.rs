@@ -67,7 +67,8 @@ impl Control {
             }
             _ => return Err(io::Error::other("the agent did not say hello")),
         }
-        wire::io::write(&mut stream, &boot).await?;
+        let written = timeout(WRITE_TIMEOUT, wire::io::write(&mut stream, &boot)).await;
+        written.map_err(|_| io::ErrorKind::TimedOut)??;
         let (orders, taken) = mpsc::channel(QUEUE);
         let (sender, reports) = mpsc::channel(QUEUE);
         tokio::spawn(async move {

@@ -255,6 +255,7 @@ impl Daemon {
         if let Some(credentials) = credentials {
             let kept = self.keep(&mut record, &credentials).await;
             if let Err(error) = kept {
+                self.context.configs.forget_others(&id, None);
                 // It may have been made although its answer was lost.
                 match self.context.secrets.delete(&id).await {
                     Ok(()) => self.store.remove(id).await.map_err(CreateError::Store)?,

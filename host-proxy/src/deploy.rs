@@ -28,7 +28,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wire::control::{Failure, FromHost};
-use wire::sealed::Sealed;
 use wire::spec::Manifest;
 
 /// From the heartbeat to a workload that was started: mounting and starting take well under a second, slow machines more, and KMS
@@ -54,6 +53,8 @@ pub struct Order {
     pub manifest: Manifest,
     pub credentials_arn: Option<String>,
     pub config: Option<ConfigRecord>,
+    /// What the deploy before measured to.
+    pub measured_before: Option<Measurements>,
     /// What an earlier deploy built of the same image and spec: it is launched again as it is.
     pub built: Option<Built>,
     /// Where the image may be spooled and the EIF is written.
@@ -189,7 +190,9 @@ async fn walk(
     let boot = FromHost::Boot { config: config.map(|(_, bytes)| bytes), credentials };
     let accepted = alive(&mut running, Control::accept(&control, boot, logs.clone())).await?;
     let mut control = accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
-    started(&mut control, &mut running, logs).await.map_err(|fault| explain_refusal(fault, &built))?;
+    started(&mut control, &mut running, logs)
+        .await
+        .map_err(|fault| explain_refusal(fault, &built, order.measured_before))?;
 
     stages.enter(Stage::Attest).await;
     let vsock: Vsock = running.vsock().clone();
@@ -232,22 +235,24 @@ fn load_config(
         )
     };
     let bytes = context.configs.load(id, config).map_err(|e| missing(&e))?;
-    let header = Sealed::parse(&bytes).map_err(|e| missing(&e))?.header;
-    Ok((eif_builder::seal::pcr16(&header), bytes))
+    Ok((eif_builder::seal::pcr16(&bytes), bytes))
 }
 
-/// KMS does not say which condition failed; what the enclave measures to is what the key's policy must name.
-fn explain_refusal(fault: Fault, built: &Built) -> Fault {
-    match fault.code {
-        Code::KmsRefused => {
-            let hint = format!(
-                "allow the instance's role kms:Decrypt on the key for kms:RecipientAttestation:ImageSha384 = {}; that is PCR0 of this image",
-                built.measurements.pcr0
-            );
-            Fault { hint, ..fault }
-        }
-        _ => fault,
+/// KMS does not say which condition failed. What can be told is what this enclave measures to, and what changed since the last deploy.
+fn explain_refusal(fault: Fault, built: &Built, before: Option<Measurements>) -> Fault {
+    if fault.code != Code::KmsRefused {
+        return fault;
     }
+    let pcr0 = built.measurements.pcr0;
+    let changed = match before.filter(|before| before.pcr0 != pcr0) {
+        Some(before) => format!("; at the deploy before it was {}", before.pcr0),
+        None => String::new(),
+    };
+    let hint = format!(
+        "the key's policy must allow kms:Decrypt for kms:RecipientAttestation:ImageSha384 = {pcr0}, PCR0 of this image{changed}; compare it with \
+         your own build before you allow it"
+    );
+    Fault { hint, ..fault }
 }
 
 async fn fetch_credentials(secrets: &SecretStore, order: &Order) -> Result<Option<Credentials>, Fault> {

@@ -3,7 +3,7 @@
 use crate::attest::{self, FetchError};
 use crate::control::Control;
 use crate::deploy::{self, Candidate, Context, Live, Note, Order};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::launch::{Qemu, Running, Vsock};
 use crate::lifecycle::{Action, Event, Refused, Stage, State, step};
 use crate::logs::Logs;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use wire::spec::Manifest;
 
@@ -115,6 +115,8 @@ pub(crate) struct Enclave {
     deploying: Option<Deploying>,
     live: Option<Live>,
     replacing: Option<Replacing>,
+    /// Enclaves that were replaced, and get time to end.
+    ending: JoinSet<()>,
     /// The next deploy launches this instead of pulling and building.
     relaunch: Option<Built>,
 }
@@ -172,6 +174,7 @@ pub(crate) fn spawn(
         deploying: None,
         live: None,
         replacing: None,
+        ending: JoinSet::new(),
         relaunch: None,
     };
     (handle, tokio::spawn(enclave.run()))
@@ -283,6 +286,7 @@ impl Enclave {
             image: Reference::parse(&self.record.image).map_err(Fault::internal)?,
             manifest: Manifest::parse(&self.record.spec).map_err(Fault::internal)?,
             credentials_arn: self.record.credentials_arn.clone(),
+            measured_before: self.record.measurements,
             config,
             built,
             folder: self.folder.clone(),
@@ -332,6 +336,7 @@ impl Enclave {
             Ok(live) => {
                 self.serve(live);
                 let _ = self.apply(Event::Attested).await;
+                self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
             }
             Err(fault) => {
                 let _ = self.apply(Event::Faulted(fault)).await;
@@ -357,18 +362,25 @@ impl Enclave {
             Ok(order) if built.is_some() && Qemu::check_memory(order.manifest.resources).is_ok() => {
                 // Whoever waits for this order tells its events from earlier ones by the time.
                 let record = Record { updated_at: crate::record::now(), ..self.record.clone() };
-                self.save(record, None, true).await?;
+                if let Err(error) = self.save(record, None, true).await {
+                    self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
+                    return Err(error.into());
+                }
                 let (context, logs) = (self.context.clone(), self.logs.clone());
                 let task = tokio::spawn(deploy::replace(context, order, logs));
                 self.replacing = Some(Replacing { task, config });
                 Ok(())
             }
             _ => {
-                let record = Record { config: Some(config.clone()), ..self.record.clone() };
-                self.save(record, None, true).await?;
-                self.context.configs.forget_others(&self.record.id, Some(&config));
+                // The file of the config before stays until this one is attested.
+                let before = self.record.config.replace(config);
                 self.relaunch = built;
-                self.apply(Event::Redeploy).await
+                let result = self.apply(Event::Redeploy).await;
+                if result.is_err() {
+                    self.record.config = before;
+                    self.relaunch = None;
+                }
+                result
             }
         }
     }
@@ -381,33 +393,58 @@ impl Enclave {
             Ok(candidate) => self.hand_over(candidate, config).await,
             Err(fault) => Err(fault),
         };
-        self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
-        let fault = result.err();
+        self.tell_config(version, result.err()).await;
+        if self.live.is_none() {
+            let fault = Fault::new(
+                Code::LaunchFailed,
+                "the enclave could not listen where it did before",
+                "see who took its addresses, and redeploy",
+            );
+            let _ = self.apply(Event::Faulted(fault)).await;
+        }
+    }
+
+    /// Writes down how it went with a config, and only then forgets the files of the others.
+    async fn tell_config(&mut self, version: u64, fault: Option<Fault>) {
         let (name, reason) = (&self.record.name, fault.as_ref().map(|fault| fault.message.as_str()));
         tracing::info!(name, version, fault = reason, "config");
         let event = EnclaveEvent::Config { at: crate::record::now(), version, fault };
-        let _ = self.save(self.record.clone(), Some(event), false).await;
+        if self.save(self.record.clone(), Some(event), true).await.is_ok() {
+            self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
+        }
     }
 
     async fn hand_over(&mut self, candidate: Candidate, config: ConfigRecord) -> Result<(), Fault> {
-        let manifest = Manifest::parse(&self.record.spec).map_err(Fault::internal)?;
+        let mut manifest = Manifest::parse(&self.record.spec).map_err(Fault::internal)?;
         let Some(Live { running, control, gate, built, egress }) = self.live.take() else {
             return Err(Fault::internal("the enclave that was to be replaced is gone"));
         };
-        // Both want the same addresses: nobody is let in for a moment.
-        drop(gate);
-        let live = match candidate.open(&manifest).await {
-            Ok(live) => live,
+        // The new one listens where the old one did, also where the system chose; nobody is let in for a moment.
+        for rule in &mut manifest.network.ingress {
+            let held = gate.addresses.iter().find(|held| held.port == rule.port);
+            rule.listen = held.map(|held| held.address).or(rule.listen);
+        }
+        manifest.network.attestation = gate.attestation.or(manifest.network.attestation);
+        gate.close().await;
+        match candidate.open(&manifest).await {
+            Ok(live) => {
+                self.record.config = Some(config);
+                self.serve(live);
+                // The old one keeps its way out until it has ended.
+                self.ending.spawn(async move {
+                    end(running, control).await;
+                    drop(egress);
+                });
+                Ok(())
+            }
             Err(fault) => {
                 let old = Candidate { running, control, built, egress };
-                self.live = old.open(&manifest).await.ok();
-                return Err(fault);
+                if let Ok(live) = old.open(&manifest).await {
+                    self.serve(live);
+                }
+                Err(fault)
             }
-        };
-        self.record.config = Some(config);
-        self.serve(live);
-        tokio::spawn(end(running, control));
-        Ok(())
+        }
     }
 
     /// Shows where the enclave can be reached, and watches it.
@@ -426,15 +463,22 @@ impl Enclave {
             // A deploy that finished in this very moment hands over a live enclave, which the drop kills.
             let _ = task.await;
         }
-        if let Some(Replacing { task, .. }) = self.replacing.take() {
+        if let Some(Replacing { task, config }) = self.replacing.take() {
             task.abort();
             let _ = task.await;
-            self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
+            let fault = Fault::new(
+                Code::ConfigRefused,
+                "the enclave was stopped before the new config could run",
+                "give it again with 'enclavectl configure'",
+            );
+            self.tell_config(config.version, Some(fault)).await;
         }
-        if let Some(Live { running, control, gate, .. }) = self.live.take() {
-            drop(gate);
+        if let Some(Live { running, control, gate, egress, .. }) = self.live.take() {
+            gate.close().await;
             end(running, control).await;
+            drop(egress);
         }
+        while self.ending.join_next().await.is_some() {}
         if self.relaunch.is_none() {
             let _ = tokio::fs::remove_dir_all(&self.folder).await;
         }

@@ -31,7 +31,14 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 pub struct Gate {
     pub addresses: Vec<Ingress>,
     pub attestation: Option<SocketAddr>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Gate {
+    /// Closes the listeners for certain before it returns: their addresses are free then.
+    pub async fn close(mut self) {
+        self.tasks.shutdown().await;
+    }
 }
 
 /// Listens for every port. An address that is taken is an error; without one a free port of 127.0.0.1 is used.
@@ -49,7 +56,7 @@ pub async fn open(network: &NetworkManifest, vsock: &Vsock) -> io::Result<Gate> 
         attestation = Some(listener.local_addr()?);
         tasks.spawn(accept(listener, Target::Attestation, vsock.clone()));
     }
-    Ok(Gate { addresses, attestation, _tasks: tasks })
+    Ok(Gate { addresses, attestation, tasks })
 }
 
 async fn bind(wanted: SocketAddr) -> io::Result<TcpListener> {

@@ -55,7 +55,7 @@ fn web_image() -> Image {
     .layer(Layer::default().file("srv/.wh.old.html", 0o644, 0, ""), Compression::None)
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();

@@ -1,6 +1,6 @@
 //! Sealed configs, from `seal` to the workload, in QEMU, against a fake KMS; and everything that a parent may do to them.
 
-use crate::deploy::{files_with, start};
+use crate::deploy::{files_with, get, start};
 use crate::{busybox, eif};
 use host_proxy::control::{self, Control, Report};
 use host_proxy::egress::{self, Policy};
@@ -8,7 +8,7 @@ use host_proxy::launch::{Listeners, Qemu};
 use host_proxy::logs::Logs;
 use host_proxy::record::EnclaveId;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha384};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tests::daemon::{Answer, Daemon};
 use tests::image::{Compression, Image};
 use tests::kms::{ACCESS_KEY_ID, Form, Kms, Mischief, SECRET_ACCESS_KEY, attested_policy};
-use tests::programs::ours;
+use tests::programs::{ours, run};
 use tests::registry::{PASSWORD, Registry, USER};
 use tests::wait_for;
 use wire::control::{AwsCredentials, Failure, FromHost};
@@ -27,7 +27,7 @@ use wire::sealed::Sealed;
 
 /// The workload shows that it knows its secret without saying it: the log may leave the enclave.
 const ENV_SCRIPT: &str = "printf %s \"$TOKEN\" | busybox sha256sum; busybox grep VmRSS /proc/1/status; \
-     exec busybox sleep 1000";
+     exec busybox httpd -f -p 127.0.0.1:8080 -h /etc";
 const FILE_SCRIPT: &str = "cd /run/config && busybox stat -c '%a %u %g %n' . app.env; busybox sha256sum app.env; \
      busybox mount | busybox grep -c 'tmpfs on /run/config'; exec busybox sleep 1000";
 
@@ -61,6 +61,7 @@ impl House {
         let spec = folder.path().join("enclave.toml");
         let text = format!(
             "name = 'orders'\n[resources]\nmemory_mib = 192\ncpus = 1\n[network]\negress = ['localhost:{port}']\n\
+             ingress = [{{ port = 8080 }}]\nattestation = '127.0.0.1:0'\n\
              [config]\nkms_key = '{key}'\nendpoint = 'localhost:{port}'\nca = '''{}'''\ncontext = {{ app = 'orders' }}\n{more}\n\
              [logs]\nforward = true\n",
             kms.ca()
@@ -159,7 +160,11 @@ fn the_workload_gets_its_secret_and_nobody_else_sees_it() {
         "the agent takes {memory} KiB, after TLS and all; 16 MiB are the design's promise"
     );
     let record = daemon.show("orders");
-    assert_eq!((&record["config"]["version"], &record["measurements"]["PCR0"]), (&1.into(), &pcr0.into()));
+    assert_eq!(
+        (&record["config"]["version"], &record["measurements"]["PCR0"]),
+        (&1.into(), &pcr0.as_str().into())
+    );
+    let first = record;
     let attested = daemon.ctl(&["--json", "attestation", "orders"], "");
     let attested: Value = serde_json::from_str(&attested.stdout).unwrap();
     assert_eq!(attested["pcrs"]["PCR16"], printed["pcr16"], "which config runs is attested");
@@ -175,9 +180,24 @@ fn the_workload_gets_its_secret_and_nobody_else_sees_it() {
     let events = daemon.ctl(&["events", "orders"], "").stdout;
     assert_eq!(events.matches("DEPLOYING (pulling the image)").count(), 1, "no second build: {events}");
     assert!(events.contains("config version 2 runs"), "{events}");
-    let attested = daemon.ctl(&["--json", "attestation", "orders"], "");
-    let attested: Value = serde_json::from_str(&attested.stdout).unwrap();
-    assert_eq!(attested["pcrs"]["PCR16"], printed["pcr16"]);
+    // It answers where the first one did, and attests the file that it opened.
+    assert_eq!((&record["ingress"], &record["attestation"]), (&first["ingress"], &first["attestation"]));
+    let page = get(record["ingress"][0]["address"].as_str().unwrap(), "/passwd");
+    assert!(page.ends_with("/bin/sh\n"), "{page}");
+    let document = house.folder.path().join("document");
+    let fetched = Command::new(ours("attest"))
+        .args(["fetch", &format!("http://{}", record["attestation"].as_str().unwrap()), "-o"])
+        .args([document.as_os_str(), "--pcr".as_ref(), format!("0={pcr0}").as_ref()])
+        .output()
+        .unwrap();
+    assert_eq!(fetched.status.code(), Some(1), "QEMU signs nothing");
+    let shown = run(Command::new(ours("attest")).arg("show").arg(&document));
+    let pcr16 = Sha384::new()
+        .chain_update([0; 48])
+        .chain_update(Sha384::digest(std::fs::read(&sealed).unwrap()))
+        .finalize();
+    assert_eq!(printed["pcr16"], hex::encode(pcr16));
+    assert!(shown.contains(&format!("PCR16       {}", hex::encode(pcr16))), "{shown}");
     wait_for("the first enclave's end", 20, || daemon.helpers().len() == 2);
 
     // A config that KMS will not open leaves the one before in place.
@@ -193,7 +213,8 @@ fn the_workload_gets_its_secret_and_nobody_else_sees_it() {
     assert_eq!(std::fs::read_dir(daemon.folder().join("state/configs")).unwrap().count(), 1);
 
     // Neither secret nor password is anywhere on this side: files, log, what runs with which arguments and environment.
-    for needle in [FIRST, SECOND, PASSWORD] {
+    let base64 = |text: &str| tests::registry::base64(text.as_bytes());
+    for needle in [FIRST, SECOND, PASSWORD, &base64(FIRST), &base64(SECOND)] {
         assert_eq!(files_with(daemon.folder(), needle.as_bytes()), Vec::<String>::new(), "{needle}");
         assert_eq!(files_with(house.folder.path(), needle.as_bytes()), Vec::<String>::new(), "{needle}");
         assert!(!daemon.helpers().iter().any(|line| line.contains(needle)));
@@ -221,6 +242,46 @@ fn the_secret_is_refused_to_an_image_that_differs_by_one_byte() {
     let own = record["measurements"]["PCR0"].as_str().unwrap();
     assert_ne!(own, pcr0);
     assert!(fault["hint"].as_str().unwrap().contains(own), "{fault}");
+
+    // Allowed now, but by a KMS that does not look at attestation; and then by one that looks.
+    house.kms.set_policy(&house.key, &attested_policy(own));
+    house.kms.misbehave(Mischief::AnswersPlaintext);
+    assert_eq!(daemon.ctl(&["redeploy", "orders"], "").code, 1);
+    let fault = &daemon.show("orders")["fault"];
+    assert_eq!(fault["code"], "KMS_REFUSED");
+    assert!(
+        fault["message"].as_str().unwrap().contains("did not look at the attestation document"),
+        "{fault}"
+    );
+    house.kms.misbehave(Mischief::None);
+    let (next, _) = house.seal("TOKEN=y", 2);
+    let configured = daemon.ctl(&["configure", "orders", next.to_str().unwrap()], "");
+    assert_eq!(configured.code, 0, "from FAILED: {configured:?}");
+    assert_eq!(daemon.show("orders")["config"]["version"], 2);
+    // An order that comes in between ends the wait for the config, and says so.
+    let (third, _) = house.seal("TOKEN=z", 3);
+    let ordered = daemon.ctl(&["configure", "orders", third.to_str().unwrap(), "--no-wait"], "");
+    assert_eq!(ordered.code, 0, "{ordered:?}");
+    let again = daemon.ctl(&["configure", "orders", third.to_str().unwrap()], "");
+    assert!(again.stderr.contains("while another config is on its way"), "{again:?}");
+    assert_eq!(daemon.ctl(&["redeploy", "orders"], "").code, 0);
+    let record = daemon.show("orders");
+    assert_eq!((&record["config"]["version"], &record["status"]), (&2.into(), &"DEPLOYED".into()));
+    let events = daemon.ctl(&["events", "orders"], "").stdout;
+    assert!(events.contains("config version 3 was refused: the enclave was stopped before"), "{events}");
+    assert_eq!(std::fs::read_dir(daemon.folder().join("state/configs")).unwrap().count(), 1);
+}
+
+#[test]
+fn what_the_host_refuses_is_told_as_such() {
+    let house = House::new(&image(ENV_SCRIPT, "A=1"), Kms::start(), "");
+    house.allow();
+    let (sealed, _) = house.seal("TOKEN=x", 1);
+    let daemon = house.daemon(&[]);
+    assert_eq!(house.create(&daemon, "orders", &sealed).code, 1);
+    let fault = &daemon.show("orders")["fault"];
+    assert_eq!(fault["code"], "KMS_UNREACHABLE");
+    assert!(fault["hint"].as_str().unwrap().contains("egress.allow_networks"), "{fault}");
 }
 
 #[test]
@@ -343,6 +404,22 @@ fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
         Some([header.encode(), ciphertext.to_vec()].concat())
     };
     let other_key = house.kms.key(&attested_policy("x"));
+    // Genuine files that were sealed for this enclave, of another key, another version, and the same one.
+    let blob_of = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        Sealed::parse(&bytes).unwrap().header.encrypted_key
+    };
+    let (newer, _) = house.seal("TOKEN=newer", 3);
+    let newer = blob_of(&newer);
+    let (twin, _) = house.seal("TOKEN=twin", 2);
+    let twin = blob_of(&twin);
+    let text = std::fs::read_to_string(&house.spec).unwrap();
+    std::fs::write(&house.spec, text.replace("minimum_version = 2", "")).unwrap();
+    let (old, _) = house.seal("TOKEN=old", 1);
+    std::fs::write(&house.spec, text.replace(&house.key, &other_key)).unwrap();
+    let (elsewhere, _) = house.seal("TOKEN=elsewhere", 2);
+    let (old, elsewhere) = (std::fs::read(old).unwrap(), blob_of(&elsewhere));
+    std::fs::write(&house.spec, text).unwrap();
     let flipped = |at: usize| {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
@@ -395,12 +472,27 @@ fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
             Failure::ConfigForeign,
             "the context",
         ),
+        ("an older file", Some(old), credentials(), Failure::ConfigTooOld, "version 1, the spec wants 2"),
         (
-            "an older version",
-            reseal(&|h| h.version = 1),
+            "a newer file's data key",
+            reseal(&|h| h.encrypted_key = newer.clone()),
             credentials(),
-            Failure::ConfigTooOld,
-            "version 1, the spec wants 2",
+            Failure::ConfigDamaged,
+            "InvalidCiphertext",
+        ),
+        (
+            "another key's data key",
+            reseal(&|h| h.encrypted_key = elsewhere.clone()),
+            credentials(),
+            Failure::ConfigDamaged,
+            "InvalidCiphertext",
+        ),
+        (
+            "its twin's data key",
+            reseal(&|h| h.encrypted_key = twin.clone()),
+            credentials(),
+            Failure::ConfigDamaged,
+            "changed after it was sealed",
         ),
         (
             "a lie about the version",

@@ -14,6 +14,12 @@
 //! `GenerateDataKey` and travels in the header, encrypted under an encryption context (AWS KMS developer guide,
 //! "Encryption context") of the config's `name`, its `version` and whatever the spec adds. KMS encrypts 4096 bytes at most, hence the
 //! envelope.
+//!
+//! # Which config runs
+//!
+//! The agent extends PCR16 with the SHA-384 of the whole file, and locks it before the workload starts: PCR16 is SHA-384 of 48 zero bytes and
+//! that SHA-384. A file is proof of nothing by itself: whoever may use the KMS key to encrypt can seal one. A relying party
+//! that cares compares PCR16 with that of the file it means.
 
 use crate::spec::Config;
 use minicbor::{Decode, Encode};
@@ -148,13 +154,6 @@ impl Header {
         context.insert("version".to_owned(), self.version.to_string());
         context
     }
-
-    /// The agent extends PCR16 with the SHA-384 of these bytes before it locks it: CBOR of a label, the name, the key and the
-    /// version, so that a relying party can compute the register for the config it expects.
-    pub fn identity(&self) -> Vec<u8> {
-        minicbor::to_vec(("redoubt config", &self.name, &self.kms_key, self.version))
-            .expect("a Vec takes what is written to it")
-    }
 }
 
 /// Reads a config that becomes an environment: `NAME=value` lines, blank ones and those that start with `#` passed over. Values are taken
@@ -218,15 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_authenticated_to_kms_and_measured_is_fixed() {
+    fn what_is_authenticated_to_kms_is_fixed() {
         let context = header().encryption_context();
         let pairs: Vec<_> = context.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(pairs, [("app", "orders"), ("name", "orders"), ("version", "7")]);
-        let identity = header().identity();
-        assert_eq!(identity[..16], *b"\x84\x6eredoubt config");
-        assert_eq!(identity.last(), Some(&7));
-        assert_ne!(Header { version: 8, ..header() }.identity(), identity);
-        assert_ne!(Header { name: "order".to_owned(), ..header() }.identity(), identity);
     }
 
     #[test]

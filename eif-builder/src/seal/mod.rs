@@ -53,13 +53,13 @@ pub struct SealedConfig {
 impl SealedConfig {
     /// What PCR16 of an enclave is that opened it.
     pub fn pcr16(&self) -> Pcr {
-        pcr16(&self.header)
+        pcr16(&self.bytes)
     }
 }
 
-/// What PCR16 of an enclave is that opened the config with this header: extended once, from zero.
-pub fn pcr16(header: &Header) -> Pcr {
-    Pcr::of_content_hash(Sha384::digest(header.identity()).into())
+/// What PCR16 of an enclave is that opened this sealed config: extended once, from zero.
+pub fn pcr16(sealed: &[u8]) -> Pcr {
+    Pcr::of_content_hash(Sha384::digest(sealed).into())
 }
 
 /// Seals `plaintext` as the given version. AWS credentials come from the usual places and need kms:GenerateDataKey on the key.
@@ -147,12 +147,13 @@ async fn client(config: &Config) -> Result<aws_sdk_kms::Client, SealError> {
         .build_https();
     let shared = aws_config::defaults(aws_config::BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))
-        .http_client(http)
         .timeout_config(timeouts)
         .load()
         .await;
-    let settings =
-        aws_sdk_kms::config::Builder::from(&shared).endpoint_url(format!("https://{}", config.endpoint));
+    // The spec's authority is for KMS alone: credentials may come from elsewhere.
+    let settings = aws_sdk_kms::config::Builder::from(&shared)
+        .http_client(http)
+        .endpoint_url(format!("https://{}", config.endpoint));
     Ok(aws_sdk_kms::Client::from_conf(settings.build()))
 }
 

@@ -19,7 +19,7 @@ use wire::sealed::{Foreign, Sealed, SealedError};
 use wire::spec::Spec;
 use zeroize::Zeroizing;
 
-/// The register that says which config runs. It and all above are locked once a config is open.
+/// The register that says which file was opened (`wire::sealed`, "Which config runs"). It and all above are locked once a config is open.
 const REGISTER: u16 = 16;
 const REGISTERS: u16 = 32;
 /// TLS certificates and AWS signatures need about the right time; AWS allows five minutes (Signature Version 4, "Date").
@@ -67,10 +67,19 @@ pub(crate) async fn open(
     let key = recipient.open(&answer)?;
     let plaintext = envelope::unseal(&sealed, &key)?;
 
-    let identity = digest(&SHA384, &sealed.header.identity());
-    nsm.extend(REGISTER, identity.as_ref().to_vec()).map_err(nsm_failed)?;
-    nsm.lock_below(REGISTERS).map_err(nsm_failed)?;
+    measure(&bytes, nsm).map_err(nsm_failed)?;
     Ok(Some(plaintext))
+}
+
+/// Writes into PCR16 which file was opened. After this nobody can write anything else there.
+fn measure(sealed: &[u8], nsm: &dyn Nsm) -> Result<(), String> {
+    nsm.extend(REGISTER, digest(&SHA384, sealed).as_ref().to_vec())?;
+    nsm.lock_below(REGISTERS)?;
+    let locked = nsm.describe()?.locked;
+    match (REGISTER..REGISTERS).all(|register| locked.contains(&register)) {
+        true => Ok(()),
+        false => Err("the NSM did not lock PCR16 to 31".to_owned()),
+    }
 }
 
 /// The kernel's generator hears the hypervisor's too: an enclave has few other sources.
@@ -114,6 +123,63 @@ fn timestamp(document: &[u8]) -> Result<Option<u64>, minicbor::decode::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nsm::Description;
+
+    /// A fake NSM that keeps what it is asked, and fails at one question.
+    #[derive(Default)]
+    struct FakeNsm {
+        asked: std::sync::Mutex<Vec<String>>,
+        fails_at: Option<&'static str>,
+        locks: bool,
+    }
+
+    impl FakeNsm {
+        fn ask(&self, what: String) -> Result<(), String> {
+            let fails = self.fails_at.is_some_and(|fails_at| what.starts_with(fails_at));
+            self.asked.lock().unwrap().push(what);
+            if fails { Err("no".to_owned()) } else { Ok(()) }
+        }
+    }
+
+    impl Nsm for FakeNsm {
+        fn attest(&self, _: Question) -> Result<Vec<u8>, String> {
+            Err("not asked here".to_owned())
+        }
+
+        fn random(&self) -> Result<Vec<u8>, String> {
+            Err("not asked here".to_owned())
+        }
+
+        fn extend(&self, register: u16, data: Vec<u8>) -> Result<(), String> {
+            self.ask(format!("extend {register} {}", hex::encode(data)))
+        }
+
+        fn lock_below(&self, end: u16) -> Result<(), String> {
+            self.ask(format!("lock {end}"))
+        }
+
+        fn describe(&self) -> Result<Description, String> {
+            self.ask("describe".to_owned())?;
+            Ok(Description { locked: (0..if self.locks { 32 } else { 16 }).collect() })
+        }
+    }
+
+    #[test]
+    fn the_file_is_measured_and_the_register_locked_or_nothing_runs() {
+        let good = FakeNsm { locks: true, ..FakeNsm::default() };
+        assert_eq!(measure(b"abc", &good), Ok(()));
+        // FIPS 180-4's example: SHA-384 of "abc".
+        let abc = "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7";
+        assert_eq!(
+            *good.asked.lock().unwrap(),
+            [format!("extend 16 {abc}"), "lock 32".to_owned(), "describe".to_owned()]
+        );
+        for fails_at in ["extend", "lock", "describe"] {
+            let nsm = FakeNsm { locks: true, fails_at: Some(fails_at), ..FakeNsm::default() };
+            assert_eq!(measure(b"abc", &nsm), Err("no".to_owned()), "{fails_at}");
+        }
+        assert!(measure(b"abc", &FakeNsm::default()).unwrap_err().contains("did not lock"));
+    }
 
     #[test]
     fn the_clock_may_be_five_minutes_off() {

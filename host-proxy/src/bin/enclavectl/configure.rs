@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use host_proxy::client::Client;
 use host_proxy::record::Record;
 use hyper::Method;
+use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use wire::sealed::MAX_LEN;
 
@@ -21,9 +22,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(client: &Client, args: &Args, json: bool) -> Result<(), Failure> {
-    let body = serde_json::json!({ "config": encoded(&args.config)? }).to_string();
+    let encoded = encoded(&args.config)?;
+    let wanted = hex::encode(Sha256::digest(STANDARD.decode(&encoded).unwrap_or_default()));
+    let body = serde_json::json!({ "config": encoded }).to_string();
     let record: Record = client.json(Method::PUT, &path(&args.name, "/config")?, body.into_bytes()).await?;
-    follow::until_configured(client, record, args.no_wait, json).await
+    follow::until_configured(client, record, &wanted, args.no_wait, json).await
 }
 
 /// A sealed config in base64, as orders carry it.

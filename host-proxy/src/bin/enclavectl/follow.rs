@@ -61,10 +61,11 @@ pub(super) async fn until_settled(
     }
 }
 
-/// Waits until a config that was ordered runs, or failed to. A failed enclave is deployed again for it.
+/// Waits until a config that was ordered, known by the SHA-256 of its file, runs, or failed to. A failed enclave is deployed again for it.
 pub(super) async fn until_configured(
     client: &Client,
     record: Record,
+    wanted: &str,
     no_wait: bool,
     json: bool,
 ) -> Result<(), Failure> {
@@ -81,15 +82,21 @@ pub(super) async fn until_configured(
                 }
                 None => break,
             },
-            EnclaveEvent::Status { at, status: Status::Failed | Status::PendingDestroy, .. }
-                if at >= record.updated_at =>
-            {
-                break;
-            }
+            // Whatever happens to the enclave now, this order is over.
+            EnclaveEvent::Status { at, .. } if at >= record.updated_at => break,
             _ => {}
         }
     }
     let record: Record = client.json(Method::GET, &path(record.id.as_str(), "")?, Vec::new()).await?;
+    if record.config.as_ref().is_none_or(|config| config.sha256 != wanted)
+        || record.status != Status::Deployed
+    {
+        return Err(Failure::new(
+            1,
+            format!("the enclave is {}, and does not run the new config", record.status),
+            "see 'enclavectl events', and give the config again",
+        ));
+    }
     if json { print_json(&record) } else { print(&super::show::summary(&record)) }
 }
 
