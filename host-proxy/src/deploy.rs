@@ -154,11 +154,13 @@ async fn walk(
     stages: &mut Stages,
 ) -> Result<Candidate, Fault> {
     // What is missing on this machine is said before anything is downloaded.
+    let parts = order.built.is_none().then(Parts::find).transpose()?;
     let qemu = Qemu::find(&context.config.qemu).map_err(|e| Fault::from(e).at(Stage::Launch))?;
     let config = order.config.as_ref().map(|config| load_config(context, &order.id, config)).transpose()?;
-    let built = match &order.built {
-        Some(built) => built.clone(),
-        None => make(context, order, stages).await?,
+    let built = match (&order.built, parts) {
+        (Some(built), _) => built.clone(),
+        (None, Some(parts)) => make(context, order, parts, stages).await?,
+        (None, None) => return Err(Fault::internal("there is nothing to build from")),
     };
 
     stages.enter(Stage::Allocate).await;
@@ -200,10 +202,26 @@ async fn walk(
     Ok(Candidate { running, control, built, egress: serving })
 }
 
+/// What an enclave image is made of beside the container image.
+struct Parts {
+    kernel: PathBuf,
+    agent: PathBuf,
+}
+
+impl Parts {
+    fn find() -> Result<Parts, Fault> {
+        let found = |name| artifacts::find(name, None).map_err(|e| Fault::from(e).at(Stage::Build));
+        Ok(Parts { kernel: found(artifacts::KERNEL)?, agent: found(artifacts::AGENT)? })
+    }
+}
+
 /// From the registry to an enclave image.
-async fn make(context: &Context, order: &Order, stages: &mut Stages) -> Result<Built, Fault> {
-    let kernel = artifacts::find(artifacts::KERNEL, None).map_err(|e| Fault::from(e).at(Stage::Build))?;
-    let agent = artifacts::find(artifacts::AGENT, None).map_err(|e| Fault::from(e).at(Stage::Build))?;
+async fn make(
+    context: &Context,
+    order: &Order,
+    Parts { kernel, agent }: Parts,
+    stages: &mut Stages,
+) -> Result<Built, Fault> {
     stages.enter(Stage::Credentials).await;
     let credentials = fetch_credentials(&context.secrets, order).await?;
     stages.enter(Stage::Resolve).await;

@@ -95,8 +95,9 @@ impl House {
         let plain = self.folder.path().join("plain");
         std::fs::write(&plain, text).unwrap();
         let sealed = self.folder.path().join(format!("{version}.sealed"));
-        let output = Command::new(ours("eif-builder"))
-            .args(["seal", "--json", "--version", &version.to_string(), "--spec"])
+        // The demo and a test below seal with eif-builder.
+        let output = Command::new(ours("enclavectl"))
+            .args(["--json", "seal", "--version", &version.to_string(), "--spec"])
             .args([self.spec.as_path(), Path::new("-o"), &sealed, &plain])
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
