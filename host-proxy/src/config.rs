@@ -2,6 +2,7 @@
 //! configuration folder, then `HOST_PROXY_…` from the environment, where `__` separates the levels
 //! (`HOST_PROXY_QEMU__ACCEL=kvm`). Unknown keys are errors. No secret belongs into any of them.
 
+use crate::broker::{BrokerConfig, RegistryConfig};
 use crate::secrets::AwsConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,17 @@ folder = ""                      # the sandbox in the cache, or whatever is on t
 accel = "tcg"                    # works everywhere; "kvm" needs one that can run stock guests
 heartbeat_timeout_seconds = 90   # nitro-cli's own
 
+[broker]                         # no broker without an address to listen on; [registry] says whose credentials it gives out
+listen = ""
+tls_cert = ""
+tls_key = ""
+jwt_secret_file = ""
+jwks_file = ""
+audience = ""
+issuer = ""
+rules_file = ""
+rate_per_minute = 60             # a CI job asks once or twice
+
 [egress]
 allow_networks = []              # exceptions from the refusal of loopback, link-local and private-use addresses
 "#;
@@ -47,6 +59,10 @@ pub struct Config {
     pub pull: PullConfig,
     pub qemu: QemuConfig,
     pub egress: EgressConfig,
+    pub broker: BrokerConfig,
+    /// Whose credentials the broker gives out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub registry: Option<RegistryConfig>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod attest;
+pub mod broker;
 pub mod client;
 pub mod config;
 pub mod control;

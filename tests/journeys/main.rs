@@ -7,6 +7,7 @@
 )]
 
 mod attest;
+mod broker;
 mod credentials;
 mod deploy;
 mod documents;

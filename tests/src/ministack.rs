@@ -15,6 +15,12 @@ pub struct MiniStack {
 impl MiniStack {
     #[must_use]
     pub fn start() -> MiniStack {
+        MiniStack::with_auth(false)
+    }
+
+    /// With `auth`, IAM policies are enforced for every key but `test`, which is root's.
+    #[must_use]
+    pub fn with_auth(auth: bool) -> MiniStack {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -22,7 +28,8 @@ impl MiniStack {
             .current_dir(folder.path())
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", port.to_string())
-            .env("SERVICES", "secretsmanager,sts,kms")
+            .env("SERVICES", "secretsmanager,sts,kms,ecr,iam")
+            .env("AUTH", auth.to_string())
             .env("STATE_DIR", folder.path())
             .env("TMPDIR", folder.path())
             .stdin(Stdio::null())

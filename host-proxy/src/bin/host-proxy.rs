@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use host_proxy::api;
+use host_proxy::broker::Broker;
 use host_proxy::config::{self, Loaded};
 use host_proxy::daemon::Daemon;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -89,10 +90,19 @@ async fn live(Loaded { config, .. }: Loaded) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let socket = config.socket();
+    let broker =
+        Broker::start(&config.broker, config.registry.as_ref()).await.context("the credential broker")?;
     let daemon = Daemon::start(config).await?;
     let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let serving = tokio::spawn(api::serve(listener, daemon.clone()));
+    let brokering = match broker {
+        Some(broker) => {
+            tracing::info!(address = %broker.address()?, "brokering registry credentials");
+            Some(tokio::spawn(broker.serve()))
+        }
+        None => None,
+    };
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());
 
@@ -103,6 +113,9 @@ async fn live(Loaded { config, .. }: Loaded) -> anyhow::Result<()> {
     tracing::info!("stopping: workloads get 10 seconds to end");
     notify(&[sd_notify::NotifyState::Stopping]);
     serving.abort();
+    if let Some(brokering) = brokering {
+        brokering.abort();
+    }
     daemon.stop().await;
     watchdog.abort();
     let _ = std::fs::remove_file(&socket);

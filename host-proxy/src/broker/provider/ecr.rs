@@ -1,0 +1,319 @@
+//! Amazon ECR: a role assumed for one repository (STS AssumeRole with a session policy), and that session's authorization token.
+//!
+//! The role may reach every repository below the prefix; the session policy cuts that down to one, and to what pushing or pulling needs
+//! (ECR user guide, "Pushing an image", "Repository policies"; STS API reference, AssumeRole).
+
+use super::{Action, Issued, Issuing, ProviderError, RegistryProvider};
+use crate::broker::project::{Prefix, Project, Repository};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_ecr::config::timeout::TimeoutConfig;
+use aws_sdk_ecr::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use eif_builder::image::Secret;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Retries included.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// STS's limit for an inline session policy, in characters.
+const MAX_POLICY: usize = 2048;
+/// STS's limit for a session name, in characters; its letters are `[\w+=,.@-]`.
+const MAX_SESSION_NAME: usize = 64;
+/// What a role may be chained to (STS, "Role chaining"), and time enough: an authorization token outlives its session.
+const SESSION_SECONDS: i32 = 3600;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EcrConfig {
+    pub region: String,
+    /// Twelve digits.
+    #[serde(deserialize_with = "account")]
+    pub account_id: String,
+    #[serde(default)]
+    pub repo_prefix: Prefix,
+    /// Assumed first, if the daemon's own role may not assume the other.
+    #[serde(default)]
+    pub role_arn: Option<String>,
+    /// Assumed for each project, under its session policy.
+    pub push_role_arn: String,
+    /// Hosts with FIPS 140 validated endpoints.
+    #[serde(default)]
+    pub fips: bool,
+    /// Hosts that are reached by IPv4 and IPv6.
+    #[serde(default)]
+    pub dual_stack: bool,
+    /// For endpoints that are not AWS's.
+    #[serde(default)]
+    pub endpoint_url: Option<String>,
+}
+
+/// Digits are a number to TOML, unless they start with a zero.
+fn account<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Account {
+        Text(String),
+        Number(u64),
+    }
+    let text = match Account::deserialize(deserializer)? {
+        Account::Text(text) => text,
+        Account::Number(number) => number.to_string(),
+    };
+    match text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()) {
+        true => Ok(text),
+        false => Err(serde::de::Error::custom("account_id has twelve digits")),
+    }
+}
+
+impl EcrConfig {
+    fn partition(&self) -> &'static str {
+        match self.region.as_str() {
+            region if region.starts_with("cn-") => "aws-cn",
+            region if region.starts_with("us-gov-") => "aws-us-gov",
+            _ => "aws",
+        }
+    }
+
+    /// ECR user guide, "Private registry", and "Dual-stack and FIPS endpoints".
+    fn host(&self) -> String {
+        let EcrConfig { account_id, region, .. } = self;
+        let fips = if self.fips { "-fips" } else { "" };
+        match (self.dual_stack, self.partition()) {
+            (true, "aws-cn") => format!("{account_id}.dkr-ecr{fips}.{region}.on.amazonwebservices.com.cn"),
+            (true, _) => format!("{account_id}.dkr-ecr{fips}.{region}.on.aws"),
+            (false, "aws-cn") => format!("{account_id}.dkr.ecr{fips}.{region}.amazonaws.com.cn"),
+            (false, _) => format!("{account_id}.dkr.ecr{fips}.{region}.amazonaws.com"),
+        }
+    }
+
+    fn session_policy(&self, repository: &Repository, action: Action) -> Result<String, ProviderError> {
+        const PULL: [&str; 3] =
+            ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"];
+        const PUSH: [&str; 4] =
+            ["ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage"];
+        let actions: Vec<&str> = match action {
+            Action::Pull => PULL.to_vec(),
+            Action::Push => [PULL.as_slice(), PUSH.as_slice()].concat(),
+        };
+        let EcrConfig { region, account_id, .. } = self;
+        let arn =
+            format!("arn:{}:ecr:{region}:{account_id}:repository/{}", self.partition(), repository.as_str());
+        let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [
+            { "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*" },
+            { "Effect": "Allow", "Action": actions, "Resource": arn },
+        ] })
+        .to_string();
+        match policy.len() <= MAX_POLICY {
+            true => Ok(policy),
+            false => Err(ProviderError::Denied(format!(
+                "the session policy is longer than {MAX_POLICY} characters"
+            ))),
+        }
+    }
+}
+
+/// What CloudTrail shows of who it was.
+fn session_name(project: &Project) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || "+=,.@-_".contains(c) { c } else { '-' };
+    let name: String = format!("redoubt-{}", project.as_str()).chars().map(allowed).collect();
+    name.chars().take(MAX_SESSION_NAME).collect()
+}
+
+#[derive(Debug)]
+pub(super) struct Ecr {
+    config: EcrConfig,
+    shared: SdkConfig,
+}
+
+impl Ecr {
+    /// AWS credentials come from the usual places, on an instance from its role.
+    pub(super) async fn new(config: EcrConfig) -> Ecr {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(config.region.clone()))
+            .timeout_config(timeouts);
+        if let Some(url) = &config.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        Ecr { shared: loader.load().await, config }
+    }
+
+    /// The same settings with other credentials.
+    fn acting_as(&self, credentials: aws_credential_types::Credentials) -> SdkConfig {
+        let builder = self.shared.clone().into_builder();
+        builder.credentials_provider(SharedCredentialsProvider::new(credentials)).build()
+    }
+
+    async fn assume(
+        &self,
+        shared: &SdkConfig,
+        role: &str,
+        name: &str,
+        policy: Option<String>,
+    ) -> Result<SdkConfig, ProviderError> {
+        let answer = aws_sdk_sts::Client::new(shared)
+            .assume_role()
+            .role_arn(role)
+            .role_session_name(name)
+            .duration_seconds(SESSION_SECONDS)
+            .set_policy(policy)
+            .send()
+            .await
+            .map_err(|e| explain("assume the role", &e))?;
+        let session = answer
+            .credentials
+            .ok_or_else(|| ProviderError::Unavailable("STS answered without credentials".to_owned()))?;
+        let credentials = aws_credential_types::Credentials::new(
+            session.access_key_id,
+            session.secret_access_key,
+            Some(session.session_token),
+            SystemTime::try_from(session.expiration).ok(),
+            "assumed for a project",
+        );
+        Ok(self.acting_as(credentials))
+    }
+
+    async fn token(&self, project: &Project, action: Action) -> Result<Issued, ProviderError> {
+        let repository = self.config.repo_prefix.join(project)?;
+        let policy = self.config.session_policy(&repository, action)?;
+        let name = session_name(project);
+        let own = match &self.config.role_arn {
+            Some(role) => Some(self.assume(&self.shared, role, &name, None).await?),
+            None => None,
+        };
+        let shared = own.as_ref().unwrap_or(&self.shared);
+        let session = self.assume(shared, &self.config.push_role_arn, &name, Some(policy)).await?;
+        let answer = aws_sdk_ecr::Client::new(&session)
+            .get_authorization_token()
+            .send()
+            .await
+            .map_err(|e| explain("get an authorization token", &e))?;
+        let data = answer.authorization_data.unwrap_or_default().into_iter().next();
+        let unusable = || ProviderError::Unavailable("ECR answered without a token".to_owned());
+        let data = data.ok_or_else(unusable)?;
+        let login = data.authorization_token.as_deref().and_then(login).ok_or_else(unusable)?;
+        let expires_at = data.expires_at.and_then(|at| SystemTime::try_from(at).ok()).ok_or_else(unusable)?;
+        Ok(Issued { registry_url: self.config.host(), login: Some(login), expires_at: Some(expires_at) })
+    }
+}
+
+impl RegistryProvider for Ecr {
+    fn issue<'a>(&'a self, project: &'a Project, action: Action) -> Issuing<'a> {
+        Box::pin(self.token(project, action))
+    }
+}
+
+/// base64 of `user:password`.
+fn login(token: &str) -> Option<(String, Secret)> {
+    let decoded = Zeroizing::new(STANDARD.decode(token).ok()?);
+    let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some((user.to_owned(), Secret::new(password)))
+}
+
+fn explain<E>(doing: &str, error: &SdkError<E>) -> ProviderError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    let said = match error.as_service_error().and_then(ProvideErrorMetadata::message) {
+        Some(message) => format!("cannot {doing}: {code}: {message}"),
+        None => format!("cannot {doing}: {}", DisplayErrorContext(error)),
+    };
+    match code {
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "MalformedPolicyDocument"
+        | "PackedPolicyTooLarge"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken" => ProviderError::Denied(said),
+        _ => ProviderError::Unavailable(said),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(region: &str, fips: bool, dual_stack: bool) -> EcrConfig {
+        EcrConfig {
+            region: region.to_owned(),
+            account_id: "123456789012".to_owned(),
+            repo_prefix: Prefix::try_from("rise/".to_owned()).unwrap(),
+            role_arn: None,
+            push_role_arn: "arn:aws:iam::123456789012:role/push".to_owned(),
+            fips,
+            dual_stack,
+            endpoint_url: None,
+        }
+    }
+
+    fn project(name: &str) -> Project {
+        Project::parse(name).unwrap()
+    }
+
+    #[test]
+    fn hosts_and_arns_follow_the_partition() {
+        for (region, fips, dual, host) in [
+            ("us-east-1", false, false, "123456789012.dkr.ecr.us-east-1.amazonaws.com"),
+            ("us-gov-west-1", true, false, "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com"),
+            ("cn-north-1", false, false, "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn"),
+            ("eu-west-1", false, true, "123456789012.dkr-ecr.eu-west-1.on.aws"),
+            ("us-east-1", true, true, "123456789012.dkr-ecr-fips.us-east-1.on.aws"),
+        ] {
+            assert_eq!(config(region, fips, dual).host(), host);
+        }
+        for (region, partition) in
+            [("us-east-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
+        {
+            let config = config(region, false, false);
+            let repository = config.repo_prefix.join(&project("my-app")).unwrap();
+            let policy = config.session_policy(&repository, Action::Push).unwrap();
+            let arn = format!("\"arn:{partition}:ecr:{region}:123456789012:repository/rise/my-app\"");
+            assert!(policy.contains(&arn), "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_session_may_push_or_pull_one_repository_and_nothing_else() {
+        let config = config("us-east-1", false, false);
+        let actions = |action| {
+            let repository = config.repo_prefix.join(&project("my-app")).unwrap();
+            let policy = config.session_policy(&repository, action).unwrap();
+            let policy: serde_json::Value = serde_json::from_str(&policy).unwrap();
+            assert_eq!(policy["Statement"][0]["Action"], "ecr:GetAuthorizationToken");
+            policy["Statement"][1]["Action"].as_array().unwrap().len()
+        };
+        assert_eq!((actions(Action::Push), actions(Action::Pull)), (7, 3));
+        // The longest name that there is still fits.
+        let longest = config.repo_prefix.join(&project(&"a".repeat(251))).unwrap();
+        assert!(config.session_policy(&longest, Action::Push).unwrap().len() <= MAX_POLICY);
+    }
+
+    #[test]
+    fn session_names_are_what_sts_takes() {
+        assert_eq!(session_name(&project("team/my-app")), "redoubt-team-my-app");
+        assert_eq!(session_name(&project(&"a".repeat(200))).len(), 64);
+    }
+
+    #[test]
+    fn account_ids_have_twelve_digits_however_they_are_written() {
+        let parse = |id: &str| {
+            let text = format!("region = 'r'\naccount_id = {id}\npush_role_arn = 'x'");
+            toml::from_str::<EcrConfig>(&text).map(|config| config.account_id)
+        };
+        assert_eq!(parse("123456789012").unwrap(), "123456789012");
+        assert_eq!(parse("'012345678901'").unwrap(), "012345678901");
+        assert!(parse("1").is_err() && parse("'12345678901x'").is_err());
+        assert_eq!(login("QVdTOnBhOnNz").unwrap(), ("AWS".to_owned(), Secret::new("pa:ss")));
+        assert!(login("?").is_none());
+    }
+}
