@@ -1,6 +1,9 @@
 //! One deploy, from credentials to an attested enclave. Straight down; each stage is announced before it begins.
 //! Cancelling at any point leaves nothing: processes die and unnamed files vanish with the values that own them.
 
+mod progress;
+
+use self::progress::Progress;
 use crate::attest;
 use crate::config::Config;
 use crate::control::{self, Control, Report};
@@ -22,7 +25,6 @@ use eif_builder::image::{Credentials, Digest, Endpoint, Platform, Reference, Ver
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -35,8 +37,6 @@ use wire::spec::Manifest;
 const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(90);
 /// A workload that ends within this was never deployed.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Progress is told in steps of this many bytes.
-const PROGRESS_STEP: u64 = 512 * 1024;
 
 /// What every deploy of this daemon shares.
 #[derive(Debug)]
@@ -434,74 +434,4 @@ fn workload_fault(failure: Failure, detail: &str) -> Fault {
         ),
     };
     Fault::new(code, format!("the enclave gave up: {detail}"), hint)
-}
-
-/// Turns what pull and build tell into notes. Called from several threads; a full queue loses progress, never a result.
-struct Progress {
-    notes: mpsc::Sender<Note>,
-    done: AtomicU64,
-    total: AtomicU64,
-    told: AtomicU64,
-    verifying: std::sync::atomic::AtomicBool,
-    resolved: std::sync::atomic::AtomicBool,
-}
-
-impl Progress {
-    fn new(notes: mpsc::Sender<Note>) -> Progress {
-        Progress {
-            notes,
-            done: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-            told: AtomicU64::new(0),
-            verifying: false.into(),
-            resolved: false.into(),
-        }
-    }
-
-    /// How far a pull came.
-    fn stage(&self) -> Stage {
-        match (self.resolved.load(Ordering::Relaxed), self.verifying.load(Ordering::Relaxed)) {
-            (false, _) => Stage::Resolve,
-            (true, false) => Stage::Pull,
-            (true, true) => Stage::Verify,
-        }
-    }
-
-    fn add(&self, stage: Stage, bytes: u64) -> bool {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let total = self.total.load(Ordering::Relaxed);
-        let whole = done >= total;
-        if whole || done.saturating_sub(self.told.load(Ordering::Relaxed)) >= PROGRESS_STEP {
-            self.told.store(done, Ordering::Relaxed);
-            let _ = self.notes.try_send(Note::Progress { stage, done: done.min(total), total });
-        }
-        whole
-    }
-}
-
-impl eif_builder::image::Progress for Progress {
-    fn resolved(&self, digest: Digest, layers: &[u64]) {
-        self.total.store(layers.iter().sum(), Ordering::Relaxed);
-        self.resolved.store(true, Ordering::Relaxed);
-        let _ = self.notes.try_send(Note::Resolved(digest));
-        let _ = self.notes.try_send(Note::Entered(Stage::Pull));
-    }
-
-    fn received(&self, bytes: u64) {
-        if self.add(Stage::Pull, bytes) && !self.verifying.swap(true, Ordering::Relaxed) {
-            let _ = self.notes.try_send(Note::Entered(Stage::Verify));
-        }
-    }
-}
-
-impl eif_builder::build::Progress for Progress {
-    fn merged(&self, bytes: u64) {
-        self.total.store(bytes, Ordering::Relaxed);
-    }
-
-    fn packed(&self, bytes: u64) {
-        self.add(Stage::Build, bytes);
-    }
-
-    fn measuring(&self) {}
 }
