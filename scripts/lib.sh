@@ -65,6 +65,15 @@ export BUILD_PACKAGES TEST_PACKAGES
 # free_port: a TCP port of 127.0.0.1 that nobody uses at this moment.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
+# build_static PACKAGE...: small static programs, some of them measured. Paths of this machine would make another image of the same source.
+build_static() {
+    local home=${CARGO_HOME:-$HOME/.cargo} package flags=()
+    for package in "$@"; do flags+=(--package "$package"); done
+    RUSTFLAGS="--remap-path-prefix=$home=/cargo --remap-path-prefix=$REPO=/redoubt" \
+        CFLAGS_x86_64_unknown_linux_musl="-ffile-prefix-map=$home=/cargo -ffile-prefix-map=$REPO=/redoubt" \
+        cargo build --locked --quiet --profile agent --target x86_64-unknown-linux-musl "${flags[@]}"
+}
+
 # start_registry FOLDER PORT USER PASSWORD_FILE: Debian's docker-registry with htpasswd on loopback; its number goes to REGISTRY_PID.
 start_registry() {
     local folder=$1 port=$2 user=$3 password_file=$4

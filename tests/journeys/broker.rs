@@ -184,7 +184,7 @@ fn a_broker_that_would_be_careless_does_not_start() {
             .envs(settings.iter().copied())
             .output()
             .unwrap();
-        assert_eq!(output.status.code(), Some(69));
+        assert_eq!(output.status.code(), Some(78));
         String::from_utf8(output.stderr).unwrap()
     };
     let docker = [("HOST_PROXY_REGISTRY__TYPE", "docker"), ("HOST_PROXY_REGISTRY__REGISTRY_URL", "r")];

@@ -39,6 +39,20 @@ fn dependencies_point_one_way() {
     assert_eq!(found.len(), 7);
 }
 
+/// The agent is measured: paths of the machine that built it would make it another one.
+#[test]
+fn the_agent_holds_no_path_of_this_machine() {
+    let agent = std::fs::read(lib().join("enclave-agent")).unwrap();
+    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME")).unwrap();
+    for path in [home.as_str(), env!("CARGO_MANIFEST_DIR").trim_end_matches("/tests")] {
+        let needle = format!("{path}/");
+        let found = agent.windows(needle.len()).position(|window| window == needle.as_bytes());
+        let text =
+            found.map(|at| String::from_utf8_lossy(&agent[at..(at + 100).min(agent.len())]).into_owned());
+        assert_eq!(text, None, "{path}");
+    }
+}
+
 /// 8 MB is the promise of the design; the agent lives in the enclave's memory.
 #[test]
 fn the_agent_is_small() {

@@ -30,9 +30,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID")]
     instance_id: Option<String>,
     /// The certificate that the image is signed with (PCR8)
-    #[arg(long, value_name = "PEM")]
+    #[arg(long, value_name = "PEM-FILE")]
     signing_certificate: Option<PathBuf>,
-    /// A sealed config must have been opened (PCR16)
+    /// A sealed config must have been opened (PCR16); means something beside a PCR0 whose spec has [config]
     #[arg(long)]
     sealed_config: bool,
     /// The public key that the document must carry
@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "S")]
     clock_skew: Option<u64>,
     /// Trust this root instead of AWS's: real enclaves will not pass
-    #[arg(long, value_name = "PEM")]
+    #[arg(long, value_name = "PEM-FILE")]
     root: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// EAT wants 8 to 64 (RFC 9711, 4.1).
 const NONCE_LEN: usize = 32;
-const HINT: &str = "check the address, and whether the enclave is deployed";
+const HINT: &str = "check the address (http:// or https://?), and whether the enclave is deployed";
 
 pub(super) fn nonce() -> Result<Vec<u8>, Failure> {
     let mut nonce = vec![0; NONCE_LEN];

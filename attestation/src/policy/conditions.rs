@@ -235,6 +235,7 @@ fn registers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u8, 
 
     #[derive(Deserialize)]
     #[serde(untagged)]
+    #[serde(expecting = "a register is 96 hexadecimal digits, or a list of such")]
     enum Values {
         One(Pcr),
         Any(BTreeSet<Pcr>),

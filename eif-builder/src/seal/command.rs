@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 #[command(
     after_help = "The key, its region and the encryption context are those of [config] in the spec. AWS credentials come from \
     the usual places and need kms:GenerateDataKey.\n\n\
-    Example:\n  seal app.env --spec enclave.toml --version 3 -o app.sealed"
+    Example:\n  enclavectl seal app.env --spec enclave.toml --version 3 -o app.sealed"
 )]
 pub struct Args {
     /// The config to seal: a file, or - for standard input. NAME=value lines if the spec delivers it as environment
@@ -105,14 +105,16 @@ fn failure(error: &SealError) -> Failure {
         SealError::NoConfig | SealError::Spec(_) => {
             Failure::new(CONFIG, error, "correct [config] in enclave.toml")
         }
-        SealError::Length(_) | SealError::Environment(_) | SealError::NotText => {
-            Failure::new(DATA, error, "correct the config, or deliver it as a file (config.deliver)")
-        }
+        SealError::Length(_) | SealError::Environment(_) | SealError::NotText => Failure::new(
+            DATA,
+            error,
+            "correct the config; what is no NAME=value can be delivered as a file (config.deliver)",
+        ),
         SealError::BelowMinimum { .. } => Failure::new(USAGE, error, "seal it as a higher --version"),
         SealError::Kms(_) => Failure::new(
             UNAVAILABLE,
             error,
-            "check the AWS credentials, the key's policy (kms:GenerateDataKey) and config.endpoint",
+            "check the AWS credentials (AWS_ACCESS_KEY_ID, a profile, or a role), the key's policy (kms:GenerateDataKey) and config.endpoint",
         ),
         SealError::Crypto => Failure::new(BUG, error, "please report this"),
     }

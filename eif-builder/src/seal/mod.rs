@@ -7,7 +7,8 @@ use attestation::Pcr;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_sdk_kms::config::Region;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
-use aws_sdk_kms::error::DisplayErrorContext;
+use aws_sdk_kms::error::{ProvideErrorMetadata as _, SdkError};
+use aws_sdk_kms::operation::generate_data_key::GenerateDataKeyError;
 use aws_sdk_kms::types::DataKeySpec;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -119,13 +120,31 @@ async fn data_key(
         .set_encryption_context(Some(header.encryption_context().into_iter().collect()))
         .send()
         .await
-        .map_err(|e| SealError::Kms(DisplayErrorContext(e).to_string()))?;
+        .map_err(|e| SealError::Kms(causes(&e)))?;
     let plain = answer.plaintext.map(|blob| Zeroizing::new(blob.into_inner()));
     let key = plain.and_then(|plain| <[u8; KEY_LEN]>::try_from(plain.as_slice()).ok()).map(Zeroizing::new);
     match (key, answer.ciphertext_blob) {
         (Some(key), Some(encrypted)) => Ok((key, encrypted.into_inner())),
         _ => Err(SealError::Kms("it answered without a key of 32 bytes".to_owned())),
     }
+}
+
+/// KMS's own code and message, or the row of causes; never the request, which DisplayErrorContext would show.
+fn causes(error: &SdkError<GenerateDataKeyError>) -> String {
+    if let Some(service) = error.as_service_error() {
+        return format!(
+            "{}: {}",
+            service.code().unwrap_or("an error without a code"),
+            service.message().unwrap_or("nothing more")
+        );
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 async fn client(config: &Config) -> Result<aws_sdk_kms::Client, SealError> {

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use host_proxy::api;
-use host_proxy::broker::Broker;
+use host_proxy::broker::{self, Broker};
 use host_proxy::config::{self, Loaded};
 use host_proxy::daemon::Daemon;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -60,6 +60,9 @@ fn main() -> ExitCode {
         }
         Command::Serve => match serve(loaded) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is::<broker::StartError>() => {
+                fail(78, &error, "correct [broker] or [registry] in the configuration")
+            }
             Err(error) => fail(69, &error, "'enclavectl doctor' checks what the daemon needs"),
         },
     }

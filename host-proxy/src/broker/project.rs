@@ -8,6 +8,8 @@ const LEN: std::ops::RangeInclusive<usize> = 2..=256;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProjectError {
+    #[error("repo_prefix is empty, or a row of such names that each end in '/'")]
+    Prefix,
     #[error("a project is lower-case letters and digits, with single '.', '_', '-' or '/' between them")]
     Grammar,
     #[error("a repository name has 2 to 256 characters, prefix included")]
@@ -67,7 +69,7 @@ impl TryFrom<String> for Prefix {
             text.is_empty() || text.strip_suffix('/').is_some_and(|rest| rest.split('/').all(is_component));
         match good {
             true => Ok(Prefix(text)),
-            false => Err(ProjectError::Grammar),
+            false => Err(ProjectError::Prefix),
         }
     }
 }

@@ -55,6 +55,7 @@ pub enum Deliver {
 impl ConfigManifest {
     pub(super) fn resolve(&self) -> Result<Config, SpecError> {
         let ConfigManifest { kms_key, region, deliver, context, minimum_version, endpoint, ca } = self;
+        check_key(kms_key)?;
         let own = kms_key.split(':').nth(3).unwrap_or_default();
         let region = region.clone().unwrap_or_else(|| own.to_owned());
         let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -71,20 +72,25 @@ impl ConfigManifest {
     }
 }
 
+fn check_key(kms_key: &str) -> Result<(), SpecError> {
+    match kms_key.splitn(6, ':').collect::<Vec<_>>().as_slice() {
+        ["arn", _, "kms", region, _, resource] if !region.is_empty() && resource.starts_with("key/") => {
+            Ok(())
+        }
+        _ => {
+            let form = "arn:aws:kms:REGION:ACCOUNT:key/ID";
+            Err(value("config.kms_key", format!("'{kms_key}' is not the ARN of a key ({form})")))
+        }
+    }
+}
+
 impl Config {
     pub(super) fn check(&self, name: Option<&str>, network: &Network) -> Result<(), SpecError> {
         let Config { kms_key, region, deliver: _, context, minimum_version: _, endpoint, ca: _ } = self;
         if name.is_none_or(str::is_empty) {
             return Err(value("name", "a config is sealed for a name: give the spec one"));
         }
-        let parts: Vec<&str> = kms_key.splitn(6, ':').collect();
-        match parts.as_slice() {
-            ["arn", _, "kms", _, _, resource] if resource.starts_with("key/") => {}
-            _ => {
-                let form = "arn:aws:kms:REGION:ACCOUNT:key/ID";
-                return Err(value("config.kms_key", format!("'{kms_key}' is not the ARN of a key ({form})")));
-            }
-        }
+        check_key(kms_key)?;
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if region.is_empty() || !region.bytes().all(plain) {
             return Err(value("config.region", format!("'{region}' is not a region")));

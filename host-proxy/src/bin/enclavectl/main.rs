@@ -19,7 +19,7 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 the enclave FAILED, 64 usage, 65 bad data, 69 unavailable, 70 bug, 77 refused."
+    after_help = "Exit codes: 0 done, 1 the enclave FAILED, 64 usage, 65 bad data, 69 unavailable, 70 bug, 77 refused, 78 configuration."
 )]
 struct Cli {
     /// The daemon's socket
