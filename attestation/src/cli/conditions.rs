@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// A register and its value; given twice for the same register, either value will do
     #[arg(long = "pcr", value_name = "N=HEX")]
     pcrs: Vec<String>,
-    /// Conditions in TOML or JSON; the output of `eif-builder build --json` is one. Flags add conditions and never loosen one
+    /// Conditions in TOML or JSON; the output of `eif-builder build --json` is one. Flags add conditions; only --allow-debug and --at loosen one
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// PCR0, 1, 2 (and 8) as JSON of eif-builder or nitro-cli
@@ -99,7 +99,7 @@ impl Arguments {
             None => Conditions::default(),
             Some(path) => policy_file(path)?,
         };
-        // Two flags for one register are alternatives; a flag must not loosen what the file says.
+        // Two flags for one register are alternatives; a value of the file is not replaced by a flag's.
         let mut flags = BTreeMap::<u8, BTreeSet<Pcr>>::new();
         for pcr in &self.pcrs {
             let (index, pcr) = register(pcr)?;
