@@ -12,9 +12,11 @@
 //! | `GET /v1/enclaves/{…}/logs` | the workload's output, with `?follow` as it comes |
 //! | `GET /v1/enclaves/{…}/attestation?nonce=HEX` | a fresh document, application/cbor |
 //! | `GET /healthz` | `ok` |
+//! | `GET /metrics` | what the credential broker counts, for Prometheus |
 //!
 //! Errors are `{"error":{"message","hint"}}` with a fitting status.
 
+use crate::broker;
 use crate::daemon::{Create, CreateError, Daemon, check_config};
 use crate::enclave::{Handle, OrderError};
 use crate::lifecycle::Status;
@@ -137,6 +139,11 @@ async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Re
     };
     match (request.method(), parts.as_slice()) {
         (&Method::GET, ["healthz"]) => Ok(text("ok\n")),
+        (&Method::GET, ["metrics"]) => {
+            let text =
+                daemon.issuer().map(|issuer| issuer.metrics().text()).unwrap_or_else(|| "# EOF\n".to_owned());
+            Ok(response(StatusCode::OK, broker::MEDIA_TYPE, Full::new(Bytes::from(text)).boxed()))
+        }
         (&Method::GET, ["v1", "enclaves"]) => {
             let list = daemon.list().await.map_err(|e| internal(&e))?;
             Ok(json(StatusCode::OK, &list))
@@ -156,7 +163,7 @@ async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Re
         }
         (&Method::GET, ["v1", "enclaves", name, "logs"]) => Ok(logs(&find(name)?, query == "follow")),
         (&Method::GET, ["v1", "enclaves", name, "attestation"]) => attestation(&find(name)?, &query).await,
-        (_, ["healthz"] | ["v1", "enclaves", ..]) => Err(Problem::new(
+        (_, ["healthz" | "metrics"] | ["v1", "enclaves", ..]) => Err(Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "this is not done with that method",
             "see the API's documentation",

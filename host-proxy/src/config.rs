@@ -38,6 +38,7 @@ tls_cert = ""
 tls_key = ""
 jwt_secret_file = ""
 jwks_file = ""
+jwks_url = ""
 audience = ""
 issuer = ""
 rules_file = ""
@@ -123,9 +124,11 @@ pub enum ConfigError {
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Config,
-    origins: BTreeMap<String, String>,
-    table: Table,
+    settings: Settings,
 }
+
+/// Each key, its levels parted by dots, with its value and where that came from.
+type Settings = BTreeMap<String, (Value, String)>;
 
 /// Reads all layers. `folder` may be missing; files in it may too.
 pub fn load(
@@ -133,10 +136,13 @@ pub fn load(
     run_mode: Option<&str>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    let mut table = Table::new();
-    let mut origins = BTreeMap::new();
-    let mut add = |layer: Table, origin: &str| merge(&mut table, layer, "", origin, &mut origins);
-    add(parse(DEFAULTS, "the built-in defaults")?, "built in");
+    let mut settings = Settings::new();
+    let mut add = |layer: &Table, origin: &str| {
+        let mut own = Settings::new();
+        flatten(layer, "", origin, &mut own);
+        merge(&mut settings, own);
+    };
+    add(&parse(DEFAULTS, "the built-in defaults")?, "built in");
     if let Some(mode) = run_mode
         && !mode.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     {
@@ -149,7 +155,7 @@ pub fn load(
     for name in files.into_iter().flatten() {
         let path = folder.join(format!("{name}.toml"));
         match std::fs::read_to_string(&path) {
-            Ok(text) => add(parse(&text, &path.display().to_string())?, &path.display().to_string()),
+            Ok(text) => add(&parse(&text, &path.display().to_string())?, &path.display().to_string()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(ConfigError::Read { path, source }),
         }
@@ -157,14 +163,17 @@ pub fn load(
     let mut variables: Vec<(String, String)> =
         environment.filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
     variables.sort();
+    // All of them are one layer.
+    let mut layer = Settings::new();
     for (name, text) in variables {
-        add(variable(&name, &text)?, &name);
+        flatten(&variable(&name, &text)?, "", &name, &mut layer);
     }
-    let config = table.clone().try_into().map_err(|e: toml::de::Error| ConfigError::Invalid {
+    merge(&mut settings, layer);
+    let config = nested(&settings).try_into().map_err(|e: toml::de::Error| ConfigError::Invalid {
         origin: "configuration".to_owned(),
-        problem: blame(e.message(), &origins),
+        problem: blame(e.to_string().trim_end(), &settings),
     })?;
-    Ok(Loaded { config, origins, table })
+    Ok(Loaded { config, settings })
 }
 
 fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
@@ -175,11 +184,11 @@ fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
 }
 
 /// Adds to serde's message where a key that it names came from.
-fn blame(message: &str, origins: &BTreeMap<String, String>) -> String {
+fn blame(message: &str, settings: &Settings) -> String {
     let blamed = message.split('`').nth(1);
-    let named = origins.iter().find(|(key, _)| key.rsplit('.').next() == blamed);
+    let named = settings.iter().find(|(key, _)| key.rsplit('.').next() == blamed);
     match named {
-        Some((key, origin)) => format!("{message} ({key} is set in {origin})"),
+        Some((key, (_, origin))) => format!("{message} ({key} is set in {origin})"),
         None => message.to_owned(),
     }
 }
@@ -205,34 +214,66 @@ fn variable(name: &str, text: &str) -> Result<Table, ConfigError> {
     Ok(Table::from_iter(keys.into_iter().take(1).map(|key| (key, value.clone()))))
 }
 
-fn merge(into: &mut Table, layer: Table, prefix: &str, origin: &str, origins: &mut BTreeMap<String, String>) {
-    for (key, value) in layer {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match (into.get_mut(&key), value) {
-            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new, &path, origin, origins),
-            (_, Value::Table(new)) => {
-                let mut fresh = Table::new();
-                merge(&mut fresh, new, &path, origin, origins);
-                into.insert(key, Value::Table(fresh));
-            }
-            (_, value) => {
-                origins.insert(path, origin.to_owned());
-                into.insert(key, value);
-            }
+fn flatten(table: &Table, above: &str, origin: &str, settings: &mut Settings) {
+    for (key, value) in table {
+        let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+        match value {
+            Value::Table(inner) => flatten(inner, &path, origin, settings),
+            value => insert(settings, path, (value.clone(), origin.to_owned())),
         }
     }
+}
+
+/// A value stands in place of a table of that name, and a table in place of a value.
+fn insert(settings: &mut Settings, path: String, value: (Value, String)) {
+    remove_below(settings, &path);
+    for (end, _) in path.match_indices('.') {
+        settings.remove(path.get(..end).unwrap_or_default());
+    }
+    settings.insert(path, value);
+}
+
+fn remove_below(settings: &mut Settings, path: &str) {
+    let prefix = format!("{path}.");
+    settings.retain(|key, _| !key.starts_with(&prefix));
+}
+
+/// A table of another `type` has other keys: those of the layers below do not belong to it.
+fn merge(settings: &mut Settings, layer: Settings) {
+    for (path, (value, _)) in &layer {
+        if let Some(table) = path.strip_suffix(".type")
+            && settings.get(path).is_some_and(|(earlier, _)| earlier != value)
+        {
+            remove_below(settings, table);
+        }
+    }
+    for (path, value) in layer {
+        insert(settings, path, value);
+    }
+}
+
+fn nested(settings: &Settings) -> Table {
+    let mut root = Table::new();
+    for (path, (value, _)) in settings {
+        let (above, last) = path.rsplit_once('.').unwrap_or(("", path));
+        let levels = above.split('.').filter(|level| !level.is_empty());
+        let table = levels.fold(Some(&mut root), |table, level| {
+            let inner = table?.entry(level).or_insert_with(|| Value::Table(Table::new()));
+            inner.as_table_mut()
+        });
+        if let Some(table) = table {
+            table.insert(last.to_owned(), value.clone());
+        }
+    }
+    root
 }
 
 impl Loaded {
     /// One line a key: the value and where it came from.
     pub fn describe(&self) -> String {
-        let line = |(key, origin): (&String, &String)| {
-            let mut levels = key.split('.');
-            let first = levels.next().and_then(|level| self.table.get(level));
-            let value = levels.fold(first, |value, level| value.and_then(|value| value.get(level)));
-            value.map(|value| format!("{key} = {value}    # {origin}"))
-        };
-        self.origins.iter().filter_map(line).collect::<Vec<_>>().join("\n")
+        let line =
+            |(key, (value, origin)): (&String, &(Value, String))| format!("{key} = {value}    # {origin}");
+        self.settings.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -301,26 +342,74 @@ mod tests {
         assert_eq!((config.secrets, config.qemu.accel), (SecretsKind::File, Accel::Tcg));
     }
 
-    /// For each pair of neighbours the higher one wins.
-    #[test]
-    fn each_layer_wins_over_the_one_below() {
-        let files = [
-            ("default.toml", "run_dir = '/d'"),
-            ("production.toml", "run_dir = '/p'"),
-            ("local.toml", "run_dir = '/l'"),
+    const LAYERS: [&str; 5] =
+        ["built in", "default.toml", "production.toml", "local.toml", "the environment"];
+
+    /// The configuration where these layers, by their numbers, say their own number.
+    fn said_by(layers: &[usize], mode: Option<&str>) -> (PathBuf, Option<RegistryConfig>) {
+        let text =
+            |n: &usize| format!("run_dir = '/{n}'\n[registry]\ntype = 'docker'\nregistry_url = 'r{n}'");
+        let files: Vec<(&str, String)> =
+            layers.iter().filter(|n| (1..=3).contains(*n)).map(|n| (LAYERS[*n], text(n))).collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        let variables = [
+            ("HOST_PROXY_RUN_DIR", "/4"),
+            ("HOST_PROXY_REGISTRY__TYPE", "docker"),
+            ("HOST_PROXY_REGISTRY__REGISTRY_URL", "r4"),
         ];
-        let environment = [("HOST_PROXY_RUN_DIR", "/e")];
-        let run_dir = |files: &[(&str, &str)], environment: &[(&str, &str)]| {
-            with(files, Some("production"), environment).unwrap().config.run_dir
+        let variables = if layers.contains(&4) { &variables[..] } else { &[] };
+        let config = with(&files, mode, variables).unwrap().config;
+        (config.run_dir, config.registry)
+    }
+
+    #[test]
+    fn for_each_pair_of_layers_the_higher_one_wins() {
+        for high in 1..LAYERS.len() {
+            for low in 0..high {
+                let (run_dir, registry) = said_by(&[low, high], Some("production"));
+                let pair = (LAYERS[low], LAYERS[high]);
+                assert_eq!(run_dir, Path::new(&format!("/{high}")), "{pair:?}");
+                let Some(RegistryConfig::Docker(docker)) = registry else { panic!("{pair:?}") };
+                assert_eq!(docker.registry_url, format!("r{high}"), "{pair:?}");
+            }
+        }
+        assert_eq!(said_by(&[], Some("production")), (PathBuf::from("/run/redoubt"), None));
+        // Without the mode its file does not count, and with another neither.
+        for mode in [None, Some("staging")] {
+            assert_eq!(said_by(&[1, 2], mode).0, Path::new("/1"));
+        }
+    }
+
+    #[test]
+    fn a_registry_of_another_type_inherits_nothing() {
+        let docker = "[registry]\ntype = 'docker'\nregistry_url = 'localhost:5000'\nnamespace = 'n'";
+        let ecr = [
+            ("HOST_PROXY_REGISTRY__TYPE", "ecr"),
+            ("HOST_PROXY_REGISTRY__REGION", "us-east-1"),
+            ("HOST_PROXY_REGISTRY__ACCOUNT_ID", "123456789012"),
+            ("HOST_PROXY_REGISTRY__PUSH_ROLE_ARN", "arn:aws:iam::123456789012:role/push"),
+        ];
+        let loaded = with(&[("default.toml", docker)], None, &ecr).unwrap();
+        assert!(matches!(loaded.config.registry, Some(RegistryConfig::Ecr(_))));
+        assert!(!loaded.describe().contains("localhost:5000"));
+        // Of the same type it does.
+        let renamed = [("HOST_PROXY_REGISTRY__NAMESPACE", "other")];
+        let Some(RegistryConfig::Docker(config)) =
+            with(&[("default.toml", docker)], None, &renamed).unwrap().config.registry
+        else {
+            panic!()
         };
-        assert_eq!(run_dir(&[], &[]), Path::new("/run/redoubt"));
-        assert_eq!(run_dir(&files[..1], &[]), Path::new("/d"));
-        assert_eq!(run_dir(&files[..2], &[]), Path::new("/p"));
-        assert_eq!(run_dir(&files, &[]), Path::new("/l"));
-        assert_eq!(run_dir(&files, &environment), Path::new("/e"));
-        assert_eq!(run_dir(&files[..1], &environment), Path::new("/e"));
-        // Without the mode its file does not count.
-        assert_eq!(with(&files[..2], None, &[]).unwrap().config.run_dir, Path::new("/d"));
+        assert_eq!((config.registry_url.as_str(), config.namespace.as_str()), ("localhost:5000", "other"));
+    }
+
+    #[test]
+    fn a_table_and_a_value_do_not_mix() {
+        let error = with(&[("local.toml", "qemu = 3")], None, &[]).unwrap_err();
+        assert!(error.contains("invalid type"), "{error}");
+        assert!(
+            with(&[("default.toml", "qemu = 3"), ("local.toml", "[qemu]\naccel = 'kvm'")], None, &[])
+                .is_err()
+        );
     }
 
     #[test]

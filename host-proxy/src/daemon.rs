@@ -1,5 +1,6 @@
 //! The daemon as a whole: opens what it needs, brings back what should run, takes orders, and stops cleanly.
 
+use crate::broker::Issuer;
 use crate::config::{Config, SecretsKind};
 use crate::deploy::Context;
 use crate::enclave::{self, Handle};
@@ -82,7 +83,7 @@ const MAX_NAME: usize = 63;
 
 impl Daemon {
     /// Opens the store and brings every enclave back to where it should be.
-    pub async fn start(config: Config) -> Result<Arc<Daemon>, StartError> {
+    pub async fn start(config: Config, issuer: Option<Arc<Issuer>>) -> Result<Arc<Daemon>, StartError> {
         let state = config.state_dir.clone();
         for folder in [&state, &config.run_dir, &state.join("enclaves"), &state.join("configs")] {
             std::fs::create_dir_all(folder)
@@ -98,7 +99,7 @@ impl Daemon {
             }
         };
         let configs = Configs::new(state.join("configs"));
-        let context = Arc::new(Context { config, secrets, configs });
+        let context = Arc::new(Context { config, secrets, configs, issuer });
         let daemon = Daemon {
             context,
             store,
@@ -210,16 +211,8 @@ impl Daemon {
                 ));
             }
         };
-        let source_type = match (source_type, &credentials) {
-            (Some(SourceType::PrivateRegistry), None) => {
-                return Err(CreateError::Invalid(
-                    "a private registry needs credentials".to_owned(),
-                    "give --registry-username and --registry-password-stdin",
-                ));
-            }
-            (Some(SourceType::PublicRegistry), None) | (None, None) => SourceType::PublicRegistry,
-            (_, Some(_)) => SourceType::PrivateRegistry,
-        };
+        let configured = self.issuer().is_some_and(|issuer| issuer.project_of(&reference).is_some());
+        let source_type = check_source(source_type, credentials.is_some(), configured)?;
         let id = EnclaveId::random()
             .map_err(|_| CreateError::Invalid("the system gives no randomness".to_owned(), "try again"))?;
         let mut record = Record {
@@ -299,6 +292,11 @@ impl Daemon {
         &self.store
     }
 
+    /// What makes credentials for the configured registry.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.context.issuer.as_deref()
+    }
+
     /// Stops every enclave, gracefully and all at once. The records stay: the next start brings them back.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
@@ -346,6 +344,34 @@ fn check_name(name: &str) -> Result<(), CreateError> {
             "a name is 1 to 63 lower-case letters, digits and '-' between them".to_owned(),
             "choose another name",
         )),
+    }
+}
+
+/// Where the credentials for the image come from, in words of the order or of its own accord.
+fn check_source(
+    wanted: Option<SourceType>,
+    has_credentials: bool,
+    is_configured: bool,
+) -> Result<SourceType, CreateError> {
+    let invalid = |message: &str, hint| Err(CreateError::Invalid(message.to_owned(), hint));
+    match (wanted, has_credentials) {
+        (Some(SourceType::PrivateRegistry), false) => invalid(
+            "a private registry needs credentials",
+            "give --registry-username and --registry-password-stdin",
+        ),
+        (Some(SourceType::ConfiguredRegistry), true) => invalid(
+            "the configured registry makes its own credentials",
+            "leave them out, or leave --source-type out",
+        ),
+        (Some(SourceType::ConfiguredRegistry), false) if !is_configured => invalid(
+            "[registry] of the daemon's configuration has no credentials for this image",
+            "check its host, and its prefix or namespace; or give credentials",
+        ),
+        (_, true) => Ok(SourceType::PrivateRegistry),
+        (None | Some(SourceType::ConfiguredRegistry), false) if is_configured => {
+            Ok(SourceType::ConfiguredRegistry)
+        }
+        (_, false) => Ok(SourceType::PublicRegistry),
     }
 }
 
@@ -401,6 +427,22 @@ mod tests {
             assert!(check_registry(url, &reference).is_ok(), "{url}");
         }
         assert!(check_registry("ghcr.io", &reference).is_err());
+    }
+
+    #[test]
+    fn an_order_says_where_credentials_come_from_or_leaves_it_open() {
+        use SourceType::{ConfiguredRegistry, PrivateRegistry, PublicRegistry};
+        let source = |wanted, has_credentials, is_configured| {
+            check_source(wanted, has_credentials, is_configured).map_err(|e| e.to_string())
+        };
+        assert_eq!(source(None, false, false), Ok(PublicRegistry));
+        assert_eq!(source(None, false, true), Ok(ConfiguredRegistry));
+        assert_eq!(source(Some(PublicRegistry), false, true), Ok(PublicRegistry));
+        assert_eq!(source(None, true, true), Ok(PrivateRegistry));
+        assert_eq!(source(Some(ConfiguredRegistry), false, true), Ok(ConfiguredRegistry));
+        assert!(source(Some(ConfiguredRegistry), false, false).is_err());
+        assert!(source(Some(ConfiguredRegistry), true, true).is_err());
+        assert!(source(Some(PrivateRegistry), false, true).is_err());
     }
 
     #[test]

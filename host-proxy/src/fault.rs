@@ -1,5 +1,6 @@
 //! Why an enclave is FAILED, in the words of the person who has to act: a code for programs, a message, and a next step.
 
+use crate::broker::provider::ProviderError;
 use crate::lifecycle::Stage;
 use eif_builder::artifacts::ArtifactError;
 use eif_builder::build::BuildError;
@@ -107,6 +108,22 @@ impl From<PullError> for Fault {
         };
         let retryable = error.is_transient();
         Fault { retryable, ..Fault::new(code, error.to_string(), error.hint()) }
+    }
+}
+
+impl From<ProviderError> for Fault {
+    fn from(error: ProviderError) -> Fault {
+        let message = format!("no credentials for the configured registry: {error}");
+        match error {
+            ProviderError::Project(_) | ProviderError::NoProject(_) | ProviderError::Denied(_) => Fault::new(
+                Code::RegistryUnauthorized,
+                message,
+                "check [registry] of the daemon's configuration, and what its role or account may do there",
+            ),
+            ProviderError::Throttled { .. } | ProviderError::TimedOut(_) | ProviderError::Unavailable(_) => {
+                Fault::new(Code::RegistryUnreachable, message, "redeploy in a while").retryable()
+            }
+        }
     }
 }
 

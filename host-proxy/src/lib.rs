@@ -17,6 +17,7 @@ pub mod deploy;
 pub mod egress;
 pub mod enclave;
 pub mod fault;
+pub mod https;
 pub mod ingress;
 pub mod launch;
 pub mod lifecycle;

@@ -60,6 +60,8 @@ pub enum SourceType {
     PrivateRegistry,
     /// A registry that lets everybody pull.
     PublicRegistry,
+    /// The daemon's own `[registry]`, which makes credentials for each deploy: none are kept.
+    ConfiguredRegistry,
 }
 
 /// An ingress port of the spec, and where the host listens for it while the enclave is deployed.

@@ -24,4 +24,4 @@ pub use manifest::{ImageConfig, Platform};
 pub use pull::{Progress, VerifiedImage};
 pub use reference::Reference;
 pub use registry::Registry;
-pub use transport::Endpoint;
+pub use transport::{Endpoint, Http};

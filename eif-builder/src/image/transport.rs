@@ -27,7 +27,15 @@ pub struct Endpoint {
     pub ca_cert: Option<Vec<u8>>,
 }
 
-pub(super) type Http = Client<HttpsConnector<HttpConnector<GuardedResolver>>, Full<Bytes>>;
+/// A client for HTTP and HTTPS that keeps connections and follows no redirects.
+pub type Http = Client<HttpsConnector<HttpConnector<GuardedResolver>>, Full<Bytes>>;
+
+impl Endpoint {
+    /// A client that trusts whom this endpoint trusts, for services beside registries.
+    pub fn client(&self) -> Result<Http, PullError> {
+        connect_with(self, false)
+    }
+}
 
 /// Addresses that a registry has no business sending us to: this machine, its link, its cloud's metadata service.
 pub(super) fn is_inward(address: IpAddr) -> bool {
@@ -79,8 +87,8 @@ pub(super) fn connect_with(endpoint: &Endpoint, outward_only: bool) -> Result<Ht
 }
 
 /// Resolves names with the system's resolver and, for redirects, drops addresses that lead inwards.
-#[derive(Clone)]
-pub(super) struct GuardedResolver {
+#[derive(Debug, Clone)]
+pub struct GuardedResolver {
     inner: GaiResolver,
     outward_only: bool,
 }

@@ -3,13 +3,16 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use host_proxy::api;
-use host_proxy::broker::{self, Broker};
-use host_proxy::config::{self, Loaded};
+use host_proxy::broker::{self, Broker, Issuer};
+use host_proxy::config::{self, Config, Loaded};
 use host_proxy::daemon::Daemon;
+use host_proxy::https::{Https, HttpsError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::future::Future;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -56,16 +59,31 @@ fn main() -> ExitCode {
     match cli.command {
         Command::CheckConfig => {
             let _ = writeln!(std::io::stdout(), "{}", loaded.describe());
-            ExitCode::SUCCESS
+            report(on_runtime(check(&loaded.config)))
         }
-        Command::Serve => match serve(loaded) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) if error.is::<broker::StartError>() => {
-                fail(78, &error, "correct [broker] or [registry] in the configuration")
-            }
-            Err(error) => fail(69, &error, "'enclavectl doctor' checks what the daemon needs"),
-        },
+        Command::Serve => report(serve(loaded)),
     }
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<broker::StartError>() => {
+            fail(78, &error, "correct [broker] or [registry] in the configuration")
+        }
+        Err(error) if error.is::<HttpsError>() => fail(78, &error, "correct it in the configuration"),
+        Err(error) => fail(69, &error, "'enclavectl doctor' checks what the daemon needs"),
+    }
+}
+
+/// What can be wrong beyond the values themselves: files that they name.
+async fn check(config: &Config) -> anyhow::Result<()> {
+    let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
+    Broker::check(&config.broker, config.registry.is_some(), &https).await.context("the credential broker")
+}
+
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?.block_on(work)
 }
 
 fn fail(code: u8, error: &anyhow::Error, hint: &str) -> ExitCode {
@@ -82,20 +100,21 @@ fn serve(loaded: Loaded) -> anyhow::Result<()> {
     // Each carried connection takes two descriptors: use all that the system grants.
     let (_, granted) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of descriptors")?;
     setrlimit(Resource::RLIMIT_NOFILE, granted, granted).context("cannot raise the limit of descriptors")?;
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")?
-        .block_on(live(loaded))
+    on_runtime(live(loaded))
 }
 
 async fn live(Loaded { config, .. }: Loaded) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let socket = config.socket();
+    let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
+    let issuer = match &config.registry {
+        Some(registry) => Some(Arc::new(Issuer::from_config(registry, &https).await)),
+        None => None,
+    };
     let broker =
-        Broker::start(&config.broker, config.registry.as_ref()).await.context("the credential broker")?;
-    let daemon = Daemon::start(config).await?;
+        Broker::start(&config.broker, issuer.clone(), &https).await.context("the credential broker")?;
+    let daemon = Daemon::start(config, issuer).await?;
     let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let serving = tokio::spawn(api::serve(listener, daemon.clone()));

@@ -1,18 +1,24 @@
 //! The credential broker: CI jobs and developers show a token and get credentials for one project's images, for a short while.
 //!
-//! [`token`] says who asks and for what he may; [`project`] checks the name; [`provider`] asks the registry's own service for credentials that are
-//! good for that project alone; [`cache`] gives them to everybody who asks until they are about to expire; [`server`] speaks HTTP.
-//! Every credential that is given out is a line of the audit log, without the credential.
+//! [`server`] speaks HTTP and reads the [`question`]; [`token`] says who asks and for what he may, by [`keys`]; [`project`] checks the name; [`issuer`] gives what it has
+//! until that is about to expire, and then asks a [`provider`], which has the registry's own service make credentials for that project alone.
+//! Every credential that is given out is a line of the audit log, without the credential. [`client`] is the other end of it all.
 
-mod cache;
+pub mod client;
+mod issuer;
+mod keys;
+mod metrics;
 pub mod project;
 pub mod provider;
+pub mod question;
 mod server;
 mod token;
 
+pub use issuer::Issuer;
+pub use keys::KeyError;
+pub use metrics::{MEDIA_TYPE, Metrics};
 pub use provider::RegistryConfig;
 pub use server::{Broker, StartError};
-pub use token::KeyError;
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -32,6 +38,8 @@ pub struct BrokerConfig {
     pub jwt_secret_file: PathBuf,
     /// Public keys of the issuer (JWKS) for RS256, ES256 and EdDSA.
     pub jwks_file: PathBuf,
+    /// Where the issuer publishes them: `https://token.actions.githubusercontent.com/.well-known/jwks`.
+    pub jwks_url: String,
     /// What a token's `aud` must be.
     pub audience: String,
     /// What its `iss` must be, if anything.

@@ -1,6 +1,8 @@
 //! Names that go into a repository's ARN and path: checked against ECR's grammar before they reach either, since a `*`, a `?` or a `${…}`
 //! in them would widen what a session may do (ECR API reference, CreateRepository, "repositoryName").
 
+use eif_builder::image::Reference;
+use eif_builder::image::reference::canonical_host;
 use serde::Deserialize;
 
 /// ECR's limits for a whole repository name, in characters.
@@ -53,6 +55,20 @@ impl Project {
 }
 
 impl Prefix {
+    /// `my-org/apps`, with or without a slash at its end; or nothing.
+    pub fn of_namespace(namespace: &str) -> Result<Prefix, ProjectError> {
+        match namespace.strip_suffix('/').unwrap_or(namespace) {
+            "" => Ok(Prefix::default()),
+            namespace => Prefix::try_from(format!("{namespace}/")),
+        }
+    }
+
+    /// The project whose repository an image is in: the way back from [`Prefix::join`].
+    pub fn project_of(&self, registry: &str, image: &Reference) -> Option<Project> {
+        let name = image.repository().strip_prefix(&self.0)?;
+        (canonical_host(registry) == image.host()).then(|| Project::parse(name).ok())?
+    }
+
     pub fn join(&self, project: &Project) -> Result<Repository, ProjectError> {
         let name = format!("{}{}", self.0, project.0);
         match LEN.contains(&name.len()) {
@@ -129,6 +145,20 @@ mod tests {
             assert_eq!(Project::parse(name).unwrap().as_str(), name);
         }
         assert!(Prefix::try_from("rise".to_owned()).is_err(), "it would run into the project's name");
+    }
+
+    #[test]
+    fn an_image_leads_back_to_its_project() {
+        let prefix = Prefix::of_namespace("team/apps").unwrap();
+        assert_eq!(Prefix::of_namespace("team/apps/"), Ok(prefix.clone()));
+        assert!(Prefix::of_namespace("/").is_ok() && Prefix::of_namespace("a//").is_err());
+        let of = |image: &str| prefix.project_of("R.example:5000", &Reference::parse(image).unwrap());
+        assert_eq!(of("r.example:5000/team/apps/my-app:v1"), Project::parse("my-app").ok());
+        for other in
+            ["r.example/team/apps/my-app", "r.example:5000/team/my-app", "r.example:5000/team/apps-x/a"]
+        {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `GET /registry/credentials?project=NAME[&action=pull]` with `Authorization: Bearer TOKEN`, and `GET /healthz`.
+//! `GET /registry/credentials?project=NAME[&action=pull]` with `Authorization: Bearer TOKEN`, and `GET /healthz`. In place of the project
+//! the name of an image can be given: `?image=HOST/PATH`, which is how a kubelet asks.
 //!
 //! | status | when |
 //! |---|---|
@@ -7,20 +8,28 @@
 //! | 401 | the token is missing or not taken |
 //! | 404 | there is no such project, or it is not this caller's: nobody learns which |
 //! | 429 | too many questions |
-//! | 502, 503 | the registry's service refused, or did not answer |
+//! | 502 | the registry's service refused: its operator must look |
+//! | 503, 504 | it is busy or out of order, or did not answer in time; or tokens cannot be checked now |
+//!
+//! Every answer has the question's id in `x-request-id`, and the audit log has it too.
 
 use super::BrokerConfig;
-use super::cache::Cache;
+use super::issuer::Issuer;
+use super::keys::KeyError;
 use super::project::Project;
-use super::provider::{self, Action, Issued, ProviderError, RegistryConfig, RegistryProvider};
-use super::token::{KeyError, Tokens};
+use super::provider::ProviderError;
+use super::question::{Answer, Question, Wanted};
+use super::token::{TokenError, Tokens};
+use crate::https::Https;
 use bytes::Bytes;
+use eif_builder::image::Reference;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -33,6 +42,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 const MAX_CONNECTIONS: usize = 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,76 +75,100 @@ pub enum StartError {
 pub struct Broker {
     listener: TcpListener,
     config: BrokerConfig,
+    tls: Option<Arc<ServerConfig>>,
     desk: Arc<Desk>,
 }
 
 #[derive(Debug)]
 struct Desk {
     tokens: Tokens,
-    provider: Box<dyn RegistryProvider>,
-    cache: Cache,
+    issuer: Arc<Issuer>,
     pace: Mutex<BTreeMap<String, (Instant, u32)>>,
     rate_per_minute: u32,
 }
 
 impl Broker {
+    /// Whether it could start with this configuration, as far as can be told without listening.
+    pub async fn check(config: &BrokerConfig, has_registry: bool, https: &Https) -> Result<(), StartError> {
+        match config.listen {
+            Some(address) => prepare(config, address, has_registry, https).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// `None` if nobody asked for one.
     pub async fn start(
         config: &BrokerConfig,
-        registry: Option<&RegistryConfig>,
+        issuer: Option<Arc<Issuer>>,
+        https: &Https,
     ) -> Result<Option<Broker>, StartError> {
         let Some(address) = config.listen else { return Ok(None) };
-        let registry = registry.ok_or(StartError::NoRegistry)?;
-        if config.tls_cert.as_os_str().is_empty() && !address.ip().is_loopback() {
-            return Err(StartError::Plain(address));
-        }
-        let desk = Desk {
-            tokens: Tokens::new(config)?,
-            provider: provider::from_config(registry).await,
-            cache: Cache::default(),
-            pace: Mutex::default(),
-            rate_per_minute: config.rate_per_minute,
-        };
-        acceptor(config)?;
+        let (tokens, tls) = prepare(config, address, issuer.is_some(), https).await?;
+        let issuer = issuer.ok_or(StartError::NoRegistry)?;
+        let pace = Mutex::default();
+        let desk = Desk { tokens, issuer, pace, rate_per_minute: config.rate_per_minute };
         let listener =
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
-        Ok(Some(Broker { listener, config: config.clone(), desk: Arc::new(desk) }))
+        Ok(Some(Broker { listener, config: config.clone(), tls, desk: Arc::new(desk) }))
     }
 
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until the task is dropped. The certificate is read for each connection: a new one needs no restart.
+    /// Serves until the task is dropped. The certificate is read for each connection, so that a new one needs no restart; while it cannot
+    /// be read, say between the writing of its two files, the one before serves.
     pub async fn serve(self) {
+        let Broker { listener, config, tls: mut current, desk } = self;
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok((stream, _)) = listener.accept().await else {
                 sleep(PAUSE_AFTER_ERROR).await;
                 continue;
             };
-            let (desk, acceptor) = (self.desk.clone(), acceptor(&self.config));
+            match tls(&config) {
+                Ok(fresh) => current = fresh,
+                Err(error) => tracing::warn!(%error, "the certificate cannot be used; the one before serves"),
+            }
+            let (desk, tls) = (desk.clone(), current.clone());
             connections.spawn(async move {
                 let _slot = slot;
-                match acceptor {
-                    Ok(None) => converse(stream, desk).await,
-                    Ok(Some(acceptor)) => {
-                        if let Ok(Ok(tls)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                match tls {
+                    None => converse(stream, desk).await,
+                    Some(tls) => {
+                        let accepting = TlsAcceptor::from(tls).accept(stream);
+                        if let Ok(Ok(tls)) = timeout(HANDSHAKE_TIMEOUT, accepting).await {
                             converse(tls, desk).await;
                         }
                     }
-                    Err(error) => tracing::warn!(%error, "the broker's certificate cannot be used"),
                 }
             });
         }
     }
 }
 
+/// All that can be wrong before there is a listener.
+async fn prepare(
+    config: &BrokerConfig,
+    address: SocketAddr,
+    has_registry: bool,
+    https: &Https,
+) -> Result<(Tokens, Option<Arc<ServerConfig>>), StartError> {
+    if !has_registry {
+        return Err(StartError::NoRegistry);
+    }
+    let tls = tls(config)?;
+    if tls.is_none() && !address.ip().is_loopback() {
+        return Err(StartError::Plain(address));
+    }
+    Ok((Tokens::new(config, https).await?, tls))
+}
+
 /// `None` without TLS.
-fn acceptor(config: &BrokerConfig) -> Result<Option<TlsAcceptor>, StartError> {
+fn tls(config: &BrokerConfig) -> Result<Option<Arc<ServerConfig>>, StartError> {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let (cert, key) = (&config.tls_cert, &config.tls_key);
@@ -148,14 +182,13 @@ fn acceptor(config: &BrokerConfig) -> Result<Option<TlsAcceptor>, StartError> {
     let chain: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(cert).map_err(|e| wrong(cert, &e))?.collect();
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
-    let settings =
-        rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| wrong(cert, &e))?
-            .with_no_client_auth()
-            .with_single_cert(chain.map_err(|e| wrong(cert, &e))?, private)
-            .map_err(|e| wrong(cert, &e))?;
-    Ok(Some(TlsAcceptor::from(Arc::new(settings))))
+    let settings = ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| wrong(cert, &e))?
+        .with_no_client_auth()
+        .with_single_cert(chain.map_err(|e| wrong(cert, &e))?, private)
+        .map_err(|e| wrong(cert, &e))?;
+    Ok(Some(Arc::new(settings)))
 }
 
 async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, desk: Arc<Desk>) {
@@ -171,61 +204,128 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, desk: Arc<
     let _ = timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
-/// What the caller hears if there is nothing to give: a status and a sentence.
-struct Refusal(StatusCode, String);
+/// One sentence for what does not exist and what is somebody else's.
+const UNKNOWN: &str = "there is no such project";
+
+/// What the caller hears if there is nothing to give.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    message: String,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, message: impl Into<String>) -> Refusal {
+        Refusal { status, message: message.into(), retry_after: None }
+    }
+
+    fn later(message: impl Into<String>, retry_after: Duration) -> Refusal {
+        Refusal { retry_after: Some(retry_after), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+}
+
+/// What the service said stays in the log: it is the operator's, under this id.
+fn explain(error: &ProviderError, id: &str) -> Refusal {
+    match error {
+        ProviderError::Project(_) | ProviderError::NoProject(_) => {
+            Refusal::new(StatusCode::NOT_FOUND, UNKNOWN)
+        }
+        ProviderError::Denied(_) => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            format!("the registry's service refuses; tell the broker's operator: {id}"),
+        ),
+        ProviderError::Throttled { retry_after, .. } => Refusal::later(
+            format!("the registry's service was asked too often; try again: {id}"),
+            *retry_after,
+        ),
+        ProviderError::TimedOut(_) => Refusal::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("the registry's service did not answer in time; try again: {id}"),
+        ),
+        ProviderError::Unavailable(_) => {
+            Refusal::later(format!("the registry's service is out of order; try again: {id}"), MINUTE)
+        }
+    }
+}
+
+/// RFC 6750, 2.1; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
 
 impl Desk {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/healthz") => response(StatusCode::OK, "text/plain", "ok\n".to_owned()),
-            (&Method::GET, "/registry/credentials") => match self.credentials(request).await {
-                Ok(body) => response(StatusCode::OK, "application/json", body),
-                Err(Refusal(status, message)) => refusal(status, &message),
-            },
-            (_, "/registry/credentials" | "/healthz") => {
-                refusal(StatusCode::METHOD_NOT_ALLOWED, "this is done with GET")
+            (&Method::GET, "/healthz") => response(StatusCode::OK, "text/plain", "ok\n"),
+            (&Method::GET, "/registry/credentials") => {
+                let id = request_id();
+                let mut response = match self.credentials(request, &id).await {
+                    Ok(body) => response(StatusCode::OK, "application/json", Bytes::copy_from_slice(&body)),
+                    Err(refused) => refusal(&refused),
+                };
+                self.issuer.metrics().answered(response.status());
+                if let Ok(id) = HeaderValue::from_str(&id) {
+                    response.headers_mut().insert("x-request-id", id);
+                }
+                response
             }
-            _ => refusal(StatusCode::NOT_FOUND, "there is /registry/credentials?project=NAME"),
+            (_, "/registry/credentials" | "/healthz") => {
+                refusal(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this is done with GET"))
+            }
+            _ => refusal(&Refusal::new(StatusCode::NOT_FOUND, "there is /registry/credentials?project=NAME")),
         }
     }
 
-    async fn credentials(&self, request: &Request<Incoming>) -> Result<String, Refusal> {
-        let unauthorized = || Refusal(StatusCode::UNAUTHORIZED, "a valid token is needed".to_owned());
+    async fn credentials(
+        &self,
+        request: &Request<Incoming>,
+        id: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+        let unauthorized = || Refusal::new(StatusCode::UNAUTHORIZED, "a valid token is needed");
         let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(unauthorized)?;
-        let caller = self.tokens.caller(token.trim()).map_err(|why| {
-            tracing::info!(target: "audit", %why, "a token was refused");
-            unauthorized()
-        })?;
-        let (subject, id) = (caller.subject.escape_debug().take(200).collect::<String>(), request_id());
-        if !self.in_pace(&caller.subject, Instant::now()) {
-            return Err(Refusal(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too many questions; wait a minute".to_owned(),
-            ));
-        }
-        let (name, action) = question(request.uri().query().unwrap_or_default())?;
-        let project = Project::parse(&name).ok().filter(|project| caller.may(project)).ok_or_else(|| {
-            tracing::info!(target: "audit", subject, id, project = %name.escape_debug(), "no such project, or not this caller's");
-            Refusal(StatusCode::NOT_FOUND, "there is no such project".to_owned())
-        })?;
-        let issued = self.cache.credentials(self.provider.as_ref(), &project, action, SystemTime::now).await;
-        let issued = issued.map_err(|error| {
-            tracing::warn!(target: "audit", subject, id, project = project.as_str(), ?action, %error, "no credentials");
-            match error {
-                ProviderError::Project(_) => Refusal(StatusCode::NOT_FOUND, "there is no such project".to_owned()),
-                ProviderError::Denied(_) => {
-                    Refusal(StatusCode::BAD_GATEWAY, format!("the registry's service refuses; tell its operator: {id}"))
-                }
-                ProviderError::Unavailable(_) => {
-                    Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("the registry's service does not answer; try again: {id}"))
-                }
+        let token = header.and_then(bearer).ok_or_else(unauthorized)?;
+        let caller = self.tokens.caller(token).await.map_err(|why| {
+            tracing::info!(target: "audit", id, %why, "a token was refused");
+            match why {
+                TokenError::NoKeys => Refusal::later("tokens cannot be checked now", MINUTE),
+                _ => unauthorized(),
             }
+        })?;
+        let subject = caller.subject.escape_debug().take(200).collect::<String>();
+        if !self.in_pace(&caller.subject, Instant::now()) {
+            tracing::info!(target: "audit", subject, id, "too many questions");
+            return Err(Refusal {
+                retry_after: Some(MINUTE),
+                ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many questions; wait a minute")
+            });
+        }
+        let question = Question::parse(request.uri().query().unwrap_or_default());
+        let Question { wanted, action } =
+            question.map_err(|none| Refusal::new(StatusCode::BAD_REQUEST, none.to_string()))?;
+        let project = match &wanted {
+            Wanted::Project(name) => Project::parse(name).ok(),
+            Wanted::Image(name) => {
+                Reference::parse(name).ok().and_then(|image| self.issuer.project_of(&image))
+            }
+        };
+        let (Wanted::Project(name) | Wanted::Image(name)) = wanted;
+        let project = project.filter(|project| caller.may(project)).ok_or_else(|| {
+            let name = name.escape_debug().take(300).collect::<String>();
+            tracing::info!(target: "audit", subject, id, project = name, "no such project, or not this caller's");
+            Refusal::new(StatusCode::NOT_FOUND, UNKNOWN)
+        })?;
+        let issued = self.issuer.credentials(&project, action).await.map_err(|error| {
+            let (project, action) = (project.as_str(), action.as_str());
+            tracing::warn!(target: "audit", subject, id, project, action, %error, "no credentials");
+            explain(&error, id)
         })?;
         let expires_in =
             issued.expires_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
-        tracing::info!(target: "audit", subject, id, project = project.as_str(), ?action, expires_in, "credentials issued");
-        Ok(body(&issued, expires_in, &project))
+        let action = action.as_str();
+        tracing::info!(target: "audit", subject, id, project = project.as_str(), action, expires_in, "credentials issued");
+        Ok(Answer::new(issued, expires_in, project.as_str()).json())
     }
 
     /// So many questions in a minute, counted from the first.
@@ -233,6 +333,10 @@ impl Desk {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         if pace.len() >= MAX_SUBJECTS {
             pace.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
+        }
+        // So many subjects in one minute: those who are not known yet wait for the next.
+        if pace.len() >= MAX_SUBJECTS && !pace.contains_key(subject) {
+            return false;
         }
         let (since, count) = pace.entry(subject.to_owned()).or_insert((now, 0));
         if now.duration_since(*since) >= MINUTE {
@@ -243,36 +347,6 @@ impl Desk {
     }
 }
 
-fn question(query: &str) -> Result<(String, Action), Refusal> {
-    let bad =
-        || Refusal(StatusCode::BAD_REQUEST, "ask for ?project=NAME, and &action=pull or push".to_owned());
-    let (mut project, mut action) = (None, None);
-    for pair in query.split('&') {
-        let earlier = match pair.split_once('=').ok_or_else(bad)? {
-            // A project's letters need no escapes but for the slash.
-            ("project", name) => project.replace(name.replace("%2F", "/").replace("%2f", "/")).is_some(),
-            ("action", "pull") => action.replace(Action::Pull).is_some(),
-            ("action", "push") => action.replace(Action::Push).is_some(),
-            _ => return Err(bad()),
-        };
-        if earlier {
-            return Err(bad());
-        }
-    }
-    Ok((project.ok_or_else(bad)?, action.unwrap_or_default()))
-}
-
-fn body(issued: &Issued, expires_in: Option<u64>, project: &Project) -> String {
-    let Issued { registry_url, login, expires_at: _ } = issued;
-    let (username, password) =
-        login.as_ref().map_or(("", ""), |(user, password)| (user.as_str(), password.expose()));
-    serde_json::json!({
-        "credentials": { "registry_url": registry_url, "username": username, "password": password, "expires_in": expires_in },
-        "repository": project.as_str(),
-    })
-    .to_string()
-}
-
 /// Names a question in the audit log and in what the caller hears of a failure.
 fn request_id() -> String {
     let mut bytes = [0; 8];
@@ -280,20 +354,20 @@ fn request_id() -> String {
     hex::encode(bytes)
 }
 
-fn refusal(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+fn refusal(Refusal { status, message, retry_after }: &Refusal) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ "error": { "message": message } }).to_string();
-    let mut response = response(status, "application/json", body);
-    if status == StatusCode::UNAUTHORIZED {
+    let mut response = response(*status, "application/json", body);
+    if *status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("60"));
+    if let Some(pause) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(pause.as_secs()));
     }
     response
 }
 
-fn response(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -305,14 +379,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_has_one_project_and_one_action() {
-        let ask = |query: &str| question(query).map_err(|Refusal(status, _)| status.as_u16());
-        assert_eq!(ask("project=my-app"), Ok(("my-app".to_owned(), Action::Push)));
-        assert_eq!(ask("action=pull&project=a%2Fb"), Ok(("a/b".to_owned(), Action::Pull)));
-        for bad in
-            ["", "project", "action=pull", "project=a&project=b", "project=a&action=delete", "project=a&x=1"]
-        {
-            assert_eq!(ask(bad), Err(400), "{bad}");
-        }
+    fn the_scheme_is_bearer() {
+        assert_eq!(bearer("Bearer a.b.c"), Some("a.b.c"));
+        assert_eq!(bearer("bearer  a "), Some("a"));
+        assert!(bearer("Basic a").is_none() && bearer("Bearer").is_none());
+    }
+
+    #[test]
+    fn each_failure_has_its_status() {
+        let of = |error| explain(&error, "id").status.as_u16();
+        let text = String::new;
+        assert_eq!(of(ProviderError::NoProject(text())), 404);
+        assert_eq!(of(ProviderError::Denied(text())), 502);
+        assert_eq!(of(ProviderError::Unavailable(text())), 503);
+        assert_eq!(of(ProviderError::TimedOut(text())), 504);
+        let retry_after = Duration::from_secs(7);
+        let throttled = explain(&ProviderError::Throttled { message: text(), retry_after }, "id");
+        assert_eq!((throttled.status.as_u16(), throttled.retry_after), (503, Some(retry_after)));
     }
 }

@@ -3,36 +3,17 @@
 //! The kind of key decides the algorithms, never the token: HS256 for the secret, RS256, ES256 or EdDSA for what the key set says.
 
 use super::BrokerConfig;
+use super::keys::{KeyError, Keys, Missing, bounded, file};
 use super::project::Project;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use crate::https::Https;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
-use zeroize::Zeroizing;
 
 /// The longest token that is looked at, in bytes; header lines end at 16 KiB anyway.
 const MAX_TOKEN: usize = 8 * 1024;
 /// How far the issuer's clock may be off, in seconds.
 const LEEWAY: u64 = 60;
-/// A key set or a rule file is some KiB. In bytes.
-const MAX_FILE: u64 = 1 << 20;
-/// An unknown key makes the file be read again, but not more often than this.
-const REREAD: Duration = Duration::from_secs(5);
-/// RFC 7518, 3.2: as long as the hash.
-const MIN_SECRET: usize = 32;
-
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    #[error("{path}: {problem}")]
-    File { path: PathBuf, problem: String },
-    #[error("name one of broker.jwt_secret_file and broker.jwks_file")]
-    NoKeys,
-    #[error("broker.audience is empty: tokens for other services would be taken")]
-    NoAudience,
-}
 
 /// Why a token is not taken. For the log; the caller hears 401 and no more.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +22,8 @@ pub(super) enum TokenError {
     TooLong,
     #[error("it is signed with a key that is not known")]
     UnknownKey,
+    #[error("the issuer's keys could not be fetched for too long")]
+    NoKeys,
     #[error("its algorithm is not that of its key")]
     Algorithm,
     #[error("{0}")]
@@ -84,17 +67,6 @@ impl Caller {
     }
 }
 
-enum Keys {
-    Secret(DecodingKey),
-    Set(KeySet),
-}
-
-/// A file of public keys (RFC 7517), read again when it changes or when a token names a key that is not in it.
-struct KeySet {
-    path: PathBuf,
-    read: Mutex<(JwkSet, Option<SystemTime>, Instant)>,
-}
-
 pub(super) struct Tokens {
     keys: Keys,
     audience: String,
@@ -109,20 +81,15 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    pub(super) fn new(config: &BrokerConfig) -> Result<Tokens, KeyError> {
-        let BrokerConfig { jwt_secret_file, jwks_file, audience, issuer, rules_file, .. } = config;
-        let named = |path: &Path| !path.as_os_str().is_empty();
+    pub(super) async fn new(config: &BrokerConfig, https: &Https) -> Result<Tokens, KeyError> {
+        let BrokerConfig { audience, issuer, rules_file, .. } = config;
         if audience.is_empty() {
             return Err(KeyError::NoAudience);
         }
-        let keys = match (named(jwt_secret_file), named(jwks_file)) {
-            (true, false) => Keys::Secret(secret(jwt_secret_file)?),
-            (false, true) => Keys::Set(KeySet::read(jwks_file)?),
-            _ => return Err(KeyError::NoKeys),
-        };
-        let rules = match named(rules_file) {
-            false => Rules::default(),
-            true => {
+        let keys = Keys::open(config, https).await?;
+        let rules = match rules_file.as_os_str().is_empty() {
+            true => Rules::default(),
+            false => {
                 let text = String::from_utf8_lossy(&bounded(rules_file)?).into_owned();
                 toml::from_str(&text).map_err(|e| file(rules_file, e))?
             }
@@ -130,7 +97,7 @@ impl Tokens {
         Ok(Tokens { keys, audience: audience.clone(), issuer: issuer.clone(), rules })
     }
 
-    pub(super) fn caller(&self, token: &str) -> Result<Caller, TokenError> {
+    pub(super) async fn caller(&self, token: &str) -> Result<Caller, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
         }
@@ -138,7 +105,10 @@ impl Tokens {
             Keys::Secret(key) => self.claims(token, key, Algorithm::HS256)?,
             Keys::Set(set) => {
                 let kid = decode_header(token)?.kid;
-                let jwk = set.find(kid.as_deref()).ok_or(TokenError::UnknownKey)?;
+                let jwk = set.find(kid.as_deref()).await.map_err(|missing| match missing {
+                    Missing::Unknown => TokenError::UnknownKey,
+                    Missing::Unreachable => TokenError::NoKeys,
+                })?;
                 let algorithm = algorithm_of(&jwk).ok_or(TokenError::Algorithm)?;
                 self.claims(token, &DecodingKey::from_jwk(&jwk)?, algorithm)?
             }
@@ -173,27 +143,6 @@ impl Rule {
     }
 }
 
-fn file(path: &Path, problem: impl std::fmt::Display) -> KeyError {
-    KeyError::File { path: path.to_owned(), problem: problem.to_string().trim_end().to_owned() }
-}
-
-fn bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let len = fs::metadata(path).map_err(|e| file(path, e))?.len();
-    match len <= MAX_FILE {
-        true => fs::read(path).map(Zeroizing::new).map_err(|e| file(path, e)),
-        false => Err(file(path, format!("longer than {MAX_FILE} bytes"))),
-    }
-}
-
-fn secret(path: &Path) -> Result<DecodingKey, KeyError> {
-    let bytes = bounded(path)?;
-    let secret = bytes.trim_ascii();
-    match secret.len() >= MIN_SECRET {
-        true => Ok(DecodingKey::from_secret(secret)),
-        false => Err(file(path, format!("a secret for HS256 has {MIN_SECRET} bytes or more"))),
-    }
-}
-
 /// The algorithm that a key is for, by its type; and by its own word, if it has one.
 fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
     let algorithm = match &jwk.algorithm {
@@ -202,43 +151,13 @@ fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
         _ => return None,
     };
+    if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
+        return None;
+    }
     match jwk.common.key_algorithm {
         Some(named) if named.to_string() != format!("{algorithm:?}") => None,
         _ => Some(algorithm),
     }
-}
-
-impl KeySet {
-    fn read(path: &Path) -> Result<KeySet, KeyError> {
-        let (set, modified) = load(path)?;
-        Ok(KeySet { path: path.to_owned(), read: Mutex::new((set, modified, Instant::now())) })
-    }
-
-    /// By its name; a set of one key needs none.
-    fn find(&self, kid: Option<&str>) -> Option<Jwk> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.2.elapsed() >= REREAD {
-            read.2 = Instant::now();
-            let changed = fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok() != read.1;
-            if changed {
-                match load(&self.path) {
-                    Ok((set, modified)) => (read.0, read.1) = (set, modified),
-                    Err(error) => tracing::warn!(%error, "the key set cannot be read; the old one is used"),
-                }
-            }
-        }
-        match (kid, read.0.keys.as_slice()) {
-            (Some(kid), _) => read.0.find(kid).cloned(),
-            (None, [only]) => Some(only.clone()),
-            (None, _) => None,
-        }
-    }
-}
-
-fn load(path: &Path) -> Result<(JwkSet, Option<SystemTime>), KeyError> {
-    let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    let set = serde_json::from_slice(&bounded(path)?).map_err(|e| file(path, e))?;
-    Ok((set, modified))
 }
 
 #[cfg(test)]
@@ -248,8 +167,24 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::{Value, json};
+    use std::fs;
+    use std::future::Future;
+    use std::path::{Path, PathBuf};
+    use std::time::SystemTime;
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn ask(tokens: &Tokens, token: &str) -> Result<Caller, TokenError> {
+        run(tokens.caller(token))
+    }
+
+    fn open(config: &BrokerConfig) -> Result<Tokens, KeyError> {
+        run(Tokens::new(config, &Https::new(Path::new("")).unwrap()))
+    }
 
     fn now() -> u64 {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
@@ -278,7 +213,7 @@ mod tests {
             rules_file: path("rules"),
             ..BrokerConfig::default()
         };
-        Setup { tokens: Tokens::new(&config).unwrap(), _folder: folder }
+        Setup { tokens: open(&config).unwrap(), _folder: folder }
     }
 
     fn hs256(claims: &Value) -> String {
@@ -288,20 +223,20 @@ mod tests {
     fn refused(tokens: &Tokens, change: impl FnOnce(&mut Value)) -> String {
         let mut claims = claims();
         change(&mut claims);
-        tokens.caller(&hs256(&claims)).unwrap_err().to_string()
+        ask(tokens, &hs256(&claims)).unwrap_err().to_string()
     }
 
     #[test]
     fn a_token_names_its_projects_and_rules_add_to_them() {
         let Setup { tokens, .. } = &setup(true, &json!({}));
-        let caller = tokens.caller(&hs256(&claims())).unwrap();
+        let caller = ask(tokens, &hs256(&claims())).unwrap();
         let may = |name: &str| caller.may(&Project::parse(name).unwrap());
         assert!(may("app") && may("shared"));
         assert!(!may("app2") && !may("ap") && !may("org/app"));
         let mut other = claims();
         other["sub"] = "repo:elsewhere/app".into();
         other["projects"] = json!(["*"]);
-        let caller = tokens.caller(&hs256(&other)).unwrap();
+        let caller = ask(tokens, &hs256(&other)).unwrap();
         assert!(
             !caller.may(&Project::parse("shared").unwrap()) && !caller.may(&Project::parse("app").unwrap())
         );
@@ -331,20 +266,20 @@ mod tests {
         for header in
             [json!({ "alg": "none" }), json!({ "alg": "None" }), json!({ "alg": "HS256", "crit": ["x"] })]
         {
-            assert!(tokens.caller(&with_header(&header, &claims(), "")).is_err(), "{header}");
+            assert!(ask(tokens, &with_header(&header, &claims(), "")).is_err(), "{header}");
         }
         let hs512 =
             encode(&Header::new(Algorithm::HS512), &claims(), &EncodingKey::from_secret(SECRET)).unwrap();
-        assert_eq!(tokens.caller(&hs512).unwrap_err().to_string(), "InvalidAlgorithm");
+        assert_eq!(ask(tokens, &hs512).unwrap_err().to_string(), "InvalidAlgorithm");
         let long = format!("{}{}", hs256(&claims()), "a".repeat(MAX_TOKEN));
-        assert!(matches!(tokens.caller(&long), Err(TokenError::TooLong)));
+        assert!(matches!(ask(tokens, &long), Err(TokenError::TooLong)));
         for garbage in ["", ".", "..", "a.b.c", &"x".repeat(MAX_TOKEN)] {
-            assert!(tokens.caller(garbage).is_err(), "{garbage:.9}");
+            assert!(ask(tokens, garbage).is_err(), "{garbage:.9}");
         }
         let mut flipped = hs256(&claims()).into_bytes();
         let middle = flipped.len() / 2;
         flipped[middle] ^= 1;
-        assert!(tokens.caller(&String::from_utf8_lossy(&flipped)).is_err());
+        assert!(ask(tokens, &String::from_utf8_lossy(&flipped)).is_err());
     }
 
     /// The public key of an issuer is no secret: who signs with it as if it were one must not be believed.
@@ -360,19 +295,19 @@ mod tests {
             let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
             encode(&header, &claims(), &EncodingKey::from_ed_der(pkcs8.as_ref())).unwrap()
         };
-        assert!(tokens.caller(&sign(Some("one"))).is_ok());
+        assert!(ask(tokens, &sign(Some("one"))).is_ok());
         for kid in [None, Some("three"), Some("../../etc/passwd"), Some("")] {
-            assert!(matches!(tokens.caller(&sign(kid)), Err(TokenError::UnknownKey)), "{kid:?}");
+            assert!(matches!(ask(tokens, &sign(kid)), Err(TokenError::UnknownKey)), "{kid:?}");
         }
         let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::HS256) };
         let confused = encode(&header, &claims(), &EncodingKey::from_secret(x.as_bytes())).unwrap();
-        assert!(tokens.caller(&confused).is_err());
+        assert!(ask(tokens, &confused).is_err());
         assert!(folder.path().join("keys").is_file());
     }
 
     #[test]
     fn says_what_is_wrong_with_its_configuration() {
-        let message = |config: BrokerConfig| Tokens::new(&config).unwrap_err().to_string();
+        let message = |config: BrokerConfig| open(&config).unwrap_err().to_string();
         let config = BrokerConfig { audience: "a".to_owned(), ..BrokerConfig::default() };
         assert!(message(config.clone()).contains("name one of"));
         assert!(

@@ -5,6 +5,8 @@ mod progress;
 
 use self::progress::Progress;
 use crate::attest;
+use crate::broker::Issuer;
+use crate::broker::provider::Action;
 use crate::config::Config;
 use crate::control::{self, Control, Report};
 use crate::egress::{self, Policy};
@@ -13,7 +15,7 @@ use crate::ingress::{self, Gate};
 use crate::launch::{Listeners, Qemu, Running, Vsock};
 use crate::lifecycle::Stage;
 use crate::logs::Logs;
-use crate::record::{ConfigRecord, EnclaveId};
+use crate::record::{ConfigRecord, EnclaveId, SourceType};
 use crate::role;
 use crate::sealed::Configs;
 use crate::secrets::{SecretError, SecretStore};
@@ -44,6 +46,8 @@ pub struct Context {
     pub config: Config,
     pub secrets: SecretStore,
     pub configs: Configs,
+    /// Makes credentials for the configured registry.
+    pub issuer: Option<Arc<Issuer>>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +55,7 @@ pub struct Order {
     pub id: EnclaveId,
     pub image: Reference,
     pub manifest: Manifest,
+    pub source_type: SourceType,
     pub credentials_arn: Option<String>,
     pub config: Option<ConfigRecord>,
     /// What the deploy before measured to.
@@ -223,7 +228,7 @@ async fn make(
     stages: &mut Stages,
 ) -> Result<Built, Fault> {
     stages.enter(Stage::Credentials).await;
-    let credentials = fetch_credentials(&context.secrets, order).await?;
+    let credentials = fetch_credentials(context, order).await?;
     stages.enter(Stage::Resolve).await;
     let image = pull_image(context, order, credentials, stages).await?;
     stages.enter(Stage::Build).await;
@@ -273,14 +278,33 @@ fn explain_refusal(fault: Fault, built: &Built, before: Option<Measurements>) ->
     Fault { hint, ..fault }
 }
 
-async fn fetch_credentials(secrets: &SecretStore, order: &Order) -> Result<Option<Credentials>, Fault> {
+async fn fetch_credentials(context: &Context, order: &Order) -> Result<Option<Credentials>, Fault> {
+    if order.source_type == SourceType::ConfiguredRegistry {
+        return make_credentials(context, order).await;
+    }
     let Some(arn) = &order.credentials_arn else { return Ok(None) };
-    let fetched = secrets.fetch(arn).await.map_err(|error| {
+    let fetched = context.secrets.fetch(arn).await.map_err(|error| {
         let retryable = matches!(error, SecretError::Failed { .. });
         let hint = "check that the daemon may read its secrets; if this one is gone, terminate the enclave and create it again";
         Fault { retryable, ..Fault::new(Code::SecretUnavailable, error.to_string(), hint) }
     })?;
     Ok(Some(fetched.into()))
+}
+
+/// Credentials that are good for this pull and a few hours, and are kept nowhere.
+async fn make_credentials(context: &Context, order: &Order) -> Result<Option<Credentials>, Fault> {
+    let found = context.issuer.as_ref().and_then(|issuer| Some((issuer, issuer.project_of(&order.image)?)));
+    let (issuer, project) = found.ok_or_else(|| {
+        Fault::new(
+            Code::SecretUnavailable,
+            "[registry] of the daemon's configuration has no credentials for this image any more",
+            "put it back, or terminate the enclave and create it again with credentials",
+        )
+    })?;
+    let issued = issuer.credentials(&project, Action::Pull).await.map_err(Fault::from)?;
+    let (enclave, project) = (&order.id, project.as_str());
+    tracing::info!(target: "audit", %enclave, project, action = "pull", "credentials issued for a deploy");
+    Ok(issued.login.map(|(username, password)| Credentials::Password { username, password }))
 }
 
 async fn pull_image(

@@ -281,6 +281,7 @@ impl Enclave {
             id: self.record.id.clone(),
             image: Reference::parse(&self.record.image).map_err(Fault::internal)?,
             manifest: Manifest::parse(&self.record.spec).map_err(Fault::internal)?,
+            source_type: self.record.source_type,
             credentials_arn: self.record.credentials_arn.clone(),
             measured_before: self.record.measurements,
             config,

@@ -2,6 +2,7 @@
 
 use super::{Action, Issued, Issuing, ProviderError, RegistryProvider};
 use crate::broker::project::{Prefix, Project};
+use eif_builder::image::Reference;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,16 +20,17 @@ impl RegistryProvider for DockerConfig {
         let issued = self.issued(project);
         Box::pin(std::future::ready(issued))
     }
+
+    /// There is nothing to pull with that a public registry would not give.
+    fn project_of(&self, _: &Reference) -> Option<Project> {
+        None
+    }
 }
 
 impl DockerConfig {
     fn issued(&self, project: &Project) -> Result<Issued, ProviderError> {
-        let prefix = match self.namespace.trim_end_matches('/') {
-            "" => String::new(),
-            namespace => format!("{namespace}/"),
-        };
         // The name must be one, even if nobody is asked about it.
-        Prefix::try_from(prefix)?.join(project)?;
+        Prefix::of_namespace(&self.namespace)?.join(project)?;
         Ok(Issued { registry_url: self.registry_url.clone(), login: None, expires_at: None })
     }
 }

@@ -11,7 +11,7 @@ use aws_sdk_ecr::config::timeout::TimeoutConfig;
 use aws_sdk_ecr::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use eif_builder::image::Secret;
+use eif_builder::image::{Reference, Secret};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// What AWS's own retries did not get over takes longer.
+const PAUSE: Duration = Duration::from_secs(60);
 /// STS's limit for an inline session policy, in characters.
 const MAX_POLICY: usize = 2048;
 /// STS's limit for a session name, in characters; its letters are `[\w+=,.@-]`.
@@ -49,6 +51,9 @@ pub struct EcrConfig {
     /// For endpoints that are not AWS's.
     #[serde(default)]
     pub endpoint_url: Option<String>,
+    /// For a registry that goes by another name than ECR's own: behind a proxy, say.
+    #[serde(default)]
+    pub registry_url: Option<String>,
 }
 
 /// Digits are a number to TOML, unless they start with a zero.
@@ -80,7 +85,10 @@ impl EcrConfig {
 
     /// ECR user guide, "Private registry", and "Dual-stack and FIPS endpoints".
     fn host(&self) -> String {
-        let EcrConfig { account_id, region, .. } = self;
+        let EcrConfig { account_id, region, registry_url, .. } = self;
+        if let Some(host) = registry_url {
+            return host.clone();
+        }
         let fips = if self.fips { "-fips" } else { "" };
         match (self.dual_stack, self.partition()) {
             (true, "aws-cn") => format!("{account_id}.dkr-ecr{fips}.{region}.on.amazonwebservices.com.cn"),
@@ -208,6 +216,10 @@ impl RegistryProvider for Ecr {
     fn issue<'a>(&'a self, project: &'a Project, action: Action) -> Issuing<'a> {
         Box::pin(self.token(project, action))
     }
+
+    fn project_of(&self, image: &Reference) -> Option<Project> {
+        self.config.repo_prefix.project_of(&self.config.host(), image)
+    }
 }
 
 /// base64 of `user:password`.
@@ -226,15 +238,25 @@ where
         Some(message) => format!("cannot {doing}: {code}: {message}"),
         None => format!("cannot {doing}: {}", DisplayErrorContext(error)),
     };
-    match code {
-        "AccessDenied"
-        | "AccessDeniedException"
-        | "MalformedPolicyDocument"
-        | "PackedPolicyTooLarge"
-        | "InvalidClientTokenId"
-        | "UnrecognizedClientException"
-        | "SignatureDoesNotMatch"
-        | "ExpiredToken" => ProviderError::Denied(said),
+    match (error, code) {
+        (
+            _,
+            "AccessDenied"
+            | "AccessDeniedException"
+            | "MalformedPolicyDocument"
+            | "PackedPolicyTooLarge"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "SignatureDoesNotMatch"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RegionDisabledException"
+            | "ValidationError",
+        ) => ProviderError::Denied(said),
+        (_, "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException") => {
+            ProviderError::Throttled { message: said, retry_after: PAUSE }
+        }
+        (SdkError::TimeoutError(_), _) => ProviderError::TimedOut(said),
         _ => ProviderError::Unavailable(said),
     }
 }
@@ -253,6 +275,7 @@ mod tests {
             fips,
             dual_stack,
             endpoint_url: None,
+            registry_url: None,
         }
     }
 
