@@ -256,11 +256,11 @@ fn nested(settings: &Settings) -> Table {
     let mut root = Table::new();
     for (path, (value, _)) in settings {
         let (above, last) = path.rsplit_once('.').unwrap_or(("", path));
-        let levels = above.split('.').filter(|level| !level.is_empty());
-        let table = levels.fold(Some(&mut root), |table, level| {
-            let inner = table?.entry(level).or_insert_with(|| Value::Table(Table::new()));
-            inner.as_table_mut()
+        let mut levels = above.split('.').filter(|level| !level.is_empty());
+        let table = levels.try_fold(&mut root, |table, level| {
+            table.entry(level).or_insert_with(|| Value::Table(Table::new())).as_table_mut()
         });
+        // Always: a path that stands below another one was removed with it.
         if let Some(table) = table {
             table.insert(last.to_owned(), value.clone());
         }
@@ -364,13 +364,12 @@ mod tests {
 
     #[test]
     fn for_each_pair_of_layers_the_higher_one_wins() {
-        for high in 1..LAYERS.len() {
-            for low in 0..high {
+        for (high, upper) in LAYERS.iter().enumerate() {
+            for (low, lower) in LAYERS.iter().enumerate().take(high) {
                 let (run_dir, registry) = said_by(&[low, high], Some("production"));
-                let pair = (LAYERS[low], LAYERS[high]);
-                assert_eq!(run_dir, Path::new(&format!("/{high}")), "{pair:?}");
-                let Some(RegistryConfig::Docker(docker)) = registry else { panic!("{pair:?}") };
-                assert_eq!(docker.registry_url, format!("r{high}"), "{pair:?}");
+                assert_eq!(run_dir, Path::new(&format!("/{high}")), "{upper} over {lower}");
+                let Some(RegistryConfig::Docker(docker)) = registry else { panic!("{upper} over {lower}") };
+                assert_eq!(docker.registry_url, format!("r{high}"), "{upper} over {lower}");
             }
         }
         assert_eq!(said_by(&[], Some("production")), (PathBuf::from("/run/redoubt"), None));

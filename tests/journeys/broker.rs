@@ -1,76 +1,29 @@
 //! The credential broker, as a CI job meets it.
 
-use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tests::daemon::Daemon;
-use tests::free_port;
-use tests::ministack::MiniStack;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use tests::broker::{Broker, SECRET, claims, signed, token, unsigned};
+use tests::hostile::{FakeRegistry, answer};
+use tests::pki::{Server, pem, pem_of, server};
+use tests::programs::{ours, run};
+use tests::wait_for;
 
-const SECRET: &[u8] = b"a shared secret of more than 32 bytes";
-
-/// Signed by hand, so that two readings of RFC 7515 meet.
-fn token(subject: &str, projects: &[&str], key: &[u8]) -> String {
-    let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 300;
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({ "sub": subject, "aud": "redoubt", "exp": exp, "projects": projects });
-    let signed = format!("{}.{}", part(&json!({ "alg": "HS256", "typ": "JWT" })), part(&claims));
-    let signature = hmac::sign(&Key::new(HMAC_SHA256, key), signed.as_bytes());
-    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
-}
-
-struct Broker {
-    daemon: Daemon,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Broker {
-    /// A daemon with this `[registry]` and these more settings.
-    fn start(settings: &[(&str, &str)]) -> Broker {
-        let folder = tempfile::tempdir().unwrap();
-        let secret = folder.path().join("secret");
-        std::fs::write(&secret, SECRET).unwrap();
-        let (port, secret) = (free_port(), secret.display().to_string());
-        let listen = format!("127.0.0.1:{port}");
-        let own = [
-            ("HOST_PROXY_BROKER__LISTEN", listen.as_str()),
-            ("HOST_PROXY_BROKER__JWT_SECRET_FILE", &secret),
-            ("HOST_PROXY_BROKER__AUDIENCE", "redoubt"),
-        ];
-        Broker { daemon: Daemon::start(&[&own[..], settings].concat()), port, _folder: folder }
-    }
-
-    /// Status and body of a question.
-    fn ask(&self, query: &str, token: Option<&str>) -> (u16, Value) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        write!(
-            stream,
-            "GET /registry/credentials{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{bearer}\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains("cache-control: no-store"), "{head}");
-        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
-    }
-}
+const DOCKER: [(&str, &str); 2] =
+    [("HOST_PROXY_REGISTRY__TYPE", "docker"), ("HOST_PROXY_REGISTRY__REGISTRY_URL", "localhost:5000")];
 
 #[test]
 fn a_job_learns_where_to_push_and_nobody_learns_what_exists() {
-    let broker = Broker::start(&[
-        ("HOST_PROXY_REGISTRY__TYPE", "docker"),
-        ("HOST_PROXY_REGISTRY__REGISTRY_URL", "localhost:5000"),
-        ("HOST_PROXY_REGISTRY__NAMESPACE", "rise-apps"),
-        ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "7"),
-    ]);
+    let more = [("HOST_PROXY_REGISTRY__NAMESPACE", "rise-apps"), ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "7")];
+    let broker = Broker::start(&[&DOCKER[..], &more].concat());
     let mine = token("ci", &["my-app"], SECRET);
     let (status, answer) = broker.ask("?project=my-app", Some(&mine));
     let expected = json!({
@@ -90,7 +43,8 @@ fn a_job_learns_where_to_push_and_nobody_learns_what_exists() {
     // Five questions were asked in this name so far.
     assert_eq!(broker.ask("?project=my-app", Some(&mine)).0, 200);
     assert_eq!(broker.ask("?project=my-app", Some(&mine)).0, 200);
-    assert_eq!(broker.ask("?project=my-app", Some(&mine)).0, 429);
+    let (head, _) = broker.exchange("?project=my-app", Some(&mine));
+    assert!(head.starts_with("HTTP/1.1 429") && head.contains("retry-after: 60"), "{head}");
     assert_eq!(broker.ask("?project=my-app", Some(&token("other", &["my-app"], SECRET))).0, 200);
     let log = broker.daemon.log();
     assert!(
@@ -98,86 +52,183 @@ fn a_job_learns_where_to_push_and_nobody_learns_what_exists() {
         "{log}"
     );
     assert!(!log.contains(&mine), "a token is a secret too");
-}
-
-/// Asks MiniStack as root; it does not check root's signature.
-fn iam(ministack: &MiniStack, query: &str) {
-    let mut stream = TcpStream::connect(("127.0.0.1", ministack.port)).unwrap();
-    let authorization = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0";
-    write!(
-        stream,
-        "POST / HTTP/1.1\r\nHost: iam.amazonaws.com\r\nAuthorization: {authorization}\r\nConnection: close\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{query}",
-        query.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-fn form(value: &Value) -> String {
-    value.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
+    assert!(
+        log.lines().any(|line| line.contains(id) && line.contains("too many questions")),
+        "{id} in {log}"
+    );
 }
 
 #[test]
-fn ecr_credentials_come_from_a_session_for_one_project() {
-    let ministack = MiniStack::with_auth(true);
-    let trust = json!({ "Version": "2012-10-17", "Statement": [
-        { "Effect": "Allow", "Principal": { "AWS": "arn:aws:iam::000000000000:root" }, "Action": "sts:AssumeRole" } ] });
-    let rights = json!({ "Version": "2012-10-17", "Statement": [
-        { "Effect": "Allow", "Action": "ecr:*", "Resource": "*" } ] });
-    let version = "Version=2010-05-08";
-    iam(
-        &ministack,
-        &format!("Action=CreateRole&{version}&RoleName=push&AssumeRolePolicyDocument={}", form(&trust)),
-    );
-    iam(
-        &ministack,
-        &format!(
-            "Action=PutRolePolicy&{version}&RoleName=push&PolicyName=p&PolicyDocument={}",
-            form(&rights)
-        ),
-    );
-    let url = ministack.url();
-    let settings = |role: &'static str| {
-        [
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("HOST_PROXY_REGISTRY__TYPE", "ecr"),
-            ("HOST_PROXY_REGISTRY__REGION", "us-east-1"),
-            ("HOST_PROXY_REGISTRY__ACCOUNT_ID", "000000000000"),
-            ("HOST_PROXY_REGISTRY__REPO_PREFIX", "rise/"),
-            ("HOST_PROXY_REGISTRY__PUSH_ROLE_ARN", role),
-            ("HOST_PROXY_REGISTRY__ENDPOINT_URL", url.as_str()),
-        ]
-    };
-    let broker = Broker::start(&settings("arn:aws:iam::000000000000:role/push"));
+fn what_was_asked_is_counted() {
+    let broker = Broker::start(&DOCKER);
     let mine = token("ci", &["my-app"], SECRET);
-    let (status, answer) = broker.ask("?project=my-app", Some(&mine));
-    assert_eq!(status, 200, "{answer}\n{}", broker.daemon.log());
-    let credentials = &answer["credentials"];
-    assert_eq!(credentials["registry_url"], "000000000000.dkr.ecr.us-east-1.amazonaws.com");
-    assert_eq!(credentials["username"], "AWS");
-    let password = credentials["password"].as_str().unwrap();
-    assert!(!password.is_empty() && !broker.daemon.log().contains(password));
-    let expires_in = credentials["expires_in"].as_u64().unwrap();
-    assert!((11 * 3600..=12 * 3600).contains(&expires_in), "{expires_in} s, by ECR's own word");
-    assert_eq!(answer["repository"], "my-app");
+    assert_eq!(broker.ask("?project=my-app", Some(&mine)).0, 200);
+    assert_eq!(broker.ask("?project=my-app", None).0, 401);
+    let socket = broker.daemon.folder().join("run/api.sock");
+    let metrics = run(Command::new("curl")
+        .args(["-sSf", "--unix-socket"])
+        .arg(socket)
+        .arg("http://host-proxy/metrics"));
+    for line in [
+        "redoubt_broker_answers_total{status=\"200\"} 1",
+        "redoubt_broker_answers_total{status=\"401\"} 1",
+        "redoubt_broker_upstream_total{action=\"push\",outcome=\"issued\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+}
 
-    let broker = Broker::start(&settings("arn:aws:iam::000000000000:role/nobody"));
-    let (status, answer) = broker.ask("?project=my-app", Some(&mine));
-    assert!(matches!(status, 502 | 503), "{answer}");
-    assert!(broker.daemon.log().contains("cannot assume the role"), "{}", broker.daemon.log());
+/// Of each kind that an issuer may sign with.
+struct Issuer {
+    rsa: RsaKeyPair,
+    ecdsa: EcdsaKeyPair,
+    ed25519: Ed25519KeyPair,
+}
+
+impl Issuer {
+    fn new() -> Issuer {
+        let random = SystemRandom::new();
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8v1(&random).unwrap();
+        Issuer {
+            rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
+            ecdsa: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+            ed25519: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap(),
+        }
+    }
+
+    /// RFC 7517 and 8037; one key is of a kind that Redoubt does not know.
+    fn keys(&self) -> Value {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let rsa = self.rsa.public_key();
+        let point = self.ecdsa.public_key().as_ref();
+        json!({ "keys": [
+            { "kty": "EC", "crv": "secp256k1", "kid": "k1", "x": "AA", "y": "AA" },
+            { "kty": "RSA", "kid": "RS256", "use": "sig", "alg": "RS256",
+              "n": text(rsa.modulus().big_endian_without_leading_zero()),
+              "e": text(rsa.exponent().big_endian_without_leading_zero()) },
+            { "kty": "EC", "crv": "P-256", "kid": "ES256", "x": text(&point[1..33]), "y": text(&point[33..]) },
+            { "kty": "OKP", "crv": "Ed25519", "kid": "EdDSA", "x": text(self.ed25519.public_key().as_ref()) },
+        ] })
+    }
+
+    fn token(&self, algorithm: &str) -> String {
+        let text = unsigned(
+            &json!({ "alg": algorithm, "kid": algorithm }),
+            &claims("repo:org/app:main", &["my-app"]),
+        );
+        let random = SystemRandom::new();
+        let signature = match algorithm {
+            "RS256" => {
+                let mut signature = vec![0; self.rsa.public_modulus_len()];
+                self.rsa.sign(&RSA_PKCS1_SHA256, &random, text.as_bytes(), &mut signature).unwrap();
+                signature
+            }
+            "ES256" => self.ecdsa.sign(&random, text.as_bytes()).unwrap().as_ref().to_vec(),
+            _ => self.ed25519.sign(text.as_bytes()).as_ref().to_vec(),
+        };
+        signed(&text, &signature)
+    }
+}
+
+const ALGORITHMS: [&str; 3] = ["RS256", "ES256", "EdDSA"];
+
+#[test]
+fn tokens_of_every_kind_are_checked_with_a_file_of_keys() {
+    let (issuer, stranger) = (Issuer::new(), Issuer::new());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jwks.json");
+    std::fs::write(&path, issuer.keys().to_string()).unwrap();
+    let file = [("HOST_PROXY_BROKER__JWKS_FILE", path.to_str().unwrap())];
+    let broker = Broker::start_in(folder, &[&DOCKER[..], &file].concat());
+    for algorithm in ALGORITHMS {
+        assert_eq!(broker.ask("?project=my-app", Some(&issuer.token(algorithm))).0, 200, "{algorithm}");
+        assert_eq!(broker.ask("?project=my-app", Some(&stranger.token(algorithm))).0, 401, "{algorithm}");
+    }
+    // The issuer changes its keys.
+    std::fs::write(&path, stranger.keys().to_string()).unwrap();
+    wait_for("the new keys", 30, || broker.ask("?project=my-app", Some(&stranger.token("ES256"))).0 == 200);
+    assert_eq!(broker.ask("?project=my-app", Some(&issuer.token("ES256"))).0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuers_address_is_asked_for_keys_and_again_when_they_change() {
+    let (first, second) = (Issuer::new(), Issuer::new());
+    let published = Arc::new(Mutex::new((503, json!({ "message": "starting" }))));
+    let shown = published.clone();
+    let server = FakeRegistry::start(move |_| {
+        let (status, body) = shown.lock().unwrap().clone();
+        answer(status, &[("content-type", "application/json")], body.to_string())
+    })
+    .await;
+    let url = format!("http://{}/.well-known/jwks", server.host());
+    let settings = [&DOCKER[..], &[("HOST_PROXY_BROKER__JWKS_URL", url.as_str())]].concat();
+    let broker = Broker::start_in(tempfile::tempdir().unwrap(), &settings);
+    let ask = |issuer: &Issuer| broker.ask("?project=my-app", Some(&issuer.token("ES256"))).0;
+    // A daemon that starts before its issuer can check nothing yet, and says so.
+    assert_eq!(ask(&first), 503);
+    *published.lock().unwrap() = (200, first.keys());
+    wait_for("the first keys", 30, || ask(&first) == 200);
+    *published.lock().unwrap() = (200, second.keys());
+    wait_for("the rotation", 30, || {
+        // The names of the keys are the same: only one that is not known makes the broker look at once.
+        let text = unsigned(&json!({ "alg": "ES256", "kid": "new" }), &claims("x", &[]));
+        assert_eq!(broker.ask("?project=my-app", Some(&signed(&text, &[0; 64]))).0, 401);
+        ask(&second) == 200
+    });
+    assert_eq!(ask(&first), 401, "what the issuer took back is not believed");
+    // Strangers cannot make the broker ask all the time.
+    let asked = server.asked().len();
+    for _ in 0..50 {
+        let text = unsigned(&json!({ "alg": "ES256", "kid": "none" }), &claims("x", &[]));
+        assert_eq!(broker.ask("?project=my-app", Some(&signed(&text, &[0; 64]))).0, 401);
+    }
+    assert!(server.asked().len() <= asked + 1, "{} questions", server.asked().len() - asked);
+    assert_eq!(ask(&second), 200);
+}
+
+/// Asks over TLS with curl, and gives its exit code.
+fn curl(port: u16, authority: &Path) -> Option<i32> {
+    let url = format!("https://broker.example:{port}/healthz");
+    Command::new("curl")
+        .args(["-sSf", "--resolve", &format!("broker.example:{port}:127.0.0.1"), "--cacert"])
+        .arg(authority)
+        .arg(url)
+        .output()
+        .unwrap()
+        .status
+        .code()
+}
+
+#[test]
+fn a_new_certificate_serves_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let write = |Server { authority, certificate, key }: &Server, n: u8| {
+        std::fs::write(path(&format!("ca{n}")), pem(authority)).unwrap();
+        std::fs::write(path("cert"), pem(certificate)).unwrap();
+        std::fs::write(path("key"), pem_of("PRIVATE KEY", key)).unwrap();
+    };
+    let (first, second) = (server("broker.example"), server("broker.example"));
+    write(&first, 1);
+    let (cert, key) = (path("cert").display().to_string(), path("key").display().to_string());
+    let tls = [("HOST_PROXY_BROKER__TLS_CERT", cert.as_str()), ("HOST_PROXY_BROKER__TLS_KEY", &key)];
+    let broker = Broker::start(&[&DOCKER[..], &tls].concat());
+    assert_eq!(curl(broker.port, &path("ca1")), Some(0));
+    // Half of it is written: the one before serves.
+    std::fs::write(path("cert"), pem(&second.certificate)).unwrap();
+    assert_eq!(curl(broker.port, &path("ca1")), Some(0));
+    write(&second, 2);
+    assert_eq!(curl(broker.port, &path("ca2")), Some(0));
+    assert_ne!(curl(broker.port, &path("ca1")), Some(0), "the first authority did not sign this one");
 }
 
 #[test]
 fn a_broker_that_would_be_careless_does_not_start() {
-    use std::process::Command;
-    let serve = |settings: &[(&str, &str)]| {
+    let run = |verb: &str, settings: &[(&str, &str)]| {
         let folder = tempfile::tempdir().unwrap();
-        let output = Command::new(tests::programs::ours("host-proxy"))
-            .arg("serve")
+        let output = Command::new(ours("host-proxy"))
+            .arg(verb)
             .env("HOST_PROXY_CONFIG_DIR", folder.path())
             .env("HOST_PROXY_STATE_DIR", folder.path().join("state"))
             .env("HOST_PROXY_RUN_DIR", folder.path().join("run"))
@@ -187,11 +238,21 @@ fn a_broker_that_would_be_careless_does_not_start() {
         assert_eq!(output.status.code(), Some(78));
         String::from_utf8(output.stderr).unwrap()
     };
-    let docker = [("HOST_PROXY_REGISTRY__TYPE", "docker"), ("HOST_PROXY_REGISTRY__REGISTRY_URL", "r")];
-    let with = |more: &[(&str, &str)]| serve(&[&docker[..], more].concat());
-    assert!(serve(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("there is no [registry]"));
+    let both = |settings: &[(&str, &str)]| {
+        let (checked, served) = (run("check-config", settings), run("serve", settings));
+        assert!(served.contains(checked.trim()), "{checked}\n{served}");
+        served
+    };
+    let with = |more: &[(&str, &str)]| both(&[&DOCKER[..], more].concat());
+    assert!(both(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("there is no [registry]"));
     assert!(with(&[("HOST_PROXY_BROKER__LISTEN", "0.0.0.0:0")]).contains("no loopback address"));
     assert!(with(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("broker.audience is empty"));
     let keyless = with(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"), ("HOST_PROXY_BROKER__AUDIENCE", "a")]);
     assert!(keyless.contains("name one of broker.jwt_secret_file"), "{keyless}");
+    let plain = with(&[
+        ("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"),
+        ("HOST_PROXY_BROKER__AUDIENCE", "a"),
+        ("HOST_PROXY_BROKER__JWKS_URL", "http://issuer.example/jwks"),
+    ]);
+    assert!(plain.contains("http:// is for loopback only"), "{plain}");
 }

@@ -14,6 +14,8 @@ mod documents;
 mod eif;
 mod failures;
 mod house;
+mod login;
+mod providers;
 mod pull;
 mod rules;
 mod sealed;

@@ -1,7 +1,8 @@
-//! A fake registry whose every answer a test writes. It records what it was asked, so that a test can see what left the client.
+//! A fake registry, or another service, whose every answer a test writes. It records what it was asked, so that a test can see what left
+//! the client.
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -10,12 +11,16 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 
-/// One request as it came: method and path with query, and the headers that matter.
+/// One request as it came: path with query, the headers that matter, and the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    pub method: String,
     pub path: String,
     pub authorization: Option<String>,
     pub range: Option<String>,
+    /// GitLab's header for access tokens.
+    pub private_token: Option<String>,
+    pub body: String,
 }
 
 pub type Answer = Response<Full<Bytes>>;
@@ -39,17 +44,24 @@ impl FakeRegistry {
                 let (seen, answer) = (seen.clone(), answer.clone());
                 tokio::spawn(async move {
                     let service = service_fn(move |request: Request<Incoming>| {
-                        let header = |name: &str| {
-                            request.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
-                        };
-                        let asked = Asked {
-                            path: request.uri().to_string(),
-                            authorization: header("authorization"),
-                            range: header("range"),
-                        };
-                        seen.lock().unwrap().push(asked.clone());
-                        let response = answer(&asked);
-                        async move { Ok::<_, Infallible>(response) }
+                        let (seen, answer) = (seen.clone(), answer.clone());
+                        async move {
+                            let (parts, body) = request.into_parts();
+                            let body = body.collect().await.unwrap().to_bytes();
+                            let header = |name: &str| {
+                                parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+                            };
+                            let asked = Asked {
+                                method: parts.method.to_string(),
+                                path: parts.uri.to_string(),
+                                authorization: header("authorization"),
+                                range: header("range"),
+                                private_token: header("private-token"),
+                                body: String::from_utf8_lossy(&body).into_owned(),
+                            };
+                            seen.lock().unwrap().push(asked.clone());
+                            Ok::<_, Infallible>(answer(&asked))
+                        }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)

@@ -10,6 +10,7 @@
     reason = "a kit for tests: what goes wrong here is to end the test with a backtrace"
 )]
 
+pub mod broker;
 pub mod daemon;
 pub mod hostile;
 pub mod image;
@@ -18,6 +19,7 @@ pub mod ministack;
 pub mod pki;
 pub mod programs;
 pub mod registry;
+pub mod services;
 
 /// A TCP port of 127.0.0.1 that nobody uses at this moment.
 #[must_use]

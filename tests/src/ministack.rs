@@ -1,4 +1,4 @@
-//! MiniStack, an emulator of AWS, as a process on loopback. A green run against it says nothing about the real one.
+//! MiniStack and moto, emulators of AWS, as processes on loopback. A green run against them says nothing about the real one.
 
 use crate::programs::named;
 use crate::{free_port, wait_for};
@@ -48,6 +48,40 @@ impl MiniStack {
 }
 
 impl Drop for MiniStack {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// moto's server: its ECR issues tokens that expired in 2015.
+pub struct Moto {
+    process: Child,
+    port: u16,
+}
+
+impl Moto {
+    #[must_use]
+    pub fn start() -> Moto {
+        let port = free_port();
+        let process = Command::new(named("REDOUBT_TEST_MOTO"))
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for("moto", 60, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Moto { process, port }
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Moto {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

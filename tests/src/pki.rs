@@ -226,11 +226,42 @@ impl Extension {
     }
 }
 
+/// A TLS server's certificate for a name, below an authority of its own.
+pub struct Server {
+    pub authority: Vec<u8>,
+    pub certificate: Vec<u8>,
+    /// PKCS #8.
+    pub key: Vec<u8>,
+}
+
+#[must_use]
+pub fn server(name: &str) -> Server {
+    const AUTHORITY: &str = "a test's authority";
+    let (authority_key, key) = (Key::new(Curve::P384), Key::new(Curve::P384));
+    let validity = ["200101000000Z", "491231235959Z"];
+    let extensions = vec![basic_constraints(true, None), key_usage(5)];
+    let authority = Certificate::new(AUTHORITY, AUTHORITY, validity, extensions, &authority_key);
+    let names = der::sequence(&[&der::tlv(0x82, name.as_bytes())]);
+    let alternative = Extension { oid: vec![0x55, 0x1d, 17], critical: false, value: names };
+    let own = Certificate::new(AUTHORITY, name, validity, vec![key_usage(0), alternative], &key);
+    Server {
+        authority: authority.mint(&authority_key),
+        certificate: own.mint(&authority_key),
+        key: key.pkcs8().to_vec(),
+    }
+}
+
 /// A certificate as files hold it (RFC 7468).
+#[must_use]
 pub fn pem(der: &[u8]) -> String {
+    pem_of("CERTIFICATE", der)
+}
+
+#[must_use]
+pub fn pem_of(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let digits = base64::engine::general_purpose::STANDARD.encode(der);
-    format!("-----BEGIN CERTIFICATE-----\n{digits}\n-----END CERTIFICATE-----\n")
+    format!("-----BEGIN {label}-----\n{digits}\n-----END {label}-----\n")
 }
 
 /// UTCTime; `260101120000Z`.

@@ -16,20 +16,27 @@ pub struct Registry {
     process: Child,
     pub port: u16,
     folder: TempDir,
+    login: String,
 }
 
 impl Registry {
     #[must_use]
     pub fn start() -> Registry {
+        Registry::start_for(USER, PASSWORD)
+    }
+
+    /// Lets in somebody else.
+    #[must_use]
+    pub fn start_for(user: &str, password: &str) -> Registry {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let mut htpasswd = Command::new("htpasswd")
-            .args(["-i", "-n", "-B", USER])
+            .args(["-i", "-n", "-B", user])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        htpasswd.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
+        htpasswd.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
         std::fs::write(folder.path().join("htpasswd"), htpasswd.wait_with_output().unwrap().stdout).unwrap();
         let root = folder.path().display();
         let config = format!(
@@ -47,7 +54,7 @@ impl Registry {
             .spawn()
             .unwrap();
         wait_for("the registry", 30, || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Registry { process, port, folder }
+        Registry { process, port, folder, login: format!("{user}:{password}") }
     }
 
     /// `127.0.0.1:PORT`.
@@ -60,8 +67,8 @@ impl Registry {
     #[must_use]
     pub fn push(&self, layout: &Path, name: &str) -> String {
         let auth = self.folder.path().join("auth.json");
-        let pair = format!("{USER}:{PASSWORD}");
-        let auth_json = serde_json::json!({ "auths": { self.host(): { "auth": base64(pair.as_bytes()) } } });
+        let auth_json =
+            serde_json::json!({ "auths": { self.host(): { "auth": base64(self.login.as_bytes()) } } });
         std::fs::write(&auth, auth_json.to_string()).unwrap();
         let reference = format!("{}/{name}", self.host());
         run(Command::new("skopeo")

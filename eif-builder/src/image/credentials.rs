@@ -159,24 +159,67 @@ struct HelperAnswer {
     secret: Secret,
 }
 
-/// docker's credential-helper protocol: `docker-credential-NAME get`, the server on standard input.
+/// `docker-credential-NAME get`, the server on standard input.
 async fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>, PullError> {
+    let Ran { program, is_success, output } = run_helper(name, "get", server.as_bytes()).await?;
+    let error = |problem: &str| PullError::Credentials(format!("{program}: {problem}"));
+    if !is_success {
+        // The one failure that means "not known": docker-credential-helpers, credentials.NewErrCredentialsNotFound.
+        let unknown = String::from_utf8_lossy(&output).contains("credentials not found");
+        return if unknown { Ok(None) } else { Err(error("it failed")) };
+    }
+    let answer: HelperAnswer =
+        serde_json::from_slice(&output).map_err(|_| error("its answer is not a credential"))?;
+    Ok(Some(match answer.username.as_str() {
+        "<token>" => Credentials::IdentityToken(answer.secret),
+        _ => Credentials::Password { username: answer.username, password: answer.secret },
+    }))
+}
+
+/// `docker-credential-NAME store`: gives credentials to the helper that keeps them on this machine.
+pub async fn store(name: &str, server: &str, username: &str, secret: &Secret) -> Result<(), PullError> {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Stored<'a> {
+        #[serde(rename = "ServerURL")]
+        server_url: &'a str,
+        username: &'a str,
+        secret: &'a str,
+    }
+    let stored = Stored { server_url: server, username, secret: secret.expose() };
+    let input = serde_json::to_vec(&stored).map(Zeroizing::new);
+    let input = input.map_err(|e| PullError::Credentials(e.to_string()))?;
+    let Ran { program, is_success, .. } = run_helper(name, "store", &input).await?;
+    match is_success {
+        true => Ok(()),
+        false => Err(PullError::Credentials(format!("{program}: it did not take the credentials"))),
+    }
+}
+
+/// What a helper did. What it printed may hold a secret: errors name the helper, never its output.
+struct Ran {
+    program: String,
+    is_success: bool,
+    output: Zeroizing<Vec<u8>>,
+}
+
+/// docker's credential-helper protocol.
+async fn run_helper(name: &str, verb: &str, input: &[u8]) -> Result<Ran, PullError> {
     let program = format!("docker-credential-{name}");
-    // What a helper prints may hold a secret: errors name the helper, never its output.
     let error = |problem: &str| PullError::Credentials(format!("{program}: {problem}"));
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         return Err(error("the name of a credential helper has letters, digits, '.', '_' and '-' only"));
     }
     let run = async {
         let mut child = tokio::process::Command::new(&program)
-            .arg("get")
+            .arg(verb)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(server.as_bytes()).await?;
+            stdin.write_all(input).await?;
         }
         let mut output = Zeroizing::new(Vec::new());
         if let Some(stdout) = child.stdout.take() {
@@ -188,17 +231,7 @@ async fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>, Pul
         .await
         .map_err(|_| error("no answer within 30 seconds"))?
         .map_err(|e| error(&format!("cannot run it: {e}")))?;
-    if !status.success() {
-        // The one failure that means "not known": docker-credential-helpers, credentials.NewErrCredentialsNotFound.
-        let unknown = String::from_utf8_lossy(&output).contains("credentials not found");
-        return if unknown { Ok(None) } else { Err(error("it failed")) };
-    }
-    let answer: HelperAnswer =
-        serde_json::from_slice(&output).map_err(|_| error("its answer is not a credential"))?;
-    Ok(Some(match answer.username.as_str() {
-        "<token>" => Credentials::IdentityToken(answer.secret),
-        _ => Credentials::Password { username: answer.username, password: answer.secret },
-    }))
+    Ok(Ran { is_success: status.success(), output, program })
 }
 
 #[cfg(test)]

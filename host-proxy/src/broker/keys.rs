@@ -59,7 +59,7 @@ impl Keys {
                 Ok(Keys::Set(Arc::new(set)))
             }
             (false, false, url) if !url.is_empty() => {
-                let set = KeySet::of(Source::Url(ServiceUrl::parse(url)?, https.clone()));
+                let set = KeySet::of(Source::Url(ServiceUrl::parse(url)?, Box::new(https.clone())));
                 set.refresh(false).await;
                 Ok(Keys::Set(Arc::new(set)))
             }
@@ -77,7 +77,7 @@ pub(super) struct KeySet {
 
 enum Source {
     File(PathBuf),
-    Url(ServiceUrl, Https),
+    Url(ServiceUrl, Box<Https>),
 }
 
 #[derive(Default)]

@@ -6,7 +6,7 @@ mod cms;
 mod policy;
 mod sigv4;
 
-use crate::pki::{Certificate, Curve, Extension, Key, basic_constraints, der, key_usage, pem};
+use crate::pki::{Server, pem, server};
 use attestation::sandbox::{UnsignedDocument, read_unsigned};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
@@ -73,7 +73,9 @@ impl Kms {
     /// With a certificate for another name.
     #[must_use]
     pub fn start_as(name: &str) -> Kms {
-        let (authority, chain, key) = certificates(name);
+        let Server { authority, certificate, key } = server(name);
+        let chain = vec![CertificateDer::from(certificate)];
+        let key = PrivateKeyDer::Pkcs8(key.into());
         let config =
             ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
                 .with_safe_default_protocol_versions()
@@ -134,25 +136,6 @@ pub fn attested_policy(pcr0: &str) -> Value {
         { "Effect": "Allow", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*", "Condition": {
             "StringEqualsIgnoreCase": { "kms:RecipientAttestation:ImageSha384": pcr0 } } }
     ] })
-}
-
-/// An authority, a certificate for `name` below it, and that one's key.
-fn certificates(name: &str) -> (Vec<u8>, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-    let (authority_key, key) = (Key::new(Curve::P384), Key::new(Curve::P384));
-    let validity = ["200101000000Z", "491231235959Z"];
-    let authority = Certificate::new(
-        "fake KMS authority",
-        "fake KMS authority",
-        validity,
-        vec![basic_constraints(true, None), key_usage(5)],
-        &authority_key,
-    );
-    let names = der::sequence(&[&der::tlv(0x82, name.as_bytes())]);
-    let alternative = Extension { oid: vec![0x55, 0x1d, 17], critical: false, value: names };
-    let own =
-        Certificate::new("fake KMS authority", "fake KMS", validity, vec![key_usage(0), alternative], &key);
-    let chain = vec![CertificateDer::from(own.mint(&authority_key))];
-    (authority.mint(&authority_key), chain, PrivateKeyDer::Pkcs8(key.pkcs8().to_vec().into()))
 }
 
 /// A request, as far as anybody here looks at it.

@@ -4,6 +4,7 @@ mod configure;
 mod create;
 mod doctor;
 mod follow;
+mod registry;
 mod show;
 
 use clap::Parser as _;
@@ -52,6 +53,8 @@ enum Command {
     Seal(seal::Args),
     /// End an enclave, and delete its credentials and files
     Terminate(Wait),
+    /// Registry credentials from a broker, for docker, podman, skopeo and kubelets
+    Registry(registry::Args),
     /// A fresh attestation document, compared with what was built
     Attestation(show::AttestationArgs),
     /// Check what this machine needs to run enclaves
@@ -121,6 +124,17 @@ impl From<ClientError> for Failure {
 }
 
 fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Failure::new(69, format!("cannot start: {error}"), "try again")),
+    };
+    let mut arguments = std::env::args_os();
+    // docker finds its helpers by their names.
+    let called = arguments.next().map(std::path::PathBuf::from);
+    if called.as_deref().and_then(std::path::Path::file_name) == Some(registry::helper::PROGRAM.as_ref()) {
+        let verb = arguments.next().map(|verb| verb.to_string_lossy().into_owned());
+        return runtime.block_on(registry::helper::answer(verb));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -128,18 +142,15 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
-        Err(error) => Err(Failure::new(69, format!("cannot start: {error}"), "try again")),
-    };
-    match result {
+    match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { message, hint, code }) => {
-            tell(&format!("error: {message}\n  {hint}"));
-            ExitCode::from(code)
-        }
+        Err(failure) => fail(&failure),
     }
+}
+
+fn fail(Failure { message, hint, code }: &Failure) -> ExitCode {
+    tell(&format!("error: {message}\n  {hint}"));
+    ExitCode::from(*code)
 }
 
 async fn run(Cli { socket, json, command }: Cli) -> Result<(), Failure> {
@@ -163,6 +174,7 @@ async fn run(Cli { socket, json, command }: Cli) -> Result<(), Failure> {
             let sealed = seal::run(&args, json).await;
             print(&sealed.map_err(|seal::Failure { message, hint, code }| Failure { message, hint, code })?)
         }
+        Command::Registry(args) => registry::run(args, json).await,
         Command::Attestation(args) => show::attestation(&client, &args, json).await,
         Command::Doctor => doctor::run(&client).await,
     }

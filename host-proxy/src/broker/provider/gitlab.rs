@@ -10,12 +10,12 @@ use hyper::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// How long a token is good for, by default in seconds.
-const LIFETIME: u64 = 3600;
+const LIFETIME: u32 = 3600;
 /// Our tokens among a project's.
 const NAME: &str = "redoubt";
 
@@ -32,10 +32,10 @@ pub struct GitLabConfig {
     /// A file with an access token of a maintainer, with the scope `api`.
     pub token_file: PathBuf,
     #[serde(default = "lifetime")]
-    pub lifetime_seconds: u64,
+    pub lifetime_seconds: u32,
 }
 
-fn lifetime() -> u64 {
+fn lifetime() -> u32 {
     LIFETIME
 }
 
@@ -83,11 +83,9 @@ impl GitLab {
             Action::Pull => vec!["read_registry"],
             Action::Push => vec!["read_registry", "write_registry"],
         };
-        let end = SystemTime::now() + Duration::from_secs(self.config.lifetime_seconds);
-        let end = OffsetDateTime::from(end).replace_nanosecond(0).and_then(|end| Ok(end.format(&Rfc3339)));
-        let Ok(Ok(end)) = end else {
-            return Err(ProviderError::Denied("lifetime_seconds is too long".to_owned()));
-        };
+        let end = OffsetDateTime::now_utc() + Duration::from_secs(self.config.lifetime_seconds.into());
+        let end = end.replace_nanosecond(0).unwrap_or(end).format(&Rfc3339);
+        let end = end.map_err(|e| ProviderError::Denied(format!("lifetime_seconds: {e}")))?;
         let order = json!({ "name": NAME, "scopes": scopes, "expires_at": end });
         let created: Created = api.post(&tokens, &order).await?;
         let expires_at =

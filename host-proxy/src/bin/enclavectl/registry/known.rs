@@ -1,0 +1,115 @@
+//! Which broker and which project stand behind a registry on this machine: what `login` writes and the helper reads.
+//! `$XDG_CONFIG_HOME/redoubt/registries.json`; it holds names of files, never a secret.
+
+use super::{Access, Failure};
+use host_proxy::broker::provider::Action;
+use host_proxy::broker::question::{Question, Wanted};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+const MAX_FILE: u64 = 1 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Known {
+    pub(super) project: String,
+    pub(super) action: Action,
+    #[serde(flatten)]
+    pub(super) access: Access,
+}
+
+impl Known {
+    pub(super) fn question(&self) -> Question {
+        Question { wanted: Wanted::Project(self.project.clone()), action: self.action }
+    }
+}
+
+pub(super) type Registries = BTreeMap<String, Known>;
+
+/// `$XDG_CONFIG_HOME`, or `.config` at home (XDG base directory specification).
+fn path() -> Result<PathBuf, Failure> {
+    let folder = match std::env::var_os("XDG_CONFIG_HOME").filter(|folder| Path::new(folder).is_absolute()) {
+        Some(folder) => PathBuf::from(folder),
+        None => home()?.join(".config"),
+    };
+    Ok(folder.join("redoubt/registries.json"))
+}
+
+pub(super) fn home() -> Result<PathBuf, Failure> {
+    std::env::home_dir().ok_or_else(|| Failure::new(78, "there is no home folder", "set HOME"))
+}
+
+/// In the environment, for a job that has one project; or all that `login` wrote.
+pub(super) enum Source {
+    Environment(Known),
+    File(Registries),
+}
+
+pub(super) fn read() -> Result<Source, Failure> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    if let (Some(broker), Some(project)) = (variable("REDOUBT_BROKER"), variable("REDOUBT_PROJECT")) {
+        let token_file = variable("REDOUBT_BROKER_TOKEN_FILE").map(PathBuf::from);
+        let ca_cert = variable("REDOUBT_BROKER_CA").map(PathBuf::from);
+        let access = super::Broker { broker, token_file, ca_cert }.access()?;
+        return Ok(Source::Environment(Known { project, action: Action::Push, access }));
+    }
+    let path = path()?;
+    match read_json(&path)? {
+        None => Ok(Source::File(Registries::new())),
+        Some(value) => serde_json::from_value(value).map(Source::File).map_err(|e| damaged(&path, &e)),
+    }
+}
+
+pub(super) fn remember(host: &str, known: Known) -> Result<(), Failure> {
+    let path = path()?;
+    let mut registries: Registries = match read_json(&path)? {
+        None => Registries::new(),
+        Some(value) => serde_json::from_value(value).map_err(|e| damaged(&path, &e))?,
+    };
+    registries.insert(host.to_owned(), known);
+    let value = serde_json::to_value(&registries).map_err(|e| damaged(&path, &e))?;
+    write_json(&path, &value)
+}
+
+fn damaged(path: &Path, error: &serde_json::Error) -> Failure {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    Failure::new(
+        65,
+        format!("{}: not what it should be ({place})", path.display()),
+        "correct it, or move it away",
+    )
+}
+
+/// `None` if there is no such file. The contents may be somebody's secrets: errors name the place alone.
+pub(super) fn read_json(path: &Path) -> Result<Option<Value>, Failure> {
+    let wrong =
+        |e: &dyn std::fmt::Display| Failure::new(65, format!("{}: {e}", path.display()), "check this file");
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(&error)),
+        Ok(metadata) if metadata.len() > MAX_FILE => return Err(wrong(&"longer than 1 MiB")),
+        Ok(_) => {}
+    }
+    let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(|e| wrong(&e))?);
+    match bytes.trim_ascii() {
+        b"" => Ok(None),
+        text => serde_json::from_slice(text).map(Some).map_err(|e| damaged(path, &e)),
+    }
+}
+
+/// Whole or not at all, and for its owner only.
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), Failure> {
+    let wrong = |e: std::io::Error| {
+        Failure::new(69, format!("{}: {e}", path.display()), "check that the folder is there and writable")
+    };
+    // Through a link to the file that it names, which stays a link.
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(wrong)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong)?;
+    file.write_all(format!("{value:#}\n").as_bytes()).map_err(wrong)?;
+    file.as_file().sync_all().map_err(wrong)?;
+    file.persist(&path).map(drop).map_err(|e| wrong(e.error))
+}

@@ -1,0 +1,132 @@
+//! `enclavectl registry`: credentials of a broker for docker, podman, skopeo and kubelets. It speaks to the broker, never to the daemon's
+//! socket, so it works on machines without a daemon.
+
+pub(super) mod helper;
+mod known;
+mod kubelet;
+mod login;
+
+use super::Failure;
+use eif_builder::image::Secret;
+use host_proxy::broker::client::{AskError, BrokerClient};
+use host_proxy::https::{Https, ServiceUrl};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// The longest token, in bytes; the broker takes 8 KiB.
+const MAX_TOKEN: u64 = 64 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Let docker, podman and skopeo ask the broker for a project's credentials
+    Login(login::Args),
+    /// Answer a kubelet (credential provider v1): a request on standard input, the response on standard output
+    Kubelet(kubelet::Args),
+    /// docker's credential-helper protocol, as docker-credential-redoubt speaks it
+    Helper {
+        #[arg(value_parser = ["get", "list", "store", "erase"])]
+        verb: String,
+    },
+}
+
+/// Which broker, and who asks it.
+#[derive(Debug, Clone, clap::Args)]
+struct Broker {
+    /// Address of the broker: https://redoubt.example.com:9443
+    #[arg(long, env = "REDOUBT_BROKER")]
+    broker: String,
+    /// File with the token (JWT) to show; read for each question, so that it can be renewed
+    #[arg(long, env = "REDOUBT_BROKER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of an authority to trust beside the system's
+    #[arg(long, env = "REDOUBT_BROKER_CA")]
+    ca_cert: Option<PathBuf>,
+}
+
+/// The same, checked, as it is remembered: names of files, no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Access {
+    broker: ServiceUrl,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    token_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    ca_cert: Option<PathBuf>,
+}
+
+pub(super) async fn run(Args { command }: Args, json: bool) -> Result<(), Failure> {
+    match command {
+        Command::Login(args) => login::run(args, json).await,
+        Command::Kubelet(args) => kubelet::run(args).await,
+        Command::Helper { verb } => helper::run(&verb).await,
+    }
+}
+
+impl Broker {
+    fn access(&self) -> Result<Access, Failure> {
+        let broker = ServiceUrl::parse(&self.broker).map_err(|e| Failure::new(64, e, "correct --broker"))?;
+        let absolute = |path: &Option<PathBuf>| {
+            let absolute = path.as_deref().map(std::path::absolute).transpose();
+            absolute.map_err(|e| Failure::new(64, e, "give whole paths"))
+        };
+        Ok(Access { broker, token_file: absolute(&self.token_file)?, ca_cert: absolute(&self.ca_cert)? })
+    }
+}
+
+impl Access {
+    /// With a token that came another way, or that of the file.
+    fn client(&self, token: Option<Secret>) -> Result<BrokerClient, Failure> {
+        let token = match (token, &self.token_file) {
+            (Some(token), _) => token,
+            (None, Some(path)) => read_token(path)?,
+            (None, None) => {
+                return Err(Failure::new(64, "there is no token to show", "name its file with --token-file"));
+            }
+        };
+        let https = Https::new(self.ca_cert.as_deref().unwrap_or(Path::new("")))
+            .map_err(|e| Failure::new(64, e, "check --ca-cert"))?;
+        Ok(BrokerClient { https, url: self.broker.clone(), token })
+    }
+}
+
+fn read_token(path: &Path) -> Result<Secret, Failure> {
+    use std::io::Read as _;
+    let wrong = |e: &dyn std::fmt::Display| {
+        Failure::new(64, format!("{}: {e}", path.display()), "check --token-file (REDOUBT_BROKER_TOKEN_FILE)")
+    };
+    let file = std::fs::File::open(path).map_err(|e| wrong(&e))?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_TOKEN).read_to_string(&mut text).map_err(|e| wrong(&e))?;
+    match text.trim() {
+        "" => Err(wrong(&"empty")),
+        token => Ok(Secret::new(token)),
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Failure {
+        let (code, hint) = match &error {
+            AskError::Token => (64, "check the token's file"),
+            AskError::Unreachable { .. } => {
+                (69, "check the broker's address, and --ca-cert if its authority is your own")
+            }
+            AskError::Refused { status: 401, .. } => {
+                (77, "check that the token has not expired, and that it is for this broker (aud, iss)")
+            }
+            AskError::Refused { status: 404, .. } => {
+                (77, "check the name, and that the token (or a rule of the broker's) allows this project")
+            }
+            AskError::Refused { status: 429 | 503 | 504, .. } => (69, "try again in a minute"),
+            AskError::Refused { status: 400, .. } => (64, "check the name of the project"),
+            AskError::Refused { .. } => (69, "its operator finds the reason in the broker's log"),
+            AskError::Unreadable(_) => (69, "check the broker's address"),
+        };
+        Failure::new(code, error, hint)
+    }
+}
