@@ -20,7 +20,9 @@ impl ArtifactError {
             ArtifactError::Missing { name: KERNEL, .. } => {
                 "build one with scripts/sandbox, or name AWS's with --kernel /usr/share/nitro_enclaves/blobs/bzImage"
             }
-            ArtifactError::Missing { .. } => "build it with scripts/build, or name it with --agent FILE",
+            ArtifactError::Missing { .. } => {
+                "build it with scripts/build, and put it into $REDOUBT_LIB or /usr/lib/redoubt (eif-builder takes --agent FILE)"
+            }
             ArtifactError::Unusable { .. } => "build it again with scripts/build",
         }
     }

@@ -12,6 +12,7 @@
 //! | `GET /v1/enclaves/{…}/logs` | the workload's output, with `?follow` as it comes |
 //! | `GET /v1/enclaves/{…}/attestation?nonce=HEX` | a fresh document, application/cbor |
 //! | `GET /healthz` | `ok` |
+//! | `DELETE /v1/registry/credentials` | 204; credentials that were issued are not given out again |
 //! | `GET /metrics` | what the credential broker counts, for Prometheus |
 //!
 //! Errors are `{"error":{"message","hint"}}` with a fitting status.
@@ -163,11 +164,17 @@ async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Re
         }
         (&Method::GET, ["v1", "enclaves", name, "logs"]) => Ok(logs(&find(name)?, query == "follow")),
         (&Method::GET, ["v1", "enclaves", name, "attestation"]) => attestation(&find(name)?, &query).await,
-        (_, ["healthz" | "metrics"] | ["v1", "enclaves", ..]) => Err(Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "this is not done with that method",
-            "see the API's documentation",
-        )),
+        (&Method::DELETE, ["v1", "registry", "credentials"]) => {
+            daemon.issuer().into_iter().for_each(|issuer| issuer.forget());
+            Ok(response(StatusCode::NO_CONTENT, "text/plain", Full::default().boxed()))
+        }
+        (_, ["v1", "registry", "credentials"] | ["healthz" | "metrics"] | ["v1", "enclaves", ..]) => {
+            Err(Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this is not done with that method",
+                "see the API's documentation",
+            ))
+        }
         _ => Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing here", "see the API's documentation")),
     }
 }

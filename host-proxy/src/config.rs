@@ -347,15 +347,16 @@ mod tests {
 
     /// The configuration where these layers, by their numbers, say their own number.
     fn said_by(layers: &[usize], mode: Option<&str>) -> (PathBuf, Option<RegistryConfig>) {
-        let text =
-            |n: &usize| format!("run_dir = '/{n}'\n[registry]\ntype = 'docker'\nregistry_url = 'r{n}'");
+        let text = |n: &usize| {
+            format!("run_dir = '/{n}'\n[registry]\ntype = 'docker'\nregistry_url = 'r.example:{n}'")
+        };
         let files: Vec<(&str, String)> =
             layers.iter().filter(|n| (1..=3).contains(*n)).map(|n| (LAYERS[*n], text(n))).collect();
         let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
         let variables = [
             ("HOST_PROXY_RUN_DIR", "/4"),
             ("HOST_PROXY_REGISTRY__TYPE", "docker"),
-            ("HOST_PROXY_REGISTRY__REGISTRY_URL", "r4"),
+            ("HOST_PROXY_REGISTRY__REGISTRY_URL", "r.example:4"),
         ];
         let variables = if layers.contains(&4) { &variables[..] } else { &[] };
         let config = with(&files, mode, variables).unwrap().config;
@@ -369,7 +370,7 @@ mod tests {
                 let (run_dir, registry) = said_by(&[low, high], Some("production"));
                 assert_eq!(run_dir, Path::new(&format!("/{high}")), "{upper} over {lower}");
                 let Some(RegistryConfig::Docker(docker)) = registry else { panic!("{upper} over {lower}") };
-                assert_eq!(docker.registry_url, format!("r{high}"), "{upper} over {lower}");
+                assert_eq!(docker.registry_url, format!("r.example:{high}"), "{upper} over {lower}");
             }
         }
         assert_eq!(said_by(&[], Some("production")), (PathBuf::from("/run/redoubt"), None));
@@ -398,7 +399,10 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!((config.registry_url.as_str(), config.namespace.as_str()), ("localhost:5000", "other"));
+        assert_eq!(
+            (config.registry_url.as_str(), String::from(config.namespace).as_str()),
+            ("localhost:5000", "other/")
+        );
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl Daemon {
                 ));
             }
         };
-        let configured = self.issuer().is_some_and(|issuer| issuer.project_of(&reference).is_some());
+        let configured = self.issuer().is_some_and(|issuer| !issuer.projects_of(&reference).is_empty());
         let source_type = check_source(source_type, credentials.is_some(), configured)?;
         let id = EnclaveId::random()
             .map_err(|_| CreateError::Invalid("the system gives no randomness".to_owned(), "try again"))?;

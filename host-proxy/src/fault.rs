@@ -118,7 +118,8 @@ impl From<ProviderError> for Fault {
             ProviderError::Project(_) | ProviderError::NoProject(_) | ProviderError::Denied(_) => Fault::new(
                 Code::RegistryUnauthorized,
                 message,
-                "check [registry] of the daemon's configuration, and what its role or account may do there",
+                "check [registry] of the daemon's configuration, and what its role or account may do there; or create the enclave with \
+                 credentials, or with --source-type public-registry",
             ),
             ProviderError::Throttled { .. } | ProviderError::TimedOut(_) | ProviderError::Unavailable(_) => {
                 Fault::new(Code::RegistryUnreachable, message, "redeploy in a while").retryable()

@@ -34,7 +34,9 @@ pub struct ServiceUrl(String);
 
 impl ServiceUrl {
     pub fn parse(text: &str) -> Result<ServiceUrl, HttpsError> {
-        let wrong = || HttpsError::Address(text.chars().take(200).collect());
+        // A password before the host would not belong into a message.
+        let wrong =
+            || HttpsError::Address(text.rsplit('@').next().unwrap_or(text).chars().take(200).collect());
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let host = uri.host().ok_or_else(wrong)?;
         let name = host.trim_start_matches('[').trim_end_matches(']');
@@ -114,8 +116,8 @@ impl Https {
     }
 }
 
-/// hyper's own message names the step alone.
-fn causes(error: &dyn std::error::Error) -> String {
+/// The row of causes: hyper's own message names the step alone, and an AWS SDK's says less.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -43,18 +43,21 @@ impl Gate {
 
 /// Listens for every port. An address that is taken is an error; without one a free port of 127.0.0.1 is used.
 pub async fn open(network: &NetworkManifest, vsock: &Vsock) -> io::Result<Gate> {
-    let mut tasks = JoinSet::new();
-    let mut addresses = Vec::new();
+    // All of them first: a task that accepts would hold its address for a moment longer than an error does.
+    let (mut bound, mut addresses, mut attestation) = (Vec::new(), Vec::new(), None);
     for IngressManifest { port, listen } in &network.ingress {
         let listener = bind(listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await?;
         addresses.push(Ingress { port: *port, address: listener.local_addr()? });
-        tasks.spawn(accept(listener, Target::Port(*port), vsock.clone()));
+        bound.push((listener, Target::Port(*port)));
     }
-    let mut attestation = None;
     if let Some(listen) = network.attestation {
         let listener = bind(listen).await?;
         attestation = Some(listener.local_addr()?);
-        tasks.spawn(accept(listener, Target::Attestation, vsock.clone()));
+        bound.push((listener, Target::Attestation));
+    }
+    let mut tasks = JoinSet::new();
+    for (listener, target) in bound {
+        tasks.spawn(accept(listener, target, vsock.clone()));
     }
     Ok(Gate { addresses, attestation, tasks })
 }

@@ -52,6 +52,15 @@ fn a_job_learns_where_to_push_and_nobody_learns_what_exists() {
         "{log}"
     );
     assert!(!log.contains(&mine), "a token is a secret too");
+    // What a stranger writes into a token cannot make a line of its own.
+    let forged = unsigned(
+        &json!({ "alg": "x\n2026-01-01 INFO audit: credentials issued to=stranger" }),
+        &claims("x", &[]),
+    );
+    assert_eq!(broker.ask("?project=my-app", Some(&signed(&forged, b"x"))).0, 401);
+    let log = broker.daemon.log();
+    let line = log.lines().find(|line| line.contains("to=stranger"));
+    assert!(line.is_none_or(|line| line.contains("a token was refused")), "{log}");
     let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
     assert!(
         log.lines().any(|line| line.contains(id) && line.contains("too many questions")),
@@ -217,9 +226,13 @@ fn a_new_certificate_serves_without_a_restart() {
     assert_eq!(curl(broker.port, &path("ca1")), Some(0));
     // Half of it is written: the one before serves.
     std::fs::write(path("cert"), pem(&second.certificate)).unwrap();
+    wait_for("the broker to notice", 30, || {
+        assert_eq!(curl(broker.port, &path("ca1")), Some(0));
+        broker.daemon.log().contains("the one before serves")
+    });
     assert_eq!(curl(broker.port, &path("ca1")), Some(0));
     write(&second, 2);
-    assert_eq!(curl(broker.port, &path("ca2")), Some(0));
+    wait_for("the new certificate", 30, || curl(broker.port, &path("ca2")) == Some(0));
     assert_ne!(curl(broker.port, &path("ca1")), Some(0), "the first authority did not sign this one");
 }
 
@@ -247,6 +260,8 @@ fn a_broker_that_would_be_careless_does_not_start() {
     assert!(both(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("there is no [registry]"));
     assert!(with(&[("HOST_PROXY_BROKER__LISTEN", "0.0.0.0:0")]).contains("no loopback address"));
     assert!(with(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("broker.audience is empty"));
+    let half = [("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"), ("HOST_PROXY_BROKER__TLS_KEY", "/key")];
+    assert!(with(&half).contains("belong together"));
     let keyless = with(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"), ("HOST_PROXY_BROKER__AUDIENCE", "a")]);
     assert!(keyless.contains("name one of broker.jwt_secret_file"), "{keyless}");
     let plain = with(&[
@@ -255,4 +270,21 @@ fn a_broker_that_would_be_careless_does_not_start() {
         ("HOST_PROXY_BROKER__JWKS_URL", "http://issuer.example/jwks"),
     ]);
     assert!(plain.contains("http:// is for loopback only"), "{plain}");
+    let gitlab = |key: &'static str, value: &'static str| {
+        let mut settings = vec![
+            ("HOST_PROXY_REGISTRY__TYPE", "gitlab"),
+            ("HOST_PROXY_REGISTRY__URL", "https://gitlab.example"),
+            ("HOST_PROXY_REGISTRY__REGISTRY_URL", "registry.example"),
+            ("HOST_PROXY_REGISTRY__TOKEN_FILE", "/no/such/file"),
+        ];
+        settings.retain(|(known, _)| *known != key);
+        settings.push((key, value));
+        both(&settings)
+    };
+    assert!(gitlab("", "").contains("/no/such/file"));
+    assert!(gitlab("HOST_PROXY_REGISTRY__NAMESPACE", "My-Org").contains("namespace is lower-case"));
+    assert!(gitlab("HOST_PROXY_REGISTRY__REGISTRY_URL", "https://r.example").contains("host or host:port"));
+    assert!(gitlab("HOST_PROXY_REGISTRY__LIFETIME_SECONDS", "300").contains("900 to 2592000"));
+    assert!(gitlab("HOST_PROXY_REGISTRY__URL", "http://u:secret@gitlab.example").contains("loopback"));
+    assert!(!gitlab("HOST_PROXY_REGISTRY__URL", "http://u:secret@gitlab.example").contains("secret"));
 }

@@ -276,7 +276,8 @@ async fn credentials_go_to_the_helper_that_keeps_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_fails_says_what_to_do() {
-    let Shop { broker, .. } = &Shop::open().await;
+    let shop = Shop::open().await;
+    let broker = &shop.broker;
     let home = Home::new();
     let file = broker.token_file(&["my-app"]);
     let foreign = home.path("foreign");
@@ -299,6 +300,16 @@ async fn a_login_that_fails_says_what_to_do() {
     std::fs::write(home.path(".docker/config.json"), "{ secret").unwrap();
     check(&url, &file, "my-app", 65, "config.json: not what it should be (line 1");
     assert_eq!(std::fs::read_to_string(home.path(".docker/config.json")).unwrap(), "{ secret");
+
+    // A login that docker has is not replaced by what a broker says.
+    let host = shop.registry.host();
+    let config = json!({ "auths": { (host.as_str()): { "auth": "dTpw" } } });
+    std::fs::write(home.path(".docker/config.json"), config.to_string()).unwrap();
+    check(&url, &file, "my-app", 77, &format!("--registry {host}"));
+    assert_eq!(home.config(), config);
+    let named = |registry: &str| home.login(&url, &file, &["--project", "my-app", "--registry", registry]);
+    assert_eq!((named("other.example").code, named(&host).code), (77, 0));
+    assert_eq!(home.config()["credHelpers"], json!({ (host.as_str()): "redoubt" }));
 
     let docker = Broker::start(&[
         ("HOST_PROXY_REGISTRY__TYPE", "docker"),

@@ -242,6 +242,10 @@ fn sts_error(status: u16, code: &str, message: &str) -> tests::hostile::Answer {
     answer(status, &[("content-type", "text/xml")], body)
 }
 
+/// An answer of STS's that cannot be read to its end, and that holds a secret.
+const SPOILT: &str = "<AssumeRoleResponse><AssumeRoleResult><Credentials><SecretAccessKey>spoilt-secret</SecretAccessKey>\
+                      <Expiration>tomorrow</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_sts_refuses_is_told_apart() {
     let refuses = |status: u16, code: &'static str| {
@@ -254,7 +258,7 @@ async fn what_sts_refuses_is_told_apart() {
         (refuses(400, "Throttling").await, 503, "Throttling"),
         (refuses(500, "InternalFailure").await, 503, "InternalFailure"),
         (
-            FakeRegistry::start(|_| answer(200, &[], "<html>captive portal</html>")).await,
+            FakeRegistry::start(|_| answer(200, &[("content-type", "text/xml")], SPOILT)).await,
             503,
             "cannot assume the role",
         ),
@@ -264,7 +268,7 @@ async fn what_sts_refuses_is_told_apart() {
         let (status, told) = broker.ask("?project=my-app", Some(&mine));
         let log = broker.daemon.log();
         assert_eq!(status, expected, "{words}: {told}\n{log}");
-        assert!(log.contains(words), "{words} in {log}");
+        assert!(log.contains(words) && !log.contains("spoilt-secret"), "{words} in {log}");
         assert!(!told.to_string().contains(words), "what AWS said is the operator's: {told}");
     }
     let nobody = format!("http://127.0.0.1:{}", tests::free_port());
@@ -296,11 +300,12 @@ async fn gitlab_makes_a_deploy_token_for_one_project() {
         ("HOST_PROXY_REGISTRY__NAMESPACE", "group/apps"),
         ("HOST_PROXY_REGISTRY__TOKEN_FILE", &file),
     ]);
-    let projects = ["my-app", "not-a-maintainer", "too-often", "upgrading", "odd", "endless", "unknown"];
+    let projects =
+        ["my-app", "web", "not-a-maintainer", "too-often", "upgrading", "odd", "endless", "unknown"];
     let mine = token("ci", &projects, SECRET);
     let ask = |query: &str| broker.ask(query, Some(&mine));
     // One of ours is over, and somebody else's too.
-    let over = |id: u8, name: &str| json!({ "id": id, "name": name, "expired": true, "revoked": false });
+    let over = |id: u8, name: &str| json!({ "id": id, "name": name, "expired": false, "expires_at": "2026-01-02T03:04:05.000Z" });
     made.lock().unwrap().extend([over(100, "redoubt"), over(101, "somebody's")]);
 
     let (status, told) = ask("?project=my-app");
@@ -313,7 +318,10 @@ async fn gitlab_makes_a_deploy_token_for_one_project() {
     );
     let expires_in = granted["expires_in"].as_u64().unwrap();
     assert!((3500..=3600).contains(&expires_in), "{expires_in}");
-    assert_eq!(ask("?image=registry.example.com/group/apps/my-app:v1&action=pull").1["repository"], "my-app");
+    for image in ["my-app:v1", "my-app/web", "my-app/web/nginx"] {
+        let told = ask(&format!("?image=registry.example.com/group/apps/{image}&action=pull")).1;
+        assert_eq!(told["repository"], "my-app", "{image}");
+    }
     assert_eq!(ask("?project=my-app").0, 200);
     {
         let made = made.lock().unwrap();
@@ -334,7 +342,7 @@ async fn gitlab_makes_a_deploy_token_for_one_project() {
         ("too-often", 503, "answers 429"),
         ("upgrading", 503, "answers 502"),
         ("odd", 503, "not what its API promises"),
-        ("endless", 503, "never expires"),
+        ("endless", 503, "never expires; it was deleted"),
     ] {
         let (head, told) = broker.exchange(&format!("?project={project}"), Some(&mine));
         assert!(head.starts_with(&format!("HTTP/1.1 {expected}")), "{project}: {head}");
@@ -381,7 +389,10 @@ async fn harbor_makes_a_robot_for_one_project() {
     );
     let expires_in = granted["expires_in"].as_u64().unwrap();
     assert!((86_000..=86_400).contains(&expires_in), "{expires_in}");
-    assert_eq!(ask(&format!("?image={}/my-app/web:v1&action=pull", server.host())).1["repository"], "my-app");
+    assert_eq!(
+        ask(&format!("?image={}/my-app/web--x/y:v1&action=pull", server.host())).1["repository"],
+        "my-app"
+    );
     {
         let made = made.lock().unwrap();
         let granted: Vec<String> = made
@@ -394,6 +405,13 @@ async fn harbor_makes_a_robot_for_one_project() {
         let names: Vec<&Value> = made.iter().map(|robot| &robot["id"]).collect();
         assert!(names.contains(&&json!(101)) && !names.contains(&&json!(100)), "{names:?}");
     }
+    // Revoked by hand: a new one is made once somebody says so.
+    assert_eq!(ask("?project=my-app").0, 200);
+    let robots = || made.lock().unwrap().iter().filter(|robot| robot.get("permissions").is_some()).count();
+    assert_eq!(robots(), 2);
+    assert_eq!(broker.daemon.ctl(&["registry", "forget"], "").code, 0);
+    assert_eq!(ask("?project=my-app").0, 200);
+    assert_eq!(robots(), 3);
     let before = made.lock().unwrap().len();
     for (project, expected, words) in [
         ("unknown", 404, "project unknown not found"),

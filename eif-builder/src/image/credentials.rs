@@ -219,7 +219,11 @@ async fn run_helper(name: &str, verb: &str, input: &[u8]) -> Result<Ran, PullErr
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(input).await?;
+            // A helper may answer without reading to the end.
+            match stdin.write_all(input).await {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error),
+                _ => {}
+            }
         }
         let mut output = Zeroizing::new(Vec::new());
         if let Some(stdout) = child.stdout.take() {

@@ -8,7 +8,7 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{BehaviorVersion, Region};
-use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError};
+use aws_sdk_kms::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_kms::operation::decrypt::{DecryptError, DecryptOutput};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeyEncryptionMechanism, RecipientInfo};
@@ -207,10 +207,10 @@ fn explain(error: &SdkError<DecryptError>) -> Fatal {
         source = cause.source();
     }
     let Some(service) = error.as_service_error() else {
-        return Fatal::new(
-            Failure::KmsUnreachable,
-            format!("KMS could not be asked: {}", DisplayErrorContext(error)),
-        );
+        // The row of causes, and not DisplayErrorContext, which would show the answer's body.
+        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        return Fatal::new(Failure::KmsUnreachable, format!("KMS could not be asked: {}", causes.join(": ")));
     };
     let code = service.code().unwrap_or("an error without a code");
     let said = format!("KMS answered {code}: {}", service.message().unwrap_or("nothing more"));

@@ -79,6 +79,9 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 /// What can be wrong beyond the values themselves: files that they name.
 async fn check(config: &Config) -> anyhow::Result<()> {
     let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
+    if let Some(registry) = &config.registry {
+        registry.check().await.map_err(broker::StartError::from)?;
+    }
     Broker::check(&config.broker, config.registry.is_some(), &https).await.context("the credential broker")
 }
 
@@ -109,7 +112,10 @@ async fn live(Loaded { config, .. }: Loaded) -> anyhow::Result<()> {
     let socket = config.socket();
     let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
     let issuer = match &config.registry {
-        Some(registry) => Some(Arc::new(Issuer::from_config(registry, &https).await)),
+        Some(registry) => {
+            let issuer = Issuer::from_config(registry, &https).await.map_err(broker::StartError::from)?;
+            Some(Arc::new(issuer))
+        }
         None => None,
     };
     let broker =

@@ -1,5 +1,7 @@
 //! The broker's other end: what a CI job, a developer's machine or a kubelet asks with.
 
+use super::project::Project;
+use super::provider::is_registry_host;
 use super::question::{Answer, Question};
 use crate::https::{Https, HttpsError, ServiceUrl};
 use bytes::Bytes;
@@ -48,7 +50,11 @@ impl BrokerClient {
         let answer = https.send(request, TIMEOUT).await.map_err(unreachable)?;
         let unreadable = || AskError::Unreadable(url.as_str().to_owned());
         if answer.status.is_success() {
-            return serde_json::from_slice(&answer.body).map_err(|_| unreadable());
+            let answer: Answer = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
+            // They go into docker's configuration and onto a terminal.
+            let plain = is_registry_host(&answer.credentials.registry_url)
+                && Project::parse(&answer.repository).is_ok();
+            return plain.then_some(answer).ok_or_else(unreadable);
         }
         let Failed { error: Problem { message } } =
             serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;

@@ -36,8 +36,10 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    pub async fn from_config(config: &RegistryConfig, https: &Https) -> Issuer {
-        Issuer::new(provider::from_config(config, https).await, SystemTime::now)
+    /// Fails if a file that the configuration names cannot be used.
+    pub async fn from_config(config: &RegistryConfig, https: &Https) -> Result<Issuer, ProviderError> {
+        config.check().await?;
+        Ok(Issuer::new(provider::from_config(config, https).await, SystemTime::now))
     }
 
     fn new(provider: Arc<dyn RegistryProvider>, clock: fn() -> SystemTime) -> Issuer {
@@ -48,9 +50,14 @@ impl Issuer {
         &self.metrics
     }
 
-    /// The project that an image is of, if there are credentials to pull it with.
-    pub fn project_of(&self, image: &Reference) -> Option<Project> {
-        self.provider.project_of(image)
+    /// The projects that an image may be of, likeliest first; none if there are no credentials to pull it with.
+    pub fn projects_of(&self, image: &Reference) -> Vec<Project> {
+        self.provider.projects_of(image)
+    }
+
+    /// Whatever was issued is asked for anew: for who has revoked it.
+    pub fn forget(&self) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub async fn credentials(&self, project: &Project, action: Action) -> Result<Issued, ProviderError> {
@@ -61,8 +68,8 @@ impl Issuer {
                 self.metrics.cached(action);
                 return Ok(issued.clone());
             }
-            // Whoever waited for a question that failed shares its failure, or a thousand callers would ask one after the other.
-            Some(Last { result: Err(error), ended }) if *ended >= arrived => return Err(error.clone()),
+            // Whoever waited for a question shares its answer and its failure, or a thousand callers would ask one after the other.
+            Some(Last { result, ended }) if *ended >= arrived => return result.clone(),
             _ => {}
         }
         *slot = None;
@@ -145,8 +152,8 @@ mod tests {
             })
         }
 
-        fn project_of(&self, _: &Reference) -> Option<Project> {
-            None
+        fn projects_of(&self, _: &Reference) -> Vec<Project> {
+            Vec::new()
         }
     }
 

@@ -1,10 +1,11 @@
 //! The keys that tokens are signed with: a shared secret, or the public keys of an issuer (JWKS, RFC 7517) from a file or an address.
 //!
 //! A file is read again when it changes. An address is asked every ten minutes, and at once (but not more than every five seconds) for a
-//! key that is not known: that is how issuers rotate. An issuer that cannot be reached is believed for an hour; then tokens cannot be
-//! checked, since a key that it has taken back would never be noticed.
+//! key that is not known: that is how issuers rotate. An issuer that cannot be reached, or a file that is gone, is believed for an hour;
+//! then tokens cannot be checked, since a key that it has taken back would never be noticed.
 
 use super::BrokerConfig;
+use super::token::algorithm_of;
 use crate::https::{Https, HttpsError, ServiceUrl};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -115,7 +116,7 @@ impl KeySet {
             {
                 tracing::warn!(%error, "the key set cannot be read; the old one is used");
             }
-            return self.known().find(kid).ok_or(Missing::Unknown);
+            return self.known().find_confirmed(kid);
         }
         let found = self.known().find(kid).is_some();
         match found {
@@ -127,11 +128,7 @@ impl KeySet {
             }
             true => {}
         }
-        let known = self.known();
-        match known.confirmed.is_some_and(|confirmed| confirmed.elapsed() < BELIEVED) {
-            true => known.find(kid).ok_or(Missing::Unknown),
-            false => Err(Missing::Unreachable),
-        }
+        self.known().find_confirmed(kid)
     }
 
     fn is_due(&self, for_unknown: bool) -> bool {
@@ -168,11 +165,19 @@ impl KeySet {
             known.keys = parse(&bounded(path)?).map_err(|problem| file(path, problem))?;
             known.modified = modified;
         }
+        known.confirmed = Some(Instant::now());
         Ok(())
     }
 }
 
 impl Known {
+    fn find_confirmed(&self, kid: Option<&str>) -> Result<Jwk, Missing> {
+        match self.confirmed.is_some_and(|confirmed| confirmed.elapsed() < BELIEVED) {
+            true => self.find(kid).ok_or(Missing::Unknown),
+            false => Err(Missing::Unreachable),
+        }
+    }
+
     fn find(&self, kid: Option<&str>) -> Option<Jwk> {
         match (kid, self.keys.as_slice()) {
             (Some(kid), keys) => keys.iter().find(|key| key.common.key_id.as_deref() == Some(kid)).cloned(),
@@ -200,7 +205,9 @@ fn parse(bytes: &[u8]) -> Result<Vec<Jwk>, String> {
         keys: Vec<serde_json::Value>,
     }
     let Set { keys } = serde_json::from_slice(bytes).map_err(|e| format!("it is no key set: {e}"))?;
-    Ok(keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect())
+    let known = keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+    // Two keys may have one name if they are for different uses (RFC 7517, 4.5).
+    Ok(known.filter(|key| algorithm_of(key).is_some()).collect())
 }
 
 pub(super) fn file(path: &Path, problem: impl std::fmt::Display) -> KeyError {

@@ -12,6 +12,7 @@ pub mod project;
 pub mod provider;
 pub mod question;
 mod server;
+mod tls;
 mod token;
 
 pub use issuer::Issuer;

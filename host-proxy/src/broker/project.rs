@@ -63,10 +63,9 @@ impl Prefix {
         }
     }
 
-    /// The project whose repository an image is in: the way back from [`Prefix::join`].
-    pub fn project_of(&self, registry: &str, image: &Reference) -> Option<Project> {
-        let name = image.repository().strip_prefix(&self.0)?;
-        (canonical_host(registry) == image.host()).then(|| Project::parse(name).ok())?
+    /// The project of a repository: the way back from [`Prefix::join`].
+    pub fn project_of(&self, repository: &str) -> Option<Project> {
+        Project::parse(repository.strip_prefix(&self.0)?).ok()
     }
 
     pub fn join(&self, project: &Project) -> Result<Repository, ProjectError> {
@@ -76,6 +75,11 @@ impl Prefix {
             false => Err(ProjectError::Length),
         }
     }
+}
+
+/// The repository of an image, if it is on this registry.
+pub fn on_registry<'a>(registry: &str, image: &'a Reference) -> Option<&'a str> {
+    (canonical_host(registry) == image.host()).then(|| image.repository())
 }
 
 impl TryFrom<String> for Prefix {
@@ -152,7 +156,10 @@ mod tests {
         let prefix = Prefix::of_namespace("team/apps").unwrap();
         assert_eq!(Prefix::of_namespace("team/apps/"), Ok(prefix.clone()));
         assert!(Prefix::of_namespace("/").is_ok() && Prefix::of_namespace("a//").is_err());
-        let of = |image: &str| prefix.project_of("R.example:5000", &Reference::parse(image).unwrap());
+        let of = |image: &str| {
+            let image = Reference::parse(image).unwrap();
+            on_registry("R.example:5000", &image).and_then(|name| prefix.project_of(name))
+        };
         assert_eq!(of("r.example:5000/team/apps/my-app:v1"), Project::parse("my-app").ok());
         for other in
             ["r.example/team/apps/my-app", "r.example:5000/team/my-app", "r.example:5000/team/apps-x/a"]

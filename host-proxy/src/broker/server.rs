@@ -19,6 +19,7 @@ use super::keys::KeyError;
 use super::project::Project;
 use super::provider::ProviderError;
 use super::question::{Answer, Question, Wanted};
+use super::tls::{Tls, TlsError};
 use super::token::{TokenError, Tokens};
 use crate::https::Https;
 use bytes::Bytes;
@@ -29,11 +30,10 @@ use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RET
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -41,13 +41,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 const MAX_CONNECTIONS: usize = 1024;
+const MAX_CONNECTIONS_OF_A_PEER: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longer than a provider may take.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(75);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 const MAX_HEADERS: usize = 16 * 1024;
 /// Subjects whose pace is remembered.
@@ -58,14 +59,16 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub enum StartError {
     #[error("broker.listen is set, and there is no [registry]")]
     NoRegistry,
+    #[error("[registry]: {0}")]
+    Registry(#[from] ProviderError),
     #[error(transparent)]
     Keys(#[from] KeyError),
     #[error(
         "{0} is no loopback address: credentials would go over the network in the clear; set broker.tls_cert and broker.tls_key"
     )]
     Plain(SocketAddr),
-    #[error("{path}: {problem}")]
-    Tls { path: PathBuf, problem: String },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
 }
@@ -74,8 +77,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Broker {
     listener: TcpListener,
-    config: BrokerConfig,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     desk: Arc<Desk>,
 }
 
@@ -83,7 +85,8 @@ pub struct Broker {
 struct Desk {
     tokens: Tokens,
     issuer: Arc<Issuer>,
-    pace: Mutex<BTreeMap<String, (Instant, u32)>>,
+    /// By the hash of the subject, which may be long.
+    pace: Mutex<BTreeMap<[u8; 32], (Instant, u32)>>,
     rate_per_minute: u32,
 }
 
@@ -109,38 +112,38 @@ impl Broker {
         let desk = Desk { tokens, issuer, pace, rate_per_minute: config.rate_per_minute };
         let listener =
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
-        Ok(Some(Broker { listener, config: config.clone(), tls, desk: Arc::new(desk) }))
+        Ok(Some(Broker { listener, tls, desk: Arc::new(desk) }))
     }
 
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until the task is dropped. The certificate is read for each connection, so that a new one needs no restart; while it cannot
-    /// be read, say between the writing of its two files, the one before serves.
+    /// Serves until the task is dropped.
     pub async fn serve(self) {
-        let Broker { listener, config, tls: mut current, desk } = self;
+        let Broker { listener, mut tls, desk } = self;
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let peers = Peers::default();
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok((stream, peer)) = listener.accept().await else {
                 sleep(PAUSE_AFTER_ERROR).await;
                 continue;
             };
-            match tls(&config) {
-                Ok(fresh) => current = fresh,
-                Err(error) => tracing::warn!(%error, "the certificate cannot be used; the one before serves"),
+            // One peer does not take the slots of all; on loopback there may be a proxy that speaks for many.
+            let place = peers.enter(peer.ip());
+            if place.is_none() && !peer.ip().is_loopback() {
+                continue;
             }
-            let (desk, tls) = (desk.clone(), current.clone());
+            let (desk, acceptor) = (desk.clone(), tls.as_mut().map(Tls::acceptor));
             connections.spawn(async move {
-                let _slot = slot;
-                match tls {
+                let (_slot, _place) = (slot, place);
+                match acceptor {
                     None => converse(stream, desk).await,
-                    Some(tls) => {
-                        let accepting = TlsAcceptor::from(tls).accept(stream);
-                        if let Ok(Ok(tls)) = timeout(HANDSHAKE_TIMEOUT, accepting).await {
+                    Some(acceptor) => {
+                        if let Ok(Ok(tls)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                             converse(tls, desk).await;
                         }
                     }
@@ -156,39 +159,45 @@ async fn prepare(
     address: SocketAddr,
     has_registry: bool,
     https: &Https,
-) -> Result<(Tokens, Option<Arc<ServerConfig>>), StartError> {
+) -> Result<(Tokens, Option<Tls>), StartError> {
     if !has_registry {
         return Err(StartError::NoRegistry);
     }
-    let tls = tls(config)?;
+    let tls = Tls::open(&config.tls_cert, &config.tls_key)?;
     if tls.is_none() && !address.ip().is_loopback() {
         return Err(StartError::Plain(address));
     }
     Ok((Tokens::new(config, https).await?, tls))
 }
 
-/// `None` without TLS.
-fn tls(config: &BrokerConfig) -> Result<Option<Arc<ServerConfig>>, StartError> {
-    use rustls::pki_types::pem::PemObject as _;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let (cert, key) = (&config.tls_cert, &config.tls_key);
-    if cert.as_os_str().is_empty() {
-        return Ok(None);
+/// Connections of each peer.
+#[derive(Debug, Default)]
+struct Peers(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+/// One of a peer's connections, until it is dropped.
+#[derive(Debug)]
+struct Place(Arc<Mutex<BTreeMap<IpAddr, usize>>>, IpAddr);
+
+impl Peers {
+    /// `None` if there are too many already.
+    fn enter(&self, peer: IpAddr) -> Option<Place> {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = peers.entry(peer).or_insert(0);
+        (*count < MAX_CONNECTIONS_OF_A_PEER).then(|| {
+            *count += 1;
+            Place(self.0.clone(), peer)
+        })
     }
-    let wrong = |path: &PathBuf, e: &dyn std::fmt::Display| StartError::Tls {
-        path: path.clone(),
-        problem: e.to_string(),
-    };
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(cert).map_err(|e| wrong(cert, &e))?.collect();
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
-    let settings = ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong(cert, &e))?
-        .with_no_client_auth()
-        .with_single_cert(chain.map_err(|e| wrong(cert, &e))?, private)
-        .map_err(|e| wrong(cert, &e))?;
-    Ok(Some(Arc::new(settings)))
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match peers.get_mut(&self.1) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(peers.remove(&self.1)),
+        }
+    }
 }
 
 async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, desk: Arc<Desk>) {
@@ -200,6 +209,8 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, desk: Arc<
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADERS)
+        // A job asks once; who stays would hold a place.
+        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     let _ = timeout(CONNECTION_TIMEOUT, connection).await;
 }
@@ -287,13 +298,20 @@ impl Desk {
         let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(bearer).ok_or_else(unauthorized)?;
         let caller = self.tokens.caller(token).await.map_err(|why| {
-            tracing::info!(target: "audit", id, %why, "a token was refused");
+            // The token's own words may be among them.
+            let reason = why.to_string().escape_debug().take(200).collect::<String>();
+            tracing::info!(target: "audit", id, reason, "a token was refused");
             match why {
                 TokenError::NoKeys => Refusal::later("tokens cannot be checked now", MINUTE),
                 _ => unauthorized(),
             }
         })?;
         let subject = caller.subject.escape_debug().take(200).collect::<String>();
+        // Whoever an issuer of the whole world signs for is nobody here, and counts nowhere.
+        if caller.is_nobody() {
+            tracing::info!(target: "audit", subject, id, "no project is this caller's");
+            return Err(Refusal::new(StatusCode::NOT_FOUND, UNKNOWN));
+        }
         if !self.in_pace(&caller.subject, Instant::now()) {
             tracing::info!(target: "audit", subject, id, "too many questions");
             return Err(Refusal {
@@ -304,14 +322,15 @@ impl Desk {
         let question = Question::parse(request.uri().query().unwrap_or_default());
         let Question { wanted, action } =
             question.map_err(|none| Refusal::new(StatusCode::BAD_REQUEST, none.to_string()))?;
-        let project = match &wanted {
-            Wanted::Project(name) => Project::parse(name).ok(),
-            Wanted::Image(name) => {
-                Reference::parse(name).ok().and_then(|image| self.issuer.project_of(&image))
-            }
+        let candidates = match &wanted {
+            Wanted::Project(name) => Project::parse(name).into_iter().collect(),
+            Wanted::Image(name) => match Reference::parse(name) {
+                Ok(image) => self.issuer.projects_of(&image),
+                Err(_) => Vec::new(),
+            },
         };
         let (Wanted::Project(name) | Wanted::Image(name)) = wanted;
-        let project = project.filter(|project| caller.may(project)).ok_or_else(|| {
+        let project = candidates.into_iter().find(|project| caller.may(project)).ok_or_else(|| {
             let name = name.escape_debug().take(300).collect::<String>();
             tracing::info!(target: "audit", subject, id, project = name, "no such project, or not this caller's");
             Refusal::new(StatusCode::NOT_FOUND, UNKNOWN)
@@ -335,10 +354,11 @@ impl Desk {
             pace.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
         }
         // So many subjects in one minute: those who are not known yet wait for the next.
-        if pace.len() >= MAX_SUBJECTS && !pace.contains_key(subject) {
+        let subject: [u8; 32] = Sha256::digest(subject).into();
+        if pace.len() >= MAX_SUBJECTS && !pace.contains_key(&subject) {
             return false;
         }
-        let (since, count) = pace.entry(subject.to_owned()).or_insert((now, 0));
+        let (since, count) = pace.entry(subject).or_insert((now, 0));
         if now.duration_since(*since) >= MINUTE {
             (*since, *count) = (now, 0);
         }
@@ -377,6 +397,19 @@ fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_has_so_many_places_and_gets_them_back() {
+        let (peers, peer) = (Peers::default(), IpAddr::from([192, 0, 2, 1]));
+        let mut places: Vec<Place> =
+            (0..MAX_CONNECTIONS_OF_A_PEER).filter_map(|_| peers.enter(peer)).collect();
+        assert_eq!(places.len(), MAX_CONNECTIONS_OF_A_PEER);
+        assert!(peers.enter(peer).is_none() && peers.enter(IpAddr::from([192, 0, 2, 2])).is_some());
+        places.pop();
+        assert!(peers.enter(peer).is_some());
+        places.clear();
+        assert!(peers.0.lock().unwrap().is_empty());
+    }
 
     #[test]
     fn the_scheme_is_bearer() {

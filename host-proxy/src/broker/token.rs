@@ -62,6 +62,11 @@ struct Rules {
 }
 
 impl Caller {
+    /// Whether there is nothing that he may ask for.
+    pub(super) fn is_nobody(&self) -> bool {
+        self.projects.is_empty()
+    }
+
     pub(super) fn may(&self, project: &Project) -> bool {
         self.projects.iter().any(|name| name == project.as_str())
     }
@@ -144,7 +149,7 @@ impl Rule {
 }
 
 /// The algorithm that a key is for, by its type; and by its own word, if it has one.
-fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
+pub(super) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,

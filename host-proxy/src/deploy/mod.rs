@@ -6,7 +6,7 @@ mod progress;
 use self::progress::Progress;
 use crate::attest;
 use crate::broker::Issuer;
-use crate::broker::provider::Action;
+use crate::broker::provider::{Action, ProviderError};
 use crate::config::Config;
 use crate::control::{self, Control, Report};
 use crate::egress::{self, Policy};
@@ -23,7 +23,7 @@ use attestation::Measurements;
 use eif_builder::artifacts;
 use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
 use eif_builder::image::pull::{self, DEFAULT_MAX_UNPACKED, Request};
-use eif_builder::image::{Credentials, Digest, Endpoint, Platform, Reference, VerifiedImage};
+use eif_builder::image::{Credentials, Digest, Endpoint, Platform, PullError, Reference, VerifiedImage};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -293,18 +293,30 @@ async fn fetch_credentials(context: &Context, order: &Order) -> Result<Option<Cr
 
 /// Credentials that are good for this pull and a few hours, and are kept nowhere.
 async fn make_credentials(context: &Context, order: &Order) -> Result<Option<Credentials>, Fault> {
-    let found = context.issuer.as_ref().and_then(|issuer| Some((issuer, issuer.project_of(&order.image)?)));
-    let (issuer, project) = found.ok_or_else(|| {
+    let gone = || {
         Fault::new(
             Code::SecretUnavailable,
             "[registry] of the daemon's configuration has no credentials for this image any more",
             "put it back, or terminate the enclave and create it again with credentials",
         )
-    })?;
-    let issued = issuer.credentials(&project, Action::Pull).await.map_err(Fault::from)?;
-    let (enclave, project) = (&order.id, project.as_str());
-    tracing::info!(target: "audit", %enclave, project, action = "pull", "credentials issued for a deploy");
-    Ok(issued.login.map(|(username, password)| Credentials::Password { username, password }))
+    };
+    let issuer = context.issuer.as_ref().ok_or_else(gone)?;
+    let mut last = gone();
+    for project in issuer.projects_of(&order.image) {
+        match issuer.credentials(&project, Action::Pull).await {
+            Ok(issued) => {
+                let (enclave, project) = (&order.id, project.as_str());
+                tracing::info!(target: "audit", %enclave, project, action = "pull", "credentials issued for a deploy");
+                return Ok(issued
+                    .login
+                    .map(|(username, password)| Credentials::Password { username, password }));
+            }
+            // Perhaps the name goes on below a project.
+            Err(error @ ProviderError::NoProject(_)) => last = error.into(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(last)
 }
 
 async fn pull_image(
@@ -335,6 +347,10 @@ async fn pull_image(
     let progress = Arc::new(Progress::new(stages.notes.clone()));
     let pulled = pull::pull(request, progress.clone()).await;
     stages.current = progress.stage();
+    // Credentials that the registry refuses were revoked: the next deploy gets others.
+    if let (Err(PullError::Unauthorized { .. }), Some(issuer)) = (&pulled, &context.issuer) {
+        issuer.forget();
+    }
     Ok(pulled?)
 }
 

@@ -22,11 +22,12 @@ pub(super) struct Args {
     /// Image to run: registry-host/namespace/image:tag
     #[arg(long)]
     image: Option<String>,
-    /// Where enclaves run: qemu
-    #[arg(long)]
+    /// Where enclaves run
+    #[arg(long, value_parser = ["qemu", "aws-nitro"])]
     provider: Option<String>,
-    /// private-registry or public-registry [default: private if there are credentials]
-    #[arg(long)]
+    /// Who lets the image be pulled: credentials that are kept, everybody, or the daemon's own [registry]
+    /// [default: private if there are credentials, configured if the daemon's [registry] covers the image, or else public]
+    #[arg(long, value_parser = ["private-registry", "public-registry", "configured-registry"])]
     source_type: Option<String>,
     /// Registry that the credentials are for [default: the image's]
     #[arg(long)]

@@ -174,7 +174,7 @@ async fn run(Cli { socket, json, command }: Cli) -> Result<(), Failure> {
             let sealed = seal::run(&args, json).await;
             print(&sealed.map_err(|seal::Failure { message, hint, code }| Failure { message, hint, code })?)
         }
-        Command::Registry(args) => registry::run(args, json).await,
+        Command::Registry(args) => registry::run(&client, args, json).await,
         Command::Attestation(args) => show::attestation(&client, &args, json).await,
         Command::Doctor => doctor::run(&client).await,
     }

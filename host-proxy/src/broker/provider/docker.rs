@@ -1,6 +1,6 @@
 //! Any registry whose users log in by themselves: the broker says where to push, and has nothing to give.
 
-use super::{Action, Issued, Issuing, ProviderError, RegistryProvider};
+use super::{Action, Issued, Issuing, ProviderError, RegistryProvider, namespace, registry_host};
 use crate::broker::project::{Prefix, Project};
 use eif_builder::image::Reference;
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct DockerConfig {
     /// `localhost:5000`, `harbor.example.com`.
+    #[serde(deserialize_with = "registry_host")]
     pub registry_url: String,
     /// Stands before the project.
-    #[serde(default)]
-    pub namespace: String,
+    #[serde(default, deserialize_with = "namespace")]
+    pub namespace: Prefix,
 }
 
 impl RegistryProvider for DockerConfig {
@@ -22,15 +23,15 @@ impl RegistryProvider for DockerConfig {
     }
 
     /// There is nothing to pull with that a public registry would not give.
-    fn project_of(&self, _: &Reference) -> Option<Project> {
-        None
+    fn projects_of(&self, _: &Reference) -> Vec<Project> {
+        Vec::new()
     }
 }
 
 impl DockerConfig {
     fn issued(&self, project: &Project) -> Result<Issued, ProviderError> {
         // The name must be one, even if nobody is asked about it.
-        Prefix::of_namespace(&self.namespace)?.join(project)?;
+        self.namespace.join(project)?;
         Ok(Issued { registry_url: self.registry_url.clone(), login: None, expires_at: None })
     }
 }

@@ -3,12 +3,13 @@
 //! The role may reach every repository below the prefix; the session policy cuts that down to one, and to what pushing or pulling needs
 //! (ECR user guide, "Pushing an image", "Repository policies"; STS API reference, AssumeRole).
 
-use super::{Action, Issued, Issuing, ProviderError, RegistryProvider};
-use crate::broker::project::{Prefix, Project, Repository};
+use super::{Action, Issued, Issuing, ProviderError, RegistryProvider, printable, registry_host};
+use crate::broker::project::{Prefix, Project, Repository, on_registry};
+use crate::https::{ServiceUrl, causes};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ecr::config::timeout::TimeoutConfig;
-use aws_sdk_ecr::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use eif_builder::image::{Reference, Secret};
@@ -50,10 +51,14 @@ pub struct EcrConfig {
     pub dual_stack: bool,
     /// For endpoints that are not AWS's.
     #[serde(default)]
-    pub endpoint_url: Option<String>,
+    pub endpoint_url: Option<ServiceUrl>,
     /// For a registry that goes by another name than ECR's own: behind a proxy, say.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_host")]
     pub registry_url: Option<String>,
+}
+
+fn optional_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    registry_host(deserializer).map(Some)
 }
 
 /// Digits are a number to TOML, unless they start with a zero.
@@ -75,12 +80,19 @@ fn account<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
 }
 
 impl EcrConfig {
-    fn partition(&self) -> &'static str {
-        match self.region.as_str() {
-            region if region.starts_with("cn-") => "aws-cn",
-            region if region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        }
+    /// Partition and domain (botocore, `partitions.json`).
+    fn partition(&self) -> (&'static str, &'static str) {
+        const PARTITIONS: [(&str, &str, &str); 7] = [
+            ("cn-", "aws-cn", "amazonaws.com.cn"),
+            ("us-gov-", "aws-us-gov", "amazonaws.com"),
+            ("eusc-", "aws-eusc", "amazonaws.eu"),
+            ("us-iso-", "aws-iso", "c2s.ic.gov"),
+            ("us-isob-", "aws-iso-b", "sc2s.sgov.gov"),
+            ("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"),
+            ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
+        ];
+        let found = PARTITIONS.iter().find(|(prefix, ..)| self.region.starts_with(prefix));
+        found.map_or(("aws", "amazonaws.com"), |(_, partition, domain)| (partition, domain))
     }
 
     /// ECR user guide, "Private registry", and "Dual-stack and FIPS endpoints".
@@ -91,10 +103,11 @@ impl EcrConfig {
         }
         let fips = if self.fips { "-fips" } else { "" };
         match (self.dual_stack, self.partition()) {
-            (true, "aws-cn") => format!("{account_id}.dkr-ecr{fips}.{region}.on.amazonwebservices.com.cn"),
+            (true, ("aws-cn", _)) => {
+                format!("{account_id}.dkr-ecr{fips}.{region}.on.amazonwebservices.com.cn")
+            }
             (true, _) => format!("{account_id}.dkr-ecr{fips}.{region}.on.aws"),
-            (false, "aws-cn") => format!("{account_id}.dkr.ecr{fips}.{region}.amazonaws.com.cn"),
-            (false, _) => format!("{account_id}.dkr.ecr{fips}.{region}.amazonaws.com"),
+            (false, (_, domain)) => format!("{account_id}.dkr.ecr{fips}.{region}.{domain}"),
         }
     }
 
@@ -108,8 +121,8 @@ impl EcrConfig {
             Action::Push => [PULL.as_slice(), PUSH.as_slice()].concat(),
         };
         let EcrConfig { region, account_id, .. } = self;
-        let arn =
-            format!("arn:{}:ecr:{region}:{account_id}:repository/{}", self.partition(), repository.as_str());
+        let (partition, _) = self.partition();
+        let arn = format!("arn:{partition}:ecr:{region}:{account_id}:repository/{}", repository.as_str());
         let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [
             { "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*" },
             { "Effect": "Allow", "Action": actions, "Resource": arn },
@@ -148,7 +161,7 @@ impl Ecr {
             .region(Region::new(config.region.clone()))
             .timeout_config(timeouts);
         if let Some(url) = &config.endpoint_url {
-            loader = loader.endpoint_url(url);
+            loader = loader.endpoint_url(url.as_str());
         }
         Ecr { shared: loader.load().await, config }
     }
@@ -217,8 +230,9 @@ impl RegistryProvider for Ecr {
         Box::pin(self.token(project, action))
     }
 
-    fn project_of(&self, image: &Reference) -> Option<Project> {
-        self.config.repo_prefix.project_of(&self.config.host(), image)
+    fn projects_of(&self, image: &Reference) -> Vec<Project> {
+        let name = on_registry(&self.config.host(), image);
+        name.and_then(|name| self.config.repo_prefix.project_of(name)).into_iter().collect()
     }
 }
 
@@ -234,10 +248,12 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    // Never DisplayErrorContext: it shows the answer's body, and with it tokens and keys.
     let said = match error.as_service_error().and_then(ProvideErrorMetadata::message) {
         Some(message) => format!("cannot {doing}: {code}: {message}"),
-        None => format!("cannot {doing}: {}", DisplayErrorContext(error)),
+        None => format!("cannot {doing}: {}", causes(error)),
     };
+    let said = printable(&said);
     match (error, code) {
         (
             _,
@@ -291,6 +307,8 @@ mod tests {
             ("cn-north-1", false, false, "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn"),
             ("eu-west-1", false, true, "123456789012.dkr-ecr.eu-west-1.on.aws"),
             ("us-east-1", true, true, "123456789012.dkr-ecr-fips.us-east-1.on.aws"),
+            ("eusc-de-east-1", false, false, "123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu"),
+            ("us-isob-east-1", false, false, "123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov"),
         ] {
             assert_eq!(config(region, fips, dual).host(), host);
         }

@@ -2,8 +2,8 @@
 //! (GitLab documentation, "Deploy tokens API", "Project deploy tokens"). Nobody but the project's maintainers may make them.
 
 use super::rest::{Rest, secret, sensitive};
-use super::{Action, Issued, Issuing, ProviderError, RegistryProvider};
-use crate::broker::project::{Prefix, Project};
+use super::{Action, Issued, Issuing, ProviderError, RegistryProvider, namespace, registry_host};
+use crate::broker::project::{Prefix, Project, ProjectError, on_registry};
 use crate::https::{Https, ServiceUrl};
 use eif_builder::image::{Reference, Secret};
 use hyper::header::HeaderName;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// How long a token is good for, by default in seconds.
-const LIFETIME: u32 = 3600;
+/// In seconds. What the cache gives out must have some minutes left, so shorter ones would be made for each question.
+const LIFETIMES: std::ops::RangeInclusive<u32> = 900..=30 * 86_400;
 /// Our tokens among a project's.
 const NAME: &str = "redoubt";
 
@@ -25,18 +25,42 @@ pub struct GitLabConfig {
     /// `https://gitlab.example.com`.
     pub url: ServiceUrl,
     /// `registry.gitlab.example.com`.
+    #[serde(deserialize_with = "registry_host")]
     pub registry_url: String,
     /// Stands before the project: `my-org/apps`.
-    #[serde(default)]
-    pub namespace: String,
+    #[serde(default, deserialize_with = "namespace")]
+    pub namespace: Prefix,
     /// A file with an access token of a maintainer, with the scope `api`.
     pub token_file: PathBuf,
-    #[serde(default = "lifetime")]
-    pub lifetime_seconds: u32,
+    /// 15 minutes to 30 days.
+    #[serde(default)]
+    pub lifetime_seconds: Lifetime,
 }
 
-fn lifetime() -> u32 {
-    LIFETIME
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Lifetime(u32);
+
+impl Default for Lifetime {
+    fn default() -> Lifetime {
+        Lifetime(3600)
+    }
+}
+
+impl TryFrom<u32> for Lifetime {
+    type Error = &'static str;
+    fn try_from(seconds: u32) -> Result<Self, &'static str> {
+        match LIFETIMES.contains(&seconds) {
+            true => Ok(Lifetime(seconds)),
+            false => Err("lifetime_seconds is 900 to 2592000"),
+        }
+    }
+}
+
+impl From<Lifetime> for u32 {
+    fn from(Lifetime(seconds): Lifetime) -> u32 {
+        seconds
+    }
 }
 
 #[derive(Debug)]
@@ -59,8 +83,7 @@ struct Created {
 struct Listed {
     id: u64,
     name: String,
-    #[serde(default)]
-    expired: bool,
+    expires_at: Option<String>,
 }
 
 impl GitLab {
@@ -69,7 +92,11 @@ impl GitLab {
     }
 
     async fn token(&self, project: &Project, action: Action) -> Result<Issued, ProviderError> {
-        let repository = Prefix::of_namespace(&self.config.namespace)?.join(project)?;
+        let repository = self.config.namespace.join(project)?;
+        // GitLab takes digits alone for the number of whichever project has it; a project of its own has a namespace before it.
+        if !repository.as_str().contains('/') {
+            return Err(ProjectError::Grammar.into());
+        }
         let token = secret(&self.config.token_file).await?;
         let api = Rest {
             https: &self.https,
@@ -83,22 +110,16 @@ impl GitLab {
             Action::Pull => vec!["read_registry"],
             Action::Push => vec!["read_registry", "write_registry"],
         };
-        let end = OffsetDateTime::now_utc() + Duration::from_secs(self.config.lifetime_seconds.into());
+        let end =
+            OffsetDateTime::now_utc() + Duration::from_secs(u32::from(self.config.lifetime_seconds).into());
         let end = end.replace_nanosecond(0).unwrap_or(end).format(&Rfc3339);
         let end = end.map_err(|e| ProviderError::Denied(format!("lifetime_seconds: {e}")))?;
         let order = json!({ "name": NAME, "scopes": scopes, "expires_at": end });
         let created: Created = api.post(&tokens, &order).await?;
-        let expires_at =
-            created.expires_at.as_deref().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-        let Some(expires_at) = expires_at else {
-            api.delete(&format!("{tokens}/{}", created.id)).await?;
-            return Err(ProviderError::Unavailable(
-                "GitLab made a token that never expires; it was deleted".to_owned(),
-            ));
+        let Some(expires_at) = created.expires_at.as_deref().and_then(time) else {
+            return Err(api.take_back(&format!("{tokens}/{}", created.id)).await);
         };
-        if let Err(error) = tidy(&api, &tokens).await {
-            tracing::warn!(%error, "expired deploy tokens stay in GitLab's list");
-        }
+        api.tidy(over(&api, &tokens)).await;
         Ok(Issued {
             registry_url: self.config.registry_url.clone(),
             login: Some((created.username, created.token)),
@@ -107,13 +128,17 @@ impl GitLab {
     }
 }
 
-/// Expired tokens are of no use to anybody, and GitLab keeps them for ever.
-async fn tidy(api: &Rest<'_>, tokens: &str) -> Result<(), ProviderError> {
+/// Expired tokens are of no use to anybody, and GitLab keeps them for ever. Its own word `expired` goes by the day.
+async fn over(api: &Rest<'_>, tokens: &str) -> Result<Vec<String>, ProviderError> {
     let listed: Vec<Listed> = api.get(&format!("{tokens}?per_page=100")).await?;
-    for Listed { id, .. } in listed.into_iter().filter(|token| token.expired && token.name == NAME) {
-        api.delete(&format!("{tokens}/{id}")).await?;
-    }
-    Ok(())
+    let now = OffsetDateTime::now_utc();
+    let is_over = |token: &Listed| token.expires_at.as_deref().and_then(time).is_some_and(|end| end < now);
+    let ours = listed.into_iter().filter(|token| token.name == NAME && is_over(token));
+    Ok(ours.map(|token| format!("{tokens}/{}", token.id)).collect())
+}
+
+fn time(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 impl RegistryProvider for GitLab {
@@ -121,8 +146,10 @@ impl RegistryProvider for GitLab {
         Box::pin(self.token(project, action))
     }
 
-    fn project_of(&self, image: &Reference) -> Option<Project> {
-        let prefix = Prefix::of_namespace(&self.config.namespace).ok()?;
-        prefix.project_of(&self.config.registry_url, image)
+    /// An image's name is the project's, or has up to two more components (GitLab documentation, "Naming convention for your images").
+    fn projects_of(&self, image: &Reference) -> Vec<Project> {
+        let Some(whole) = on_registry(&self.config.registry_url, image) else { return Vec::new() };
+        let names = std::iter::successors(Some(whole), |name| name.rsplit_once('/').map(|(above, _)| above));
+        names.take(3).filter_map(|name| self.config.namespace.project_of(name)).collect()
     }
 }

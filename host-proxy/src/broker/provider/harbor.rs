@@ -4,14 +4,14 @@
 //! `HOST/PROJECT/ANYTHING`. A day is the shortest life that Harbor gives a robot.
 
 use super::rest::{Rest, secret, sensitive};
-use super::{Action, Issued, Issuing, ProviderError, RegistryProvider};
-use crate::broker::project::{Prefix, Project, ProjectError};
+use super::{Action, Issued, Issuing, ProviderError, RegistryProvider, registry_host};
+use crate::broker::project::{Project, ProjectError, on_registry};
 use crate::https::{Https, ServiceUrl};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use eif_builder::image::{Reference, Secret};
 use hyper::header::AUTHORIZATION;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,7 +28,7 @@ pub struct HarborConfig {
     /// `https://harbor.example.com`.
     pub url: ServiceUrl,
     /// Of the registry, if it is not the API's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_host")]
     pub registry_url: Option<String>,
     /// An administrator of the projects, or a robot that may create, list and delete robots.
     pub username: String,
@@ -47,7 +47,7 @@ struct Created {
     id: u64,
     name: String,
     secret: Secret,
-    expires_at: i64,
+    expires_at: Option<i64>,
 }
 
 /// `Robot`, and `Project`.
@@ -88,15 +88,10 @@ impl Harbor {
             authorization: (AUTHORIZATION, sensitive(&basic)?),
         };
         let created: Created = api.post("/robots", &order(project, action)?).await?;
-        let Ok(expires_at) = u64::try_from(created.expires_at) else {
-            api.delete(&format!("/robots/{}", created.id)).await?;
-            return Err(ProviderError::Unavailable(
-                "Harbor made a robot that never expires; it was deleted".to_owned(),
-            ));
+        let Some(expires_at) = created.expires_at.and_then(|end| u64::try_from(end).ok()) else {
+            return Err(api.take_back(&format!("/robots/{}", created.id)).await);
         };
-        if let Err(error) = tidy(&api, project).await {
-            tracing::warn!(%error, "expired robots stay in Harbor's list");
-        }
+        api.tidy(over(&api, project)).await;
         Ok(Issued {
             registry_url: self.registry().to_owned(),
             login: Some((created.name, created.secret)),
@@ -126,17 +121,19 @@ fn order(project: &Project, action: Action) -> Result<Value, ProviderError> {
 }
 
 /// Expired robots are of no use to anybody, and Harbor keeps them for ever.
-async fn tidy(api: &Rest<'_>, project: &Project) -> Result<(), ProviderError> {
+async fn over(api: &Rest<'_>, project: &Project) -> Result<Vec<String>, ProviderError> {
     let Found { project_id } = api.get(&format!("/projects/{}", project.as_str())).await?;
     let robots = format!("/robots?q=Level%3Dproject%2CProjectID%3D{project_id}&page_size=100");
     let listed: Vec<Listed> = api.get(&robots).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let expired = |robot: &Listed| u64::try_from(robot.expires_at).is_ok_and(|end| end < now);
-    let ours = format!("{}+{NAME}", project.as_str());
-    for Listed { id, .. } in listed.into_iter().filter(|robot| expired(robot) && robot.name.contains(&ours)) {
-        api.delete(&format!("/robots/{id}")).await?;
-    }
-    Ok(())
+    let is_over = |robot: &Listed| u64::try_from(robot.expires_at).is_ok_and(|end| end < now);
+    let mark = format!("{}+{NAME}", project.as_str());
+    let ours = listed.into_iter().filter(|robot| robot.name.contains(&mark) && is_over(robot));
+    Ok(ours.map(|robot| format!("/robots/{}", robot.id)).collect())
+}
+
+fn optional_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    registry_host(deserializer).map(Some)
 }
 
 impl RegistryProvider for Harbor {
@@ -144,9 +141,9 @@ impl RegistryProvider for Harbor {
         Box::pin(self.robot(project, action))
     }
 
-    fn project_of(&self, image: &Reference) -> Option<Project> {
-        let whole = Prefix::default().project_of(self.registry(), image)?;
-        let (project, _) = whole.as_str().split_once('/')?;
-        Project::parse(project).ok()
+    /// Whatever comes after the project is the image's own.
+    fn projects_of(&self, image: &Reference) -> Vec<Project> {
+        let name = on_registry(self.registry(), image).and_then(|name| name.split_once('/'));
+        name.and_then(|(project, _)| Project::parse(project).ok()).into_iter().collect()
     }
 }

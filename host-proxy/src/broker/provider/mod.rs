@@ -20,14 +20,18 @@ pub use ecr::EcrConfig;
 pub use gitlab::GitLabConfig;
 pub use harbor::HarborConfig;
 
-use super::project::{Project, ProjectError};
+use super::project::{Prefix, Project, ProjectError};
 use crate::https::Https;
+use eif_builder::image::reference::canonical_host;
 use eif_builder::image::{Reference, Secret};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+/// How much of a service's own words goes into the log, in characters.
+const MAX_SAID: usize = 600;
 
 /// What credentials are to be good for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,8 +89,8 @@ pub trait RegistryProvider: std::fmt::Debug + Send + Sync {
     /// Fresh credentials for one project and nothing else. The caller caches, and limits the time.
     fn issue<'a>(&'a self, project: &'a Project, action: Action) -> Issuing<'a>;
 
-    /// The project that an image is of, if this provider has credentials to pull it with.
-    fn project_of(&self, image: &Reference) -> Option<Project>;
+    /// The projects that an image may be of, likeliest first; none if this provider has no credentials to pull it with.
+    fn projects_of(&self, image: &Reference) -> Vec<Project>;
 }
 
 /// `[registry]`.
@@ -97,6 +101,48 @@ pub enum RegistryConfig {
     Docker(DockerConfig),
     GitLab(GitLabConfig),
     Harbor(HarborConfig),
+}
+
+/// `host[:port]`, as it stands in an image's name.
+fn registry_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let host = String::deserialize(deserializer)?;
+    let wrong = || serde::de::Error::custom(format!("registry_url is host or host:port, and not '{host}'"));
+    match is_registry_host(&host) {
+        true => Ok(host),
+        false => Err(wrong()),
+    }
+}
+
+/// By the grammar of image references.
+pub(super) fn is_registry_host(host: &str) -> bool {
+    let image = Reference::parse(&format!("{host}/a/b"));
+    image.is_ok_and(|image| image.host() == canonical_host(host) && image.repository() == "a/b")
+}
+
+/// `my-org/apps`, with or without a slash at its end.
+fn namespace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Error> {
+    let namespace = String::deserialize(deserializer)?;
+    Prefix::of_namespace(&namespace).map_err(|_| {
+        serde::de::Error::custom(
+            "namespace is lower-case letters and digits, with single '.', '_', '-' or '/' between them",
+        )
+    })
+}
+
+/// What a service said, for one line of a log.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_SAID).collect()
+}
+
+impl RegistryConfig {
+    /// Reads the files that it names, so that a mistake shows when the daemon starts.
+    pub async fn check(&self) -> Result<(), ProviderError> {
+        match self {
+            RegistryConfig::Ecr(_) | RegistryConfig::Docker(_) => Ok(()),
+            RegistryConfig::GitLab(gitlab) => rest::secret(&gitlab.token_file).await.map(drop),
+            RegistryConfig::Harbor(harbor) => rest::secret(&harbor.password_file).await.map(drop),
+        }
+    }
 }
 
 pub async fn from_config(config: &RegistryConfig, https: &Https) -> Arc<dyn RegistryProvider> {

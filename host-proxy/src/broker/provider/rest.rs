@@ -1,6 +1,6 @@
 //! What providers with a JSON API share: one request, and what its refusals mean.
 
-use super::ProviderError;
+use super::{ProviderError, printable};
 use crate::https::{Answer, Https, HttpsError};
 use bytes::Bytes;
 use eif_builder::image::Secret;
@@ -9,14 +9,17 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
+use tokio::time::timeout;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest token or password file, in bytes.
 const MAX_SECRET: u64 = 64 * 1024;
-/// How much of a service's own words goes into the log, in characters.
-const MAX_SAID: usize = 300;
+/// Deleting what is over must not keep the caller, who has what he asked for; the rest is for the next time.
+const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_TIDIED: usize = 10;
 /// What to wait for if a service does not say, and the most that is believed.
 const PAUSE: Duration = Duration::from_secs(60);
 const MAX_PAUSE: u64 = 3600;
@@ -46,6 +49,44 @@ impl Rest<'_> {
 
     pub(super) async fn delete(&self, path: &str) -> Result<(), ProviderError> {
         self.send(Method::DELETE, path, None).await.map(drop)
+    }
+
+    /// Deletes what is over, as far as it goes.
+    pub(super) async fn tidy(&self, over: impl Future<Output = Result<Vec<String>, ProviderError>>) {
+        let deleting = async {
+            for path in over.await?.iter().take(MAX_TIDIED) {
+                match self.delete(path).await {
+                    // Somebody else was faster.
+                    Ok(()) | Err(ProviderError::NoProject(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        match timeout(TIDY_TIMEOUT, deleting).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(service = self.service, %error, "credentials that are over stay in its list")
+            }
+            Err(_) => tracing::warn!(
+                service = self.service,
+                "credentials that are over stay in its list: it is slow"
+            ),
+        }
+    }
+
+    /// What never ends is not given out.
+    pub(super) async fn take_back(&self, path: &str) -> ProviderError {
+        let service = self.service;
+        match self.delete(path).await {
+            Ok(()) => ProviderError::Unavailable(format!(
+                "{service} made a credential that never expires; it was deleted"
+            )),
+            Err(error) => {
+                tracing::error!(service, path, %error, "a credential that never expires could not be deleted: delete it by hand");
+                ProviderError::Unavailable(format!("{service} made a credential that never expires: {path}"))
+            }
+        }
     }
 
     /// serde's message could quote a secret: the place is enough.
@@ -101,7 +142,7 @@ fn said(body: &[u8]) -> String {
     let places = ["/error_description", "/message", "/error", "/errors/0/message"];
     let Some(words) = places.iter().find_map(|place| value.pointer(place)) else { return String::new() };
     let words = words.as_str().map_or_else(|| words.to_string(), str::to_owned);
-    format!(": {}", words.chars().filter(|c| !c.is_control()).take(MAX_SAID).collect::<String>())
+    format!(": {}", printable(&words))
 }
 
 /// A token or password from its file, as it is now: who changes it need not restart anything.

@@ -4,10 +4,13 @@
 use super::{Access, Failure};
 use host_proxy::broker::provider::Action;
 use host_proxy::broker::question::{Question, Wanted};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 const MAX_FILE: u64 = 1 << 20;
@@ -62,15 +65,27 @@ pub(super) fn read() -> Result<Source, Failure> {
     }
 }
 
-pub(super) fn remember(host: &str, known: Known) -> Result<(), Failure> {
+/// What stood there before, if anything did.
+pub(super) fn remember(host: &str, known: Known) -> Result<Option<Known>, Failure> {
     let path = path()?;
     let mut registries: Registries = match read_json(&path)? {
         None => Registries::new(),
         Some(value) => serde_json::from_value(value).map_err(|e| damaged(&path, &e))?,
     };
-    registries.insert(host.to_owned(), known);
+    let before = registries.insert(host.to_owned(), known);
     let value = serde_json::to_value(&registries).map_err(|e| damaged(&path, &e))?;
-    write_json(&path, &value)
+    write_json(&path, &value)?;
+    Ok(before)
+}
+
+/// Two logins at once must not lose each other's changes: held until it is dropped.
+pub(super) fn lock() -> Result<Flock<File>, Failure> {
+    let path = path()?.with_extension("lock");
+    let wrong =
+        |e: std::io::Error| Failure::new(69, format!("{}: {e}", path.display()), "check that it is writable");
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(wrong)?;
+    let file = File::create(&path).map_err(wrong)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| wrong(errno.into()))
 }
 
 fn damaged(path: &Path, error: &serde_json::Error) -> Failure {
@@ -99,7 +114,7 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>, Failure> {
     }
 }
 
-/// Whole or not at all, and for its owner only.
+/// Whole or not at all; a new file is for its owner only, an old one stays whose it was.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), Failure> {
     let wrong = |e: std::io::Error| {
         Failure::new(69, format!("{}: {e}", path.display()), "check that the folder is there and writable")
@@ -110,6 +125,11 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).map_err(wrong)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong)?;
     file.write_all(format!("{value:#}\n").as_bytes()).map_err(wrong)?;
+    if let Ok(before) = std::fs::metadata(&path) {
+        file.as_file().set_permissions(before.permissions()).map_err(wrong)?;
+        // Only root can, and only root needs to.
+        let _ = std::os::unix::fs::fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
+    }
     file.as_file().sync_all().map_err(wrong)?;
     file.persist(&path).map(drop).map_err(|e| wrong(e.error))
 }

@@ -7,6 +7,7 @@ use super::known::{self, Known};
 use super::{Broker, Failure};
 use crate::{print_json, tell};
 use eif_builder::image::credentials;
+use eif_builder::image::reference::canonical_host;
 use host_proxy::broker::provider::Action;
 use host_proxy::broker::question::{Answer, Granted, Question, Wanted};
 use serde_json::{Map, Value, json};
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// Ask for credentials that can pull and not push
     #[arg(long)]
     pull: bool,
+    /// The registry that this must be about; replaces a login that docker has there
+    #[arg(long)]
+    registry: Option<String>,
     /// docker's configuration [default: $DOCKER_CONFIG/config.json, or ~/.docker/config.json]
     #[arg(long)]
     authfile: Option<PathBuf>,
@@ -41,6 +45,12 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
     let question = Question { wanted: Wanted::Project(args.project.clone()), action };
     let Answer { credentials: granted, repository } = access.client(None)?.ask(&question).await?;
     let host = granted.registry_url.clone();
+    if let Some(named) =
+        args.registry.as_deref().filter(|named| canonical_host(named) != canonical_host(&host))
+    {
+        let message = format!("the broker's registry is {host}, and not {named}");
+        return Err(Failure::new(77, message, "check --broker and --registry"));
+    }
     if granted.username.is_empty() {
         tell(&format!("{host} has credentials of its own: log in there with 'docker login {host}'"));
         return told(as_json, &granted, &repository, None);
@@ -49,38 +59,55 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
         Some(path) => path,
         None => docker_config()?,
     };
+    let _lock = known::lock()?;
     let mut config = known::read_json(&path)?.unwrap_or_else(|| json!({}));
     let wrong =
         || Failure::new(65, format!("{}: no configuration of docker's", path.display()), "check this file");
-    let config_map = config.as_object_mut().ok_or_else(wrong)?;
-    match helper_of(config_map, &host).filter(|helper| !args.own_helper && *helper != OURS) {
-        Some(helper) => {
-            let helper = helper.to_owned();
-            credentials::store(&helper, &host, &granted.username, &granted.password)
-                .await
-                .map_err(|e| Failure::new(69, e, "check that helper, or use --own-helper"))?;
-            let minutes = granted.expires_in.map(|seconds| format!(", for {} minutes", seconds / 60));
-            tell(&format!(
-                "{host}: docker-credential-{helper} keeps the credentials for {repository}{}",
-                minutes.unwrap_or_default()
-            ));
-            told(as_json, &granted, &repository, Some(&helper))
-        }
-        None => {
-            let helpers = config_map.entry("credHelpers").or_insert_with(|| json!({}));
-            helpers.as_object_mut().ok_or_else(wrong)?.insert(host.clone(), OURS.into());
-            known::remember(&host, Known { project: args.project, action, access })?;
-            known::write_json(&path, &config)?;
-            tell(&format!(
-                "{host}: docker-credential-redoubt asks the broker for {repository} each time; nothing is kept"
-            ));
-            if !is_on_path("docker-credential-redoubt") {
-                tell(
-                    "warning: docker looks for docker-credential-redoubt on the PATH: link this program there by that name",
-                );
-            }
-            told(as_json, &granted, &repository, Some(OURS))
-        }
+    let settings = config.as_object_mut().ok_or_else(wrong)?;
+    if args.registry.is_none() && has_login(settings, &host) {
+        return Err(Failure::new(
+            77,
+            format!("docker has a login for {host} already, which the broker's would replace"),
+            format!("log out there first, or say that you mean it with --registry {host}"),
+        ));
+    }
+    if let Some(helper) = helper_of(settings, &host).filter(|helper| !args.own_helper && *helper != OURS) {
+        let helper = helper.to_owned();
+        credentials::store(&helper, &host, &granted.username, &granted.password)
+            .await
+            .map_err(|e| Failure::new(69, e, "check that helper, or use --own-helper"))?;
+        let minutes = granted.expires_in.map(|seconds| format!(", for {} minutes", seconds / 60));
+        let minutes = minutes.unwrap_or_default();
+        tell(&format!("{host}: docker-credential-{helper} keeps the credentials for {repository}{minutes}"));
+        return told(as_json, &granted, &repository, Some(&helper));
+    }
+    let helpers = settings.entry("credHelpers").or_insert_with(|| json!({}));
+    helpers.as_object_mut().ok_or_else(wrong)?.insert(host.clone(), OURS.into());
+    let before = known::remember(&host, Known { project: args.project.clone(), action, access })?;
+    known::write_json(&path, &config)?;
+    if let Some(before) = before.filter(|before| before.project != args.project) {
+        tell(&format!(
+            "warning: {host} led to the project {} until now, and docker knows one for a registry",
+            before.project
+        ));
+    }
+    tell(&format!(
+        "{host}: docker-credential-redoubt asks the broker for {repository} each time; nothing is kept"
+    ));
+    if !is_on_path("docker-credential-redoubt") {
+        tell(
+            "warning: docker looks for docker-credential-redoubt on the PATH: link this program there by that name",
+        );
+    }
+    told(as_json, &granted, &repository, Some(OURS))
+}
+
+/// One that is not ours. Where a helper keeps them all, docker notes the registry among `auths` too.
+fn has_login(settings: &Map<String, Value>, host: &str) -> bool {
+    let named = |table: &str| settings.get(table).and_then(|entries| entries.get(host));
+    match named("credHelpers").and_then(Value::as_str) {
+        Some(helper) => helper != OURS,
+        None => named("auths").is_some(),
     }
 }
 

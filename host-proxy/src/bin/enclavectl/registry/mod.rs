@@ -1,5 +1,5 @@
-//! `enclavectl registry`: credentials of a broker for docker, podman, skopeo and kubelets. It speaks to the broker, never to the daemon's
-//! socket, so it works on machines without a daemon.
+//! `enclavectl registry`: credentials of a broker for docker, podman, skopeo and kubelets. All but `forget` speaks to the broker and not to the
+//! daemon's socket, so it works on machines without a daemon.
 
 pub(super) mod helper;
 mod known;
@@ -9,7 +9,9 @@ mod login;
 use super::Failure;
 use eif_builder::image::Secret;
 use host_proxy::broker::client::{AskError, BrokerClient};
+use host_proxy::client::Client;
 use host_proxy::https::{Https, ServiceUrl};
+use hyper::Method;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -29,6 +31,8 @@ enum Command {
     Login(login::Args),
     /// Answer a kubelet (credential provider v1): a request on standard input, the response on standard output
     Kubelet(kubelet::Args),
+    /// Have the daemon make new credentials from now on: after those that it gave out were revoked
+    Forget,
     /// docker's credential-helper protocol, as docker-credential-redoubt speaks it
     Helper {
         #[arg(value_parser = ["get", "list", "store", "erase"])]
@@ -60,10 +64,14 @@ struct Access {
     ca_cert: Option<PathBuf>,
 }
 
-pub(super) async fn run(Args { command }: Args, json: bool) -> Result<(), Failure> {
+pub(super) async fn run(client: &Client, Args { command }: Args, json: bool) -> Result<(), Failure> {
     match command {
         Command::Login(args) => login::run(args, json).await,
         Command::Kubelet(args) => kubelet::run(args).await,
+        Command::Forget => {
+            client.bytes(Method::DELETE, "/v1/registry/credentials", Vec::new()).await?;
+            Ok(())
+        }
         Command::Helper { verb } => helper::run(&verb).await,
     }
 }

@@ -1,0 +1,83 @@
+//! The broker's certificate: read again when its files change, so that a new one needs no restart. While they cannot be used, say between the
+//! writing of the two, the certificate before serves.
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio_rustls::TlsAcceptor;
+
+/// The files are not looked at more often than this, whoever connects.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{path}: {problem}")]
+    File { path: PathBuf, problem: String },
+    #[error("broker.tls_cert and broker.tls_key belong together: give both, or none")]
+    Half,
+}
+
+#[derive(Debug)]
+pub(super) struct Tls {
+    cert: PathBuf,
+    key: PathBuf,
+    current: Arc<ServerConfig>,
+    looked: Instant,
+    seen: [Option<SystemTime>; 2],
+}
+
+impl Tls {
+    /// `None` without files.
+    pub(super) fn open(cert: &Path, key: &Path) -> Result<Option<Tls>, TlsError> {
+        match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
+            (true, true) => Ok(None),
+            (false, false) => {
+                let seen = modified(cert, key);
+                let (cert, key, current) = (cert.to_owned(), key.to_owned(), read(cert, key)?);
+                Ok(Some(Tls { cert, key, current, looked: Instant::now(), seen }))
+            }
+            _ => Err(TlsError::Half),
+        }
+    }
+
+    pub(super) fn acceptor(&mut self) -> TlsAcceptor {
+        if self.looked.elapsed() >= PAUSE {
+            self.looked = Instant::now();
+            let seen = modified(&self.cert, &self.key);
+            if seen != self.seen {
+                self.seen = seen;
+                match read(&self.cert, &self.key) {
+                    Ok(fresh) => self.current = fresh,
+                    Err(error) => {
+                        tracing::warn!(%error, "the certificate cannot be used; the one before serves")
+                    }
+                }
+            }
+        }
+        TlsAcceptor::from(self.current.clone())
+    }
+}
+
+fn modified(cert: &Path, key: &Path) -> [Option<SystemTime>; 2] {
+    [cert, key].map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
+}
+
+fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let wrong = |path: &Path, e: &dyn std::fmt::Display| TlsError::File {
+        path: path.to_owned(),
+        problem: e.to_string(),
+    };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(cert).map_err(|e| wrong(cert, &e))?.collect();
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
+    let settings = ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| wrong(cert, &e))?
+        .with_no_client_auth()
+        .with_single_cert(chain.map_err(|e| wrong(cert, &e))?, private)
+        .map_err(|e| wrong(cert, &e))?;
+    Ok(Arc::new(settings))
+}
