@@ -165,7 +165,14 @@ async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Re
         (&Method::GET, ["v1", "enclaves", name, "logs"]) => Ok(logs(&find(name)?, query == "follow")),
         (&Method::GET, ["v1", "enclaves", name, "attestation"]) => attestation(&find(name)?, &query).await,
         (&Method::DELETE, ["v1", "registry", "credentials"]) => {
-            daemon.issuer().into_iter().for_each(|issuer| issuer.forget());
+            let issuer = daemon.issuer().ok_or_else(|| {
+                Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "the daemon has no [registry], and so no credentials to forget",
+                    "look at its configuration with 'host-proxy check-config'",
+                )
+            })?;
+            issuer.forget();
             Ok(response(StatusCode::NO_CONTENT, "text/plain", Full::default().boxed()))
         }
         (_, ["v1", "registry", "credentials"] | ["healthz" | "metrics"] | ["v1", "enclaves", ..]) => {

@@ -124,6 +124,8 @@ pub enum ConfigError {
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Config,
+    /// The files that were there and were read.
+    pub files: Vec<PathBuf>,
     settings: Settings,
 }
 
@@ -151,11 +153,15 @@ pub fn load(
             problem: "letters, digits, '-' and '_' only".to_owned(),
         });
     }
-    let files = [Some("default"), run_mode, Some("local")];
-    for name in files.into_iter().flatten() {
+    let names = [Some("default"), run_mode, Some("local")];
+    let mut files = Vec::new();
+    for name in names.into_iter().flatten() {
         let path = folder.join(format!("{name}.toml"));
         match std::fs::read_to_string(&path) {
-            Ok(text) => add(&parse(&text, &path.display().to_string())?, &path.display().to_string()),
+            Ok(text) => {
+                add(&parse(&text, &path.display().to_string())?, &path.display().to_string());
+                files.push(path);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(ConfigError::Read { path, source }),
         }
@@ -173,7 +179,7 @@ pub fn load(
         origin: "configuration".to_owned(),
         problem: blame(e.to_string().trim_end(), &settings),
     })?;
-    Ok(Loaded { config, settings })
+    Ok(Loaded { config, files, settings })
 }
 
 fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
@@ -183,13 +189,17 @@ fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
     })
 }
 
-/// Adds to serde's message where a key that it names came from.
+/// Adds to serde's message where the key came from that it names first, or the keys of the table that it speaks of.
 fn blame(message: &str, settings: &Settings) -> String {
-    let blamed = message.split('`').nth(1);
-    let named = settings.iter().find(|(key, _)| key.rsplit('.').next() == blamed);
-    match named {
-        Some((key, (_, origin))) => format!("{message} ({key} is set in {origin})"),
-        None => message.to_owned(),
+    let Some(blamed) = message.split('`').nth(1) else { return message.to_owned() };
+    let below = format!("{blamed}.");
+    let named =
+        |key: &str| key == blamed || key.rsplit('.').next() == Some(blamed) || key.starts_with(&below);
+    let origins: BTreeSet<&str> =
+        settings.iter().filter(|(key, _)| named(key)).map(|(_, (_, origin))| origin.as_str()).collect();
+    match origins.is_empty() {
+        true => message.to_owned(),
+        false => format!("{message} ({blamed} is set in {})", Vec::from_iter(origins).join(", ")),
     }
 }
 

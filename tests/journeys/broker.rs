@@ -48,7 +48,7 @@ fn a_job_learns_where_to_push_and_nobody_learns_what_exists() {
     assert_eq!(broker.ask("?project=my-app", Some(&token("other", &["my-app"], SECRET))).0, 200);
     let log = broker.daemon.log();
     assert!(
-        log.contains("credentials issued") && log.contains("no such project, or not this caller's"),
+        log.contains("told where to push") && log.contains("no such project, or not this caller's"),
         "{log}"
     );
     assert!(!log.contains(&mine), "a token is a secret too");
@@ -86,6 +86,37 @@ fn what_was_asked_is_counted() {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+}
+
+#[test]
+fn rules_that_change_hold_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rules, secret) = (folder.path().join("rules.toml"), folder.path().join("secret"));
+    let write = |project: &str| {
+        std::fs::write(&rules, format!("[[rule]]\nsubject = 'repo:org/app:*'\nprojects = ['{project}']"))
+            .unwrap();
+    };
+    write("first");
+    std::fs::write(&secret, SECRET).unwrap();
+    let files = [
+        ("HOST_PROXY_BROKER__JWT_SECRET_FILE", secret.to_str().unwrap()),
+        ("HOST_PROXY_BROKER__RULES_FILE", rules.to_str().unwrap()),
+        ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "100000"),
+    ];
+    let broker = Broker::start_in(folder, &[&DOCKER[..], &files].concat());
+    let job = token("repo:org/app:main", &[], SECRET);
+    let ask = |project: &str| broker.ask(&format!("?project={project}"), Some(&job)).0;
+    assert_eq!((ask("first"), ask("second")), (200, 404));
+    write("second");
+    wait_for("the new rules", 30, || ask("second") == 200);
+    assert_eq!(ask("first"), 404);
+    // A mistake leaves them as they are.
+    write("not a name");
+    wait_for("the mistake", 30, || {
+        assert_eq!(ask("second"), 200);
+        broker.daemon.log().contains("those before hold")
+    });
+    assert_eq!(broker.ask("?project=second", Some(&token("repo:org/other:main", &[], SECRET))).0, 404);
 }
 
 /// Of each kind that an issuer may sign with.
@@ -253,7 +284,9 @@ fn a_broker_that_would_be_careless_does_not_start() {
     };
     let both = |settings: &[(&str, &str)]| {
         let (checked, served) = (run("check-config", settings), run("serve", settings));
-        assert!(served.contains(checked.trim()), "{checked}\n{served}");
+        // The check has a note beside it: there is no file in that folder.
+        let wrong = checked.split_once("error:").unwrap().1;
+        assert!(served.contains(wrong.trim()), "{checked}\n{served}");
         served
     };
     let with = |more: &[(&str, &str)]| both(&[&DOCKER[..], more].concat());
@@ -270,6 +303,10 @@ fn a_broker_that_would_be_careless_does_not_start() {
         ("HOST_PROXY_BROKER__JWKS_URL", "http://issuer.example/jwks"),
     ]);
     assert!(plain.contains("http:// is for loopback only"), "{plain}");
+    let name = [("HOST_PROXY_BROKER__LISTEN", "localhost:9443")];
+    assert!(with(&name).contains("(broker.listen is set in HOST_PROXY_BROKER__LISTEN)"), "{}", with(&name));
+    let never = [("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"), ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "0")];
+    assert!(with(&never).contains("nobody could ask"));
     let gitlab = |key: &'static str, value: &'static str| {
         let mut settings = vec![
             ("HOST_PROXY_REGISTRY__TYPE", "gitlab"),

@@ -4,12 +4,11 @@ use crate::deploy::files_with;
 use crate::providers::{ecr, ministack_with_role};
 use crate::{SPEC, listing_image};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use tests::broker::{Broker, SECRET, token};
-use tests::daemon::Answer;
+use tests::daemon::{Answer, exchange};
 use tests::hostile::FakeRegistry;
 use tests::programs::{ours, run};
 use tests::registry::{PASSWORD, Registry, USER};
@@ -50,21 +49,7 @@ impl Home {
     }
 
     fn run(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str], stdin: &str) -> Answer {
-        let mut child = self
-            .command(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-        let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-        Answer {
-            code: status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        }
+        exchange(self.command(program).args(arguments), stdin)
     }
 
     fn registry(&self, arguments: &[&str], stdin: &str) -> Answer {
@@ -159,6 +144,12 @@ async fn skopeo_pushes_with_credentials_that_are_written_nowhere() {
         assert_eq!(files_with(home.folder.path(), secret), Vec::<String>::new());
     }
 
+    let elsewhere = home.login(
+        &broker.url(),
+        &file,
+        &["--project", "my-app", "--authfile", home.path("other.json").to_str().unwrap()],
+    );
+    assert_eq!(elsewhere.code, 0, "{elsewhere:?}");
     // And eif-builder, which speaks to helpers too, pulls it again.
     let output = home.path("app.eif");
     let mut builder = home.command(ours("eif-builder"));
@@ -167,6 +158,11 @@ async fn skopeo_pushes_with_credentials_that_are_written_nowhere() {
         .arg(&output)
         .env("REDOUBT_LIB", tests::programs::lib());
     assert!(run(&mut builder).contains("PCR0"));
+
+    assert_eq!(home.registry(&["logout", &host], "").code, 0);
+    assert_eq!(home.config()["credHelpers"], json!({}));
+    assert!(!push().status.success(), "nobody is logged in any more");
+    assert_eq!(home.registry(&["logout", &host], "").code, 64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,6 +213,13 @@ async fn the_helper_speaks_dockers_protocol() {
     .to_vec();
     assert!(home.helper("get", &host).stdout.contains(PASSWORD));
     assert_eq!(home.helper("get", "ghcr.io").stdout.trim(), NOT_FOUND);
+    home.variables.retain(|(name, _)| name != "REDOUBT_PROJECT");
+    let half = home.helper("get", &host);
+    assert!(
+        half.code == 1 && half.stdout.contains("only one of REDOUBT_BROKER and REDOUBT_PROJECT"),
+        "{half:?}"
+    );
+    home.variables.push(("REDOUBT_PROJECT".to_owned(), "my-app".to_owned()));
     assert!(home.registry(&["helper", "get"], &host).stdout.contains(PASSWORD), "the same by its long name");
 }
 
@@ -291,7 +294,9 @@ async fn a_login_that_fails_says_what_to_do() {
     let url = broker.url();
     check(&url, &foreign, "my-app", 77, "check that the token has not expired");
     check(&url, &file, "other", 77, "the token (or a rule of the broker's) allows this project");
-    check(&url, &file, "a&action=pull", 77, "there is no such project");
+    check(&url, &file, "my-app:v1", 64, "no registry, no tag");
+    check(&format!("{url}/elsewhere"), &file, "my-app", 64, "scheme, host and port");
+    check(&url.replace("http:", "https:"), &file, "my-app", 69, "nobody speaks TLS there");
     check(&url, &home.path("missing"), "my-app", 64, "check --token-file");
     check(&nobody, &file, "my-app", 69, "check the broker's address");
     check("http://broker.example", &file, "my-app", 64, "http:// is for loopback only");

@@ -29,18 +29,23 @@ fn iam(ministack: &MiniStack, query: &str) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// MiniStack with a role that may do all of ECR, and that the account may assume.
-pub(crate) fn ministack_with_role() -> MiniStack {
-    let ministack = MiniStack::with_auth(true);
+/// A role that the account may assume, with the right to do this.
+fn role(ministack: &MiniStack, name: &str, action: &str) {
     let form =
         |value: &Value| value.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
     let trust = json!({ "Version": "2012-10-17", "Statement": [
         { "Effect": "Allow", "Principal": { "AWS": "arn:aws:iam::000000000000:root" }, "Action": "sts:AssumeRole" } ] });
     let rights = json!({ "Version": "2012-10-17", "Statement": [
-        { "Effect": "Allow", "Action": "ecr:*", "Resource": "*" } ] });
-    let role = "Version=2010-05-08&RoleName=push";
-    iam(&ministack, &format!("Action=CreateRole&{role}&AssumeRolePolicyDocument={}", form(&trust)));
-    iam(&ministack, &format!("Action=PutRolePolicy&{role}&PolicyName=p&PolicyDocument={}", form(&rights)));
+        { "Effect": "Allow", "Action": action, "Resource": "*" } ] });
+    let role = format!("Version=2010-05-08&RoleName={name}");
+    iam(ministack, &format!("Action=CreateRole&{role}&AssumeRolePolicyDocument={}", form(&trust)));
+    iam(ministack, &format!("Action=PutRolePolicy&{role}&PolicyName=p&PolicyDocument={}", form(&rights)));
+}
+
+/// MiniStack with a role that may do all of ECR.
+pub(crate) fn ministack_with_role() -> MiniStack {
+    let ministack = MiniStack::with_auth(true);
+    role(&ministack, "push", "ecr:*");
     ministack
 }
 
@@ -220,6 +225,32 @@ fn a_session_for_a_reaches_a_and_nothing_else() {
     denied(pull.push(&ministack, "rise/a").map(Value::from), "push with pulling rights");
     let log = broker.daemon.log();
     assert!(!log.contains(&push.token) && !log.contains(&pull.token), "{log}");
+}
+
+#[test]
+fn a_role_of_the_daemons_own_is_assumed_before() {
+    let ministack = ministack_with_role();
+    role(&ministack, "backend", "sts:AssumeRole");
+    role(&ministack, "powerless", "s3:GetObject");
+    let (url, heard) = eavesdrop(&ministack);
+    let mine = token("ci", &["team/my-app"], SECRET);
+    let ask = |own: &str| {
+        let own = format!("arn:aws:iam::000000000000:role/{own}");
+        let broker = Broker::start(
+            &[&ecr(ROLE, &url)[..], &[("HOST_PROXY_REGISTRY__ROLE_ARN", own.as_str())]].concat(),
+        );
+        let (status, answer) = broker.ask("?project=team%2Fmy-app", Some(&mine));
+        (status, answer, broker.daemon.log())
+    };
+    let (status, answer, log) = ask("backend");
+    assert_eq!(status, 200, "{answer}\n{log}");
+    let heard = heard.lock().unwrap().clone();
+    for session in ["role/backend/redoubt-team-my-app", "role/push/redoubt-team-my-app"] {
+        assert!(heard.contains(session), "{session} in {heard}");
+    }
+    let (status, answer, log) = ask("powerless");
+    assert_eq!(status, 502, "{answer}");
+    assert!(log.contains("AccessDenied"), "{log}");
 }
 
 /// moto's ECR issues tokens that ended in 2015.

@@ -14,7 +14,7 @@ pub struct Daemon {
     settings: Vec<(String, String)>,
 }
 
-/// What `enclavectl` did.
+/// What a program did.
 #[derive(Debug)]
 pub struct Answer {
     pub code: i32,
@@ -86,23 +86,7 @@ impl Daemon {
     /// Runs `enclavectl` with this standard input.
     #[must_use]
     pub fn ctl(&self, arguments: &[&str], stdin: &str) -> Answer {
-        let mut child = Command::new(ours("enclavectl"))
-            .arg("--socket")
-            .arg(self.socket())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A program that does not read its input may be gone already.
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-        let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-        Answer {
-            code: status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        }
+        exchange(Command::new(ours("enclavectl")).arg("--socket").arg(self.socket()).args(arguments), stdin)
     }
 
     /// `enclavectl --json show NAME`.
@@ -130,6 +114,21 @@ impl Daemon {
             .map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "))
             .filter(|line| line.contains(&mine) && !line.contains("enclavectl"))
             .collect()
+    }
+}
+
+/// Runs a program with this standard input.
+#[must_use]
+pub fn exchange(command: &mut Command, stdin: &str) -> Answer {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A program that does not read its input may be gone already.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    Answer {
+        code: status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
     }
 }
 

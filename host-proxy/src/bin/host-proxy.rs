@@ -59,6 +59,13 @@ fn main() -> ExitCode {
     match cli.command {
         Command::CheckConfig => {
             let _ = writeln!(std::io::stdout(), "{}", loaded.describe());
+            if loaded.files.is_empty() {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "note: {} has no configuration file",
+                    cli.config_dir.display()
+                );
+            }
             report(on_runtime(check(&loaded.config)))
         }
         Command::Serve => report(serve(loaded)),
@@ -80,7 +87,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 async fn check(config: &Config) -> anyhow::Result<()> {
     let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
     if let Some(registry) = &config.registry {
-        registry.check().await.map_err(broker::StartError::from)?;
+        registry.check().await.map_err(broker::StartError::Registry)?;
     }
     Broker::check(&config.broker, config.registry.is_some(), &https).await.context("the credential broker")
 }
@@ -106,14 +113,14 @@ fn serve(loaded: Loaded) -> anyhow::Result<()> {
     on_runtime(live(loaded))
 }
 
-async fn live(Loaded { config, .. }: Loaded) -> anyhow::Result<()> {
+async fn live(Loaded { config, files, .. }: Loaded) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let socket = config.socket();
     let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
     let issuer = match &config.registry {
         Some(registry) => {
-            let issuer = Issuer::from_config(registry, &https).await.map_err(broker::StartError::from)?;
+            let issuer = Issuer::from_config(registry, &https).await.map_err(broker::StartError::Registry)?;
             Some(Arc::new(issuer))
         }
         None => None,
@@ -122,6 +129,7 @@ async fn live(Loaded { config, .. }: Loaded) -> anyhow::Result<()> {
         Broker::start(&config.broker, issuer.clone(), &https).await.context("the credential broker")?;
     let daemon = Daemon::start(config, issuer).await?;
     let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    tracing::info!(?files, "configuration");
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let serving = tokio::spawn(api::serve(listener, daemon.clone()));
     let brokering = match broker {
@@ -129,7 +137,10 @@ async fn live(Loaded { config, .. }: Loaded) -> anyhow::Result<()> {
             tracing::info!(address = %broker.address()?, "brokering registry credentials");
             Some(tokio::spawn(broker.serve()))
         }
-        None => None,
+        None => {
+            tracing::info!("no credential broker: broker.listen is not set");
+            None
+        }
     };
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());

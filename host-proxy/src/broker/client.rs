@@ -58,7 +58,9 @@ impl BrokerClient {
         }
         let Failed { error: Problem { message } } =
             serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
-        let message = message.chars().filter(|c| !c.is_control()).take(300).collect();
+        let id = answer.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+        let id = id.map(|id| format!(" (in its log as {id})")).unwrap_or_default();
+        let message = format!("{message}{id}").chars().filter(|c| !c.is_control()).take(300).collect();
         Err(AskError::Refused { status: answer.status.as_u16(), message })
     }
 }

@@ -1,19 +1,23 @@
 //! The credential broker: CI jobs and developers show a token and get credentials for one project's images, for a short while.
 //!
-//! [`server`] speaks HTTP and reads the [`question`]; [`token`] says who asks and for what he may, by [`keys`]; [`project`] checks the name; [`issuer`] gives what it has
-//! until that is about to expire, and then asks a [`provider`], which has the registry's own service make credentials for that project alone.
+//! [`server`] speaks HTTP and reads the [`question`]; [`token`] says who asks and for what he may, by [`keys`] and [`rules`]; [`project`]
+//! checks the name; [`issuer`] gives what it has until that is about to expire, and then asks a [`provider`], which has the registry's own
+//! service make credentials for that project alone.
 //! Every credential that is given out is a line of the audit log, without the credential. [`client`] is the other end of it all.
 
 pub mod client;
 mod issuer;
 mod keys;
+mod limits;
 mod metrics;
 pub mod project;
 pub mod provider;
 pub mod question;
+mod rules;
 mod server;
 mod tls;
 mod token;
+mod watch;
 
 pub use issuer::Issuer;
 pub use keys::KeyError;
@@ -68,7 +72,11 @@ mod optional_address {
     ) -> Result<Option<SocketAddr>, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(serde::de::Error::custom),
+            text => text.parse().map(Some).map_err(|_| {
+                serde::de::Error::custom(format!(
+                    "broker.listen is ADDRESS:PORT, like 127.0.0.1:9443, and not '{text}'"
+                ))
+            }),
         }
     }
 }

@@ -6,6 +6,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+/// One sentence for what does not exist and what is somebody else's.
+pub const UNKNOWN: &str = "there is no such project";
+
 /// What the credentials are for: a project by its name, or whichever project an image is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {

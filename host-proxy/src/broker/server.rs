@@ -16,9 +16,10 @@
 use super::BrokerConfig;
 use super::issuer::Issuer;
 use super::keys::KeyError;
+use super::limits::{MINUTE, Pace, Peers};
 use super::project::Project;
 use super::provider::ProviderError;
-use super::question::{Answer, Question, Wanted};
+use super::question::{Answer, Question, UNKNOWN, Wanted};
 use super::tls::{Tls, TlsError};
 use super::token::{TokenError, Tokens};
 use crate::https::Https;
@@ -30,11 +31,9 @@ use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RET
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -44,23 +43,19 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 const MAX_CONNECTIONS: usize = 1024;
-const MAX_CONNECTIONS_OF_A_PEER: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a provider may take.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(75);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 const MAX_HEADERS: usize = 16 * 1024;
-/// Subjects whose pace is remembered.
-const MAX_SUBJECTS: usize = 10_000;
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("broker.listen is set, and there is no [registry]")]
     NoRegistry,
     #[error("[registry]: {0}")]
-    Registry(#[from] ProviderError),
+    Registry(ProviderError),
     #[error(transparent)]
     Keys(#[from] KeyError),
     #[error(
@@ -69,8 +64,10 @@ pub enum StartError {
     Plain(SocketAddr),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen on {address}: {problem}")]
+    Listen { address: SocketAddr, problem: std::io::Error },
+    #[error("broker.rate_per_minute is 0: nobody could ask")]
+    Rate,
 }
 
 /// The listener, and what it answers with.
@@ -85,9 +82,7 @@ pub struct Broker {
 struct Desk {
     tokens: Tokens,
     issuer: Arc<Issuer>,
-    /// By the hash of the subject, which may be long.
-    pace: Mutex<BTreeMap<[u8; 32], (Instant, u32)>>,
-    rate_per_minute: u32,
+    pace: Pace,
 }
 
 impl Broker {
@@ -108,10 +103,9 @@ impl Broker {
         let Some(address) = config.listen else { return Ok(None) };
         let (tokens, tls) = prepare(config, address, issuer.is_some(), https).await?;
         let issuer = issuer.ok_or(StartError::NoRegistry)?;
-        let pace = Mutex::default();
-        let desk = Desk { tokens, issuer, pace, rate_per_minute: config.rate_per_minute };
+        let desk = Desk { tokens, issuer, pace: Pace::new(config.rate_per_minute) };
         let listener =
-            TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+            TcpListener::bind(address).await.map_err(|problem| StartError::Listen { address, problem })?;
         Ok(Some(Broker { listener, tls, desk: Arc::new(desk) }))
     }
 
@@ -163,41 +157,14 @@ async fn prepare(
     if !has_registry {
         return Err(StartError::NoRegistry);
     }
+    if config.rate_per_minute == 0 {
+        return Err(StartError::Rate);
+    }
     let tls = Tls::open(&config.tls_cert, &config.tls_key)?;
     if tls.is_none() && !address.ip().is_loopback() {
         return Err(StartError::Plain(address));
     }
     Ok((Tokens::new(config, https).await?, tls))
-}
-
-/// Connections of each peer.
-#[derive(Debug, Default)]
-struct Peers(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// One of a peer's connections, until it is dropped.
-#[derive(Debug)]
-struct Place(Arc<Mutex<BTreeMap<IpAddr, usize>>>, IpAddr);
-
-impl Peers {
-    /// `None` if there are too many already.
-    fn enter(&self, peer: IpAddr) -> Option<Place> {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = peers.entry(peer).or_insert(0);
-        (*count < MAX_CONNECTIONS_OF_A_PEER).then(|| {
-            *count += 1;
-            Place(self.0.clone(), peer)
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match peers.get_mut(&self.1) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(peers.remove(&self.1)),
-        }
-    }
 }
 
 async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, desk: Arc<Desk>) {
@@ -214,9 +181,6 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send, desk: Arc<
         .serve_connection(TokioIo::new(stream), service);
     let _ = timeout(CONNECTION_TIMEOUT, connection).await;
 }
-
-/// One sentence for what does not exist and what is somebody else's.
-const UNKNOWN: &str = "there is no such project";
 
 /// What the caller hears if there is nothing to give.
 #[derive(Debug)]
@@ -312,7 +276,7 @@ impl Desk {
             tracing::info!(target: "audit", subject, id, "no project is this caller's");
             return Err(Refusal::new(StatusCode::NOT_FOUND, UNKNOWN));
         }
-        if !self.in_pace(&caller.subject, Instant::now()) {
+        if !self.pace.allows(&caller.subject, Instant::now()) {
             tracing::info!(target: "audit", subject, id, "too many questions");
             return Err(Refusal {
                 retry_after: Some(MINUTE),
@@ -343,27 +307,9 @@ impl Desk {
         let expires_in =
             issued.expires_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
         let action = action.as_str();
-        tracing::info!(target: "audit", subject, id, project = project.as_str(), action, expires_in, "credentials issued");
+        let what = if issued.login.is_some() { "credentials issued" } else { "told where to push" };
+        tracing::info!(target: "audit", subject, id, project = project.as_str(), action, expires_in, "{what}");
         Ok(Answer::new(issued, expires_in, project.as_str()).json())
-    }
-
-    /// So many questions in a minute, counted from the first.
-    fn in_pace(&self, subject: &str, now: Instant) -> bool {
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        if pace.len() >= MAX_SUBJECTS {
-            pace.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
-        }
-        // So many subjects in one minute: those who are not known yet wait for the next.
-        let subject: [u8; 32] = Sha256::digest(subject).into();
-        if pace.len() >= MAX_SUBJECTS && !pace.contains_key(&subject) {
-            return false;
-        }
-        let (since, count) = pace.entry(subject).or_insert((now, 0));
-        if now.duration_since(*since) >= MINUTE {
-            (*since, *count) = (now, 0);
-        }
-        *count = count.saturating_add(1);
-        *count <= self.rate_per_minute
     }
 }
 
@@ -397,19 +343,6 @@ fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_peer_has_so_many_places_and_gets_them_back() {
-        let (peers, peer) = (Peers::default(), IpAddr::from([192, 0, 2, 1]));
-        let mut places: Vec<Place> =
-            (0..MAX_CONNECTIONS_OF_A_PEER).filter_map(|_| peers.enter(peer)).collect();
-        assert_eq!(places.len(), MAX_CONNECTIONS_OF_A_PEER);
-        assert!(peers.enter(peer).is_none() && peers.enter(IpAddr::from([192, 0, 2, 2])).is_some());
-        places.pop();
-        assert!(peers.enter(peer).is_some());
-        places.clear();
-        assert!(peers.0.lock().unwrap().is_empty());
-    }
 
     #[test]
     fn the_scheme_is_bearer() {

@@ -1,16 +1,13 @@
 //! The broker's certificate: read again when its files change, so that a new one needs no restart. While they cannot be used, say between the
 //! writing of the two, the certificate before serves.
 
+use super::watch::Watch;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 use tokio_rustls::TlsAcceptor;
-
-/// The files are not looked at more often than this, whoever connects.
-const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -25,8 +22,7 @@ pub(super) struct Tls {
     cert: PathBuf,
     key: PathBuf,
     current: Arc<ServerConfig>,
-    looked: Instant,
-    seen: [Option<SystemTime>; 2],
+    watch: Watch,
 }
 
 impl Tls {
@@ -35,34 +31,23 @@ impl Tls {
         match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
             (true, true) => Ok(None),
             (false, false) => {
-                let seen = modified(cert, key);
+                let watch = Watch::new(vec![cert.to_owned(), key.to_owned()]);
                 let (cert, key, current) = (cert.to_owned(), key.to_owned(), read(cert, key)?);
-                Ok(Some(Tls { cert, key, current, looked: Instant::now(), seen }))
+                Ok(Some(Tls { cert, key, current, watch }))
             }
             _ => Err(TlsError::Half),
         }
     }
 
     pub(super) fn acceptor(&mut self) -> TlsAcceptor {
-        if self.looked.elapsed() >= PAUSE {
-            self.looked = Instant::now();
-            let seen = modified(&self.cert, &self.key);
-            if seen != self.seen {
-                self.seen = seen;
-                match read(&self.cert, &self.key) {
-                    Ok(fresh) => self.current = fresh,
-                    Err(error) => {
-                        tracing::warn!(%error, "the certificate cannot be used; the one before serves")
-                    }
-                }
+        if self.watch.changed() {
+            match read(&self.cert, &self.key) {
+                Ok(fresh) => self.current = fresh,
+                Err(error) => tracing::warn!(%error, "the certificate cannot be used; the one before serves"),
             }
         }
         TlsAcceptor::from(self.current.clone())
     }
-}
-
-fn modified(cert: &Path, key: &Path) -> [Option<SystemTime>; 2] {
-    [cert, key].map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
 }
 
 fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {

@@ -3,9 +3,11 @@
 //! The kind of key decides the algorithms, never the token: HS256 for the secret, RS256, ES256 or EdDSA for what the key set says.
 
 use super::BrokerConfig;
-use super::keys::{KeyError, Keys, Missing, bounded, file};
+use super::keys::{KeyError, Keys, Missing};
 use super::project::Project;
+use super::rules::Rules;
 use crate::https::Https;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
@@ -26,6 +28,10 @@ pub(super) enum TokenError {
     NoKeys,
     #[error("its algorithm is not that of its key")]
     Algorithm,
+    #[error("InvalidAudience: it is not for {0:?}")]
+    Audience(String),
+    #[error("InvalidIssuer: it is not from {0:?}")]
+    Issuer(String),
     #[error("{0}")]
     Invalid(#[from] jsonwebtoken::errors::Error),
 }
@@ -45,22 +51,6 @@ struct Claims {
     projects: Vec<String>,
 }
 
-/// `[[rule]]` of the rule file: what a subject may ask for beside its token's own `projects`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    /// Whole, or a beginning that ends in `*`.
-    subject: String,
-    projects: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rules {
-    #[serde(default)]
-    rule: Vec<Rule>,
-}
-
 impl Caller {
     /// Whether there is nothing that he may ask for.
     pub(super) fn is_nobody(&self) -> bool {
@@ -76,7 +66,7 @@ pub(super) struct Tokens {
     keys: Keys,
     audience: String,
     issuer: String,
-    rules: Rules,
+    rules: Option<Rules>,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -92,13 +82,7 @@ impl Tokens {
             return Err(KeyError::NoAudience);
         }
         let keys = Keys::open(config, https).await?;
-        let rules = match rules_file.as_os_str().is_empty() {
-            true => Rules::default(),
-            false => {
-                let text = String::from_utf8_lossy(&bounded(rules_file)?).into_owned();
-                toml::from_str(&text).map_err(|e| file(rules_file, e))?
-            }
-        };
+        let rules = Rules::open(rules_file)?;
         Ok(Tokens { keys, audience: audience.clone(), issuer: issuer.clone(), rules })
     }
 
@@ -119,8 +103,7 @@ impl Tokens {
             }
         };
         let Claims { sub: subject, mut projects } = claims;
-        let matching = self.rules.rule.iter().filter(|rule| rule.covers(&subject));
-        projects.extend(matching.flat_map(|rule| rule.projects.clone()));
+        projects.extend(self.rules.iter().flat_map(|rules| rules.projects_of(&subject)));
         Ok(Caller { subject, projects })
     }
 
@@ -135,16 +118,11 @@ impl Tokens {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        Ok(decode(token, key, &validation)?.claims)
-    }
-}
-
-impl Rule {
-    fn covers(&self, subject: &str) -> bool {
-        match self.subject.strip_suffix('*') {
-            Some(beginning) => subject.starts_with(beginning),
-            None => self.subject == subject,
-        }
+        decode(token, key, &validation).map(|token| token.claims).map_err(|error| match error.kind() {
+            ErrorKind::InvalidAudience => TokenError::Audience(self.audience.clone()),
+            ErrorKind::InvalidIssuer => TokenError::Issuer(self.issuer.clone()),
+            _ => error.into(),
+        })
     }
 }
 
@@ -252,8 +230,11 @@ mod tests {
         let Setup { tokens, .. } = &setup(true, &json!({}));
         assert_eq!(refused(tokens, |c| c["exp"] = (now() - 61).into()), "ExpiredSignature");
         assert_eq!(refused(tokens, |c| c["nbf"] = (now() + 90).into()), "ImmatureSignature");
-        assert_eq!(refused(tokens, |c| c["aud"] = "other".into()), "InvalidAudience");
-        assert_eq!(refused(tokens, |c| c["iss"] = "other".into()), "InvalidIssuer");
+        assert_eq!(
+            refused(tokens, |c| c["aud"] = "other".into()),
+            "InvalidAudience: it is not for \"redoubt\""
+        );
+        assert_eq!(refused(tokens, |c| c["iss"] = "other".into()), "InvalidIssuer: it is not from \"ci\"");
         for claim in ["exp", "aud", "iss", "sub"] {
             let why = refused(tokens, |c| drop(c.as_object_mut().unwrap().remove(claim)));
             assert!(why.contains(claim), "{claim}: {why}");

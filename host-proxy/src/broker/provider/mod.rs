@@ -106,7 +106,11 @@ pub enum RegistryConfig {
 /// `host[:port]`, as it stands in an image's name.
 fn registry_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let host = String::deserialize(deserializer)?;
-    let wrong = || serde::de::Error::custom(format!("registry_url is host or host:port, and not '{host}'"));
+    let wrong = || {
+        serde::de::Error::custom(format!(
+            "registry_url is host or host:port, without https://, and not '{host}'"
+        ))
+    };
     match is_registry_host(&host) {
         true => Ok(host),
         false => Err(wrong()),

@@ -5,7 +5,7 @@
 
 use super::Failure;
 use super::known::{self, Known, Source};
-use crate::print;
+use crate::{print, tell};
 use eif_builder::image::reference::canonical_host;
 use host_proxy::broker::question::Granted;
 use serde::Serialize;
@@ -71,8 +71,17 @@ async fn get(server: &str) -> Result<(), Failure> {
     let not_found = || Failure::new(77, NOT_FOUND, "");
     let known = match known::read()? {
         Source::Environment(known) => known,
-        Source::File(registries) => {
-            registries.into_iter().find(|(name, _)| canonical_host(name) == host).ok_or_else(not_found)?.1
+        Source::File(registries, half) => {
+            let known = registries.into_iter().find(|(name, _)| canonical_host(name) == host);
+            let (_, known) = known.ok_or_else(|| match half {
+                true => Failure::new(
+                    64,
+                    "only one of REDOUBT_BROKER and REDOUBT_PROJECT is set",
+                    "set both, or log in with 'enclavectl registry login'",
+                ),
+                false => not_found(),
+            })?;
+            known
         }
     };
     let granted = ask(&known).await?;
@@ -90,12 +99,14 @@ async fn list() -> Result<(), Failure> {
     let mut users = BTreeMap::new();
     let all = match known::read()? {
         Source::Environment(known) => vec![known],
-        Source::File(registries) => registries.into_values().collect(),
+        Source::File(registries, _) => registries.into_values().collect(),
     };
     for known in all {
-        let granted = ask(&known).await?;
-        if !granted.username.is_empty() {
-            users.insert(granted.registry_url, granted.username);
+        // One broker that does not answer must not hide the others.
+        match ask(&known).await {
+            Ok(granted) if granted.username.is_empty() => {}
+            Ok(granted) => drop(users.insert(granted.registry_url, granted.username)),
+            Err(Failure { message, .. }) => tell(&format!("{}: {message}", known.access.broker.as_str())),
         }
     }
     print(&serde_json::to_string(&users).map_err(|e| Failure::new(70, e, "please report this"))?)

@@ -47,12 +47,15 @@ pub(super) fn home() -> Result<PathBuf, Failure> {
 /// In the environment, for a job that has one project; or all that `login` wrote.
 pub(super) enum Source {
     Environment(Known),
-    File(Registries),
+    /// And whether the environment names a broker without a project.
+    File(Registries, bool),
 }
 
 pub(super) fn read() -> Result<Source, Failure> {
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    if let (Some(broker), Some(project)) = (variable("REDOUBT_BROKER"), variable("REDOUBT_PROJECT")) {
+    let (broker, project) = (variable("REDOUBT_BROKER"), variable("REDOUBT_PROJECT"));
+    let half = broker.is_some() != project.is_some();
+    if let (Some(broker), Some(project)) = (broker, project) {
         let token_file = variable("REDOUBT_BROKER_TOKEN_FILE").map(PathBuf::from);
         let ca_cert = variable("REDOUBT_BROKER_CA").map(PathBuf::from);
         let access = super::Broker { broker, token_file, ca_cert }.access()?;
@@ -60,8 +63,11 @@ pub(super) fn read() -> Result<Source, Failure> {
     }
     let path = path()?;
     match read_json(&path)? {
-        None => Ok(Source::File(Registries::new())),
-        Some(value) => serde_json::from_value(value).map(Source::File).map_err(|e| damaged(&path, &e)),
+        None => Ok(Source::File(Registries::new(), half)),
+        Some(value) => {
+            let registries = serde_json::from_value(value).map_err(|e| damaged(&path, &e))?;
+            Ok(Source::File(registries, half))
+        }
     }
 }
 
@@ -76,6 +82,17 @@ pub(super) fn remember(host: &str, known: Known) -> Result<Option<Known>, Failur
     let value = serde_json::to_value(&registries).map_err(|e| damaged(&path, &e))?;
     write_json(&path, &value)?;
     Ok(before)
+}
+
+/// Whether it was known.
+pub(super) fn forget(host: &str) -> Result<bool, Failure> {
+    let path = path()?;
+    let Some(value) = read_json(&path)? else { return Ok(false) };
+    let mut registries: Registries = serde_json::from_value(value).map_err(|e| damaged(&path, &e))?;
+    let was_known = registries.remove(host).is_some();
+    let value = serde_json::to_value(&registries).map_err(|e| damaged(&path, &e))?;
+    write_json(&path, &value)?;
+    Ok(was_known)
 }
 
 /// Two logins at once must not lose each other's changes: held until it is dropped.

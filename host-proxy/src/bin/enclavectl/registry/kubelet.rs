@@ -2,7 +2,7 @@
 //! for that image's repository on standard output. The pod's service account token is shown to the broker if the kubelet gives it.
 
 use super::{Broker, Failure};
-use crate::print;
+use crate::{print, tell};
 use eif_builder::image::{Reference, Secret};
 use host_proxy::broker::client::AskError;
 use host_proxy::broker::provider::Action;
@@ -18,14 +18,20 @@ const MAX_REQUEST: u64 = 1 << 20;
 const SLACK: u64 = 300;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "In the kubelet's CredentialProviderConfig:\n  \
+#[command(
+    after_help = "The file that --image-credential-provider-config of the kubelet names (enclavectl is in --image-credential-provider-bin-dir):\n\n  \
+    apiVersion: kubelet.config.k8s.io/v1\n  \
+    kind: CredentialProviderConfig\n  \
+    providers:\n  \
     - name: enclavectl\n    \
       apiVersion: credentialprovider.kubelet.k8s.io/v1\n    \
       matchImages: [\"123456789012.dkr.ecr.us-east-1.amazonaws.com\"]\n    \
       defaultCacheDuration: 10m\n    \
       args: [registry, kubelet, --broker, \"https://redoubt.example.com:9443\"]\n    \
-      tokenAttributes: {serviceAccountTokenAudience: redoubt, requireServiceAccount: true, cacheType: ServiceAccount}\n\
-    or, in place of tokenAttributes, --token-file among the args.")]
+      tokenAttributes: {serviceAccountTokenAudience: redoubt, requireServiceAccount: true, cacheType: ServiceAccount}\n\n\
+    The broker then needs the cluster's keys (jwks_url or jwks_file) and rules like subject = \"system:serviceaccount:prod:*\".\n\
+    In place of tokenAttributes, --token-file among the args shows one token for the whole node."
+)]
 pub(super) struct Args {
     #[command(flatten)]
     broker: Broker,
@@ -62,7 +68,10 @@ pub(super) async fn run(Args { broker }: Args) -> Result<(), Failure> {
             (auth(&reference, &answer), answer.credentials.expires_in.unwrap_or(0).saturating_sub(SLACK))
         }
         // Not a project of the broker's, or not this pod's: the kubelet goes on with what else it has.
-        Err(AskError::Refused { status: 404, .. }) => (Map::new(), 0),
+        Err(error @ AskError::Refused { status: 404, .. }) => {
+            tell(&format!("no credentials for {image}: {error}"));
+            (Map::new(), 0)
+        }
         Err(error) => return Err(error.into()),
     };
     let response = json!({

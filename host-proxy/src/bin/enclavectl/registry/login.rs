@@ -8,6 +8,7 @@ use super::{Broker, Failure};
 use crate::{print_json, tell};
 use eif_builder::image::credentials;
 use eif_builder::image::reference::canonical_host;
+use host_proxy::broker::project::Project;
 use host_proxy::broker::provider::Action;
 use host_proxy::broker::question::{Answer, Granted, Question, Wanted};
 use serde_json::{Map, Value, json};
@@ -41,6 +42,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
     let access = args.broker.access()?;
+    Project::parse(&args.project)
+        .map_err(|e| Failure::new(64, e, "give the project's name alone: no registry, no tag"))?;
     let action = if args.pull { Action::Pull } else { Action::Push };
     let question = Question { wanted: Wanted::Project(args.project.clone()), action };
     let Answer { credentials: granted, repository } = access.client(None)?.ask(&question).await?;
@@ -52,13 +55,12 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
         return Err(Failure::new(77, message, "check --broker and --registry"));
     }
     if granted.username.is_empty() {
-        tell(&format!("{host} has credentials of its own: log in there with 'docker login {host}'"));
+        tell(&format!(
+            "nothing was set up: this broker says where to push and gives no credentials for {host}; log in there with 'docker login {host}'"
+        ));
         return told(as_json, &granted, &repository, None);
     }
-    let path = match args.authfile {
-        Some(path) => path,
-        None => docker_config()?,
-    };
+    let path = args.authfile.map_or_else(docker_config, Ok)?;
     let _lock = known::lock()?;
     let mut config = known::read_json(&path)?.unwrap_or_else(|| json!({}));
     let wrong =
@@ -95,9 +97,11 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
         "{host}: docker-credential-redoubt asks the broker for {repository} each time; nothing is kept"
     ));
     if !is_on_path("docker-credential-redoubt") {
-        tell(
-            "warning: docker looks for docker-credential-redoubt on the PATH: link this program there by that name",
-        );
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("enclavectl"));
+        tell(&format!(
+            "warning: docker needs this program on the PATH by another name: ln -s {} /usr/local/bin/docker-credential-redoubt",
+            program.display()
+        ));
     }
     told(as_json, &granted, &repository, Some(OURS))
 }
@@ -109,6 +113,27 @@ fn has_login(settings: &Map<String, Value>, host: &str) -> bool {
         Some(helper) => helper != OURS,
         None => named("auths").is_some(),
     }
+}
+
+/// Takes back what [`run`] wrote.
+pub(super) fn undo(registry: &str, authfile: Option<PathBuf>) -> Result<(), Failure> {
+    let path = authfile.map_or_else(docker_config, Ok)?;
+    let _lock = known::lock()?;
+    let mut is_ours = known::forget(registry)?;
+    if let Some(mut config) = known::read_json(&path)?
+        && let Some(helpers) = config.get_mut("credHelpers").and_then(Value::as_object_mut)
+        && helpers.get(registry).and_then(Value::as_str) == Some(OURS)
+    {
+        helpers.remove(registry);
+        known::write_json(&path, &config)?;
+        is_ours = true;
+    }
+    if !is_ours {
+        let message = format!("there was no login for {registry}");
+        return Err(Failure::new(64, message, "give host or host:port, as docker names it"));
+    }
+    tell(&format!("{registry}: docker asks the broker no more"));
+    Ok(())
 }
 
 fn told(as_json: bool, granted: &Granted, repository: &str, helper: Option<&str>) -> Result<(), Failure> {

@@ -6,9 +6,10 @@ mod known;
 mod kubelet;
 mod login;
 
-use super::Failure;
+use super::{Failure, tell};
 use eif_builder::image::Secret;
 use host_proxy::broker::client::{AskError, BrokerClient};
+use host_proxy::broker::question::UNKNOWN;
 use host_proxy::client::Client;
 use host_proxy::https::{Https, ServiceUrl};
 use hyper::Method;
@@ -31,6 +32,14 @@ enum Command {
     Login(login::Args),
     /// Answer a kubelet (credential provider v1): a request on standard input, the response on standard output
     Kubelet(kubelet::Args),
+    /// Undo a login: docker asks the broker for this registry no more
+    Logout {
+        /// host or host:port
+        registry: String,
+        /// docker's configuration [default: $DOCKER_CONFIG/config.json, or ~/.docker/config.json]
+        #[arg(long)]
+        authfile: Option<PathBuf>,
+    },
     /// Have the daemon make new credentials from now on: after those that it gave out were revoked
     Forget,
     /// docker's credential-helper protocol, as docker-credential-redoubt speaks it
@@ -67,9 +76,11 @@ struct Access {
 pub(super) async fn run(client: &Client, Args { command }: Args, json: bool) -> Result<(), Failure> {
     match command {
         Command::Login(args) => login::run(args, json).await,
+        Command::Logout { registry, authfile } => login::undo(&registry, authfile),
         Command::Kubelet(args) => kubelet::run(args).await,
         Command::Forget => {
             client.bytes(Method::DELETE, "/v1/registry/credentials", Vec::new()).await?;
+            tell("whoever asks next gets new credentials");
             Ok(())
         }
         Command::Helper { verb } => helper::run(&verb).await,
@@ -94,7 +105,11 @@ impl Access {
             (Some(token), _) => token,
             (None, Some(path)) => read_token(path)?,
             (None, None) => {
-                return Err(Failure::new(64, "there is no token to show", "name its file with --token-file"));
+                return Err(Failure::new(
+                    64,
+                    "there is no token to show",
+                    "name its file with --token-file; a kubelet gives one if tokenAttributes are set in its CredentialProviderConfig",
+                ));
             }
         };
         let https = Https::new(self.ca_cert.as_deref().unwrap_or(Path::new("")))
@@ -117,15 +132,31 @@ fn read_token(path: &Path) -> Result<Secret, Failure> {
     }
 }
 
+/// rustls and hyper say what they saw; what it means is another matter.
+fn unreachable_hint(problem: &str) -> &'static str {
+    let hints = [
+        (
+            "CaUsedAsEndEntity",
+            "the broker's certificate is an authority's own: it needs one with CA:FALSE that its authority signed",
+        ),
+        ("InvalidContentType", "nobody speaks TLS there: http:// perhaps, which is for loopback only"),
+        ("invalid HTTP version", "it seems to speak TLS: https:// perhaps"),
+        ("UnknownIssuer", "name the authority of its certificate with --ca-cert"),
+    ];
+    let hint = hints.iter().find(|(sign, _)| problem.contains(sign));
+    hint.map_or("check the broker's address, and that it runs", |(_, hint)| hint)
+}
+
 impl From<AskError> for Failure {
     fn from(error: AskError) -> Failure {
         let (code, hint) = match &error {
             AskError::Token => (64, "check the token's file"),
-            AskError::Unreachable { .. } => {
-                (69, "check the broker's address, and --ca-cert if its authority is your own")
-            }
+            AskError::Unreachable { source, .. } => (69, unreachable_hint(&source.to_string())),
             AskError::Refused { status: 401, .. } => {
                 (77, "check that the token has not expired, and that it is for this broker (aud, iss)")
+            }
+            AskError::Refused { status: 404, message } if !message.starts_with(UNKNOWN) => {
+                (64, "check the broker's address: scheme, host and port")
             }
             AskError::Refused { status: 404, .. } => {
                 (77, "check the name, and that the token (or a rule of the broker's) allows this project")
