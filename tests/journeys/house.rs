@@ -39,6 +39,22 @@ fn dependencies_point_one_way() {
     assert_eq!(found.len(), 7);
 }
 
+/// The agent is measured: where it is built must not show. What cargo would say of the folder is said of the crate.
+#[test]
+fn a_crates_identity_is_not_its_folder() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/stable-rustc");
+    let identity = |metadata: &str, kind: &str| {
+        let arguments =
+            ["echo", "--crate-name", "wire", "--crate-type", kind, "-C", metadata, "-C", "extra-filename=-1"];
+        let package = [("CARGO_PKG_NAME", "wire"), ("CARGO_PKG_VERSION", "0.1.0")];
+        run(Command::new(script).args(arguments).envs(package))
+    };
+    let here = identity("metadata=61f0", "lib");
+    assert_eq!(here, identity("metadata=93aa", "lib"));
+    assert_ne!(here, identity("metadata=61f0", "bin"), "a library and a program of one name are two crates");
+    assert!(here.contains("extra-filename=-1"), "{here}");
+}
+
 /// The agent is measured: paths of the machine that built it would make it another one.
 #[test]
 fn the_agent_holds_no_path_of_this_machine() {

@@ -310,6 +310,42 @@ async fn what_sts_refuses_is_told_apart() {
     assert_eq!(Broker::start(&ecr(ROLE, &url)).ask("?project=my-app", Some(&mine)).0, 504);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_jobs_at_once_are_one_question() {
+    let made = Made::default();
+    let server =
+        FakeRegistry::start(harbor(made.clone(), ("robot$my-app+redoubt-1", "Robot-secret-of-test-1"))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (url, file) = (format!("http://{}", server.host()), secret_file(&folder, HARBOR_USER.1));
+    let broker = Broker::start(&[
+        ("HOST_PROXY_REGISTRY__TYPE", "harbor"),
+        ("HOST_PROXY_REGISTRY__URL", &url),
+        ("HOST_PROXY_REGISTRY__USERNAME", HARBOR_USER.0),
+        ("HOST_PROXY_REGISTRY__PASSWORD_FILE", &file),
+        ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "2000"),
+    ]);
+    let (port, mine) = (broker.port, token("ci", &["my-app"], SECRET));
+    let mut jobs = tokio::task::JoinSet::new();
+    for _ in 0..1000 {
+        let request = format!(
+            "GET /registry/credentials?project=my-app HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mine}\r\n\r\n"
+        );
+        jobs.spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        });
+    }
+    for answer in jobs.join_all().await {
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("Robot-secret-of-test-1"), "{answer}");
+    }
+    assert_eq!(made.lock().unwrap().len(), 1);
+    assert_eq!(server.asked().iter().filter(|asked| asked.method == "POST").count(), 1);
+}
+
 /// A secret in a file of its own.
 fn secret_file(folder: &tempfile::TempDir, text: &str) -> String {
     let path = folder.path().join("service-secret");

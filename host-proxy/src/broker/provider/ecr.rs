@@ -32,6 +32,7 @@ const SESSION_SECONDS: i32 = 3600;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EcrConfig {
+    #[serde(deserialize_with = "region")]
     pub region: String,
     /// Twelve digits.
     #[serde(deserialize_with = "account")]
@@ -59,6 +60,16 @@ pub struct EcrConfig {
 
 fn optional_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     registry_host(deserializer).map(Some)
+}
+
+/// It goes into ARNs and host names.
+fn region<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let region = String::deserialize(deserializer)?;
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    match !region.is_empty() && region.bytes().all(plain) {
+        true => Ok(region),
+        false => Err(serde::de::Error::custom("region is like us-east-1")),
+    }
 }
 
 /// Digits are a number to TOML, unless they start with a zero.
@@ -334,6 +345,9 @@ mod tests {
             policy["Statement"][1]["Action"].as_array().unwrap().len()
         };
         assert_eq!((actions(Action::Push), actions(Action::Pull)), (7, 3));
+        let endless = EcrConfig { region: "r".repeat(MAX_POLICY), ..config.clone() };
+        let repository = config.repo_prefix.join(&project("my-app")).unwrap();
+        assert!(matches!(endless.session_policy(&repository, Action::Pull), Err(ProviderError::Denied(_))));
         // The longest name that there is still fits.
         let longest = config.repo_prefix.join(&project(&"a".repeat(251))).unwrap();
         assert!(config.session_policy(&longest, Action::Push).unwrap().len() <= MAX_POLICY);
@@ -353,6 +367,8 @@ mod tests {
         };
         assert_eq!(parse("123456789012").unwrap(), "123456789012");
         assert_eq!(parse("'012345678901'").unwrap(), "012345678901");
+        let region = "region = 'us-*'\naccount_id = '123456789012'\npush_role_arn = 'x'";
+        assert!(toml::from_str::<EcrConfig>(region).is_err());
         assert!(parse("1").is_err() && parse("'12345678901x'").is_err());
         assert_eq!(login("QVdTOnBhOnNz").unwrap(), ("AWS".to_owned(), Secret::new("pa:ss")));
         assert!(login("?").is_none());
