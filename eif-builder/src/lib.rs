@@ -12,6 +12,7 @@
 pub mod artifacts;
 pub mod build;
 pub mod eif;
+pub mod failure;
 pub mod image;
 pub mod measure;
 pub mod rootfs;

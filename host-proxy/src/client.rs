@@ -1,6 +1,7 @@
 //! The API's client, for `enclavectl` and whoever links this crate.
 
 use bytes::Bytes;
+use eif_builder::failure::Failure;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST};
@@ -25,6 +26,31 @@ pub enum ClientError {
     Refused { status: u16, message: String, hint: String },
     #[error("the daemon answered something that cannot be read: {0}")]
     Unreadable(String),
+}
+
+/// As a command line says it.
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let message = error.to_string();
+        match error {
+            ClientError::Unreachable { .. } if message.contains("Permission denied") => Failure::new(
+                69,
+                message,
+                "the socket is for the daemon's group: join it (adduser USER redoubt), or use sudo",
+            ),
+            ClientError::Unreachable { .. } => Failure::new(
+                69,
+                message,
+                "start it with 'systemctl start host-proxy' or 'host-proxy serve', or name its socket with --socket",
+            ),
+            ClientError::Refused { status, hint, .. } => {
+                Failure::new(if status == 400 { 64 } else { 77 }, message, hint)
+            }
+            ClientError::Unreadable(_) => {
+                Failure::new(70, message, "check that enclavectl and host-proxy have the same version")
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -196,7 +196,6 @@ impl Daemon {
             .map_err(|e| CreateError::Invalid(e.to_string(), "correct the image reference"))?;
         let manifest = Manifest::parse(&spec)
             .map_err(|e| CreateError::Invalid(format!("enclave.toml: {e}"), "correct enclave.toml"))?;
-        check_resources(&manifest)?;
         let config = check_config(&manifest, config.as_deref())?;
         if let Some(url) = &registry_url {
             check_registry(url, &reference)?;
@@ -389,18 +388,6 @@ pub(crate) fn check_config(
         };
         CreateError::Invalid(error.to_string(), hint)
     })
-}
-
-fn check_resources(manifest: &Manifest) -> Result<(), CreateError> {
-    let wire::spec::Resources { memory_mib, cpus } = manifest.resources;
-    // 64 MiB is the Nitro driver's own minimum (linux/nitro_enclaves.h, NE_ERR_MEM_SIZE).
-    match (64..=1024 * 1024).contains(&memory_mib) && (1..=128).contains(&cpus) {
-        true => Ok(()),
-        false => Err(CreateError::Invalid(
-            "memory_mib is 64 to 1048576 and cpus 1 to 128".to_owned(),
-            "correct [resources] in enclave.toml",
-        )),
-    }
 }
 
 /// The credentials must belong to the image's registry, or they would go to a stranger.

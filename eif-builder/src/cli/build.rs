@@ -1,9 +1,9 @@
 //! `eif-builder build`.
 
 use super::progress::Bars;
-use super::{CONFIG, DATA, Failure, REFUSED, UNAVAILABLE, USAGE};
 use eif_builder::artifacts::{self, ArtifactError};
 use eif_builder::build::{self, BuildError, Built, DEFAULT_CMDLINE, Inputs};
+use eif_builder::failure::{CONFIG, DATA, Failure, REFUSED, UNAVAILABLE, USAGE};
 use eif_builder::image::pull::{DEFAULT_MAX_UNPACKED, Request};
 use eif_builder::image::{
     Credentials, Digest, Endpoint, Platform, PullError, Reference, Secret, credentials, pull,

@@ -1,8 +1,8 @@
 //! `eif-builder describe`: the JSON of `nitro-cli describe-eif`, field for field.
 
-use super::{DATA, Failure, UNAVAILABLE};
 use attestation::Measurements;
 use eif_builder::eif::{BuildMetadata, Eif, EifError, Metadata};
+use eif_builder::failure::{DATA, Failure, UNAVAILABLE};
 use serde::Serialize;
 use std::path::PathBuf;
 

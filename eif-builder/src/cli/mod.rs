@@ -5,6 +5,7 @@ mod describe;
 mod progress;
 
 use clap::Parser as _;
+use eif_builder::failure::{Failure, UNAVAILABLE, USAGE};
 use eif_builder::seal::command as seal;
 use std::process::ExitCode;
 
@@ -35,26 +36,6 @@ enum Command {
     },
 }
 
-/// An error with its next step and exit code.
-#[derive(Debug)]
-struct Failure {
-    message: String,
-    hint: String,
-    code: u8,
-}
-
-const USAGE: u8 = 64;
-const DATA: u8 = 65;
-const UNAVAILABLE: u8 = 69;
-const REFUSED: u8 = 77;
-const CONFIG: u8 = 78;
-
-impl Failure {
-    fn new(code: u8, message: impl std::fmt::Display, hint: impl Into<String>) -> Failure {
-        Failure { message: message.to_string(), hint: hint.into(), code }
-    }
-}
-
 pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -81,8 +62,7 @@ fn run_seal(args: &seal::Args, json: bool) -> Result<String, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start: {e}"), "try again"))?;
-    let sealed = runtime.block_on(seal::run(args, json));
-    sealed.map_err(|seal::Failure { message, hint, code }| Failure { message, hint, code })
+    runtime.block_on(seal::run(args, json))
 }
 
 /// A closed pipe at the other end is no reason to panic.

@@ -1,6 +1,7 @@
 //! `eif-builder seal` and `enclavectl seal`: one command for pipelines and operators.
 
 use super::{SealError, SealedConfig, seal};
+use crate::failure::{BUG, CONFIG, DATA, Failure, UNAVAILABLE, USAGE};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use wire::sealed::MAX_PLAINTEXT;
@@ -35,26 +36,6 @@ struct Output<'a> {
     kms_key: &'a str,
     /// For relying parties: `attest verify --pcr 16=…`.
     pcr16: attestation::Pcr,
-}
-
-/// Why nothing was sealed: with the next step, and the exit code of sysexits.h.
-#[derive(Debug)]
-pub struct Failure {
-    pub message: String,
-    pub hint: String,
-    pub code: u8,
-}
-
-const USAGE: u8 = 64;
-const DATA: u8 = 65;
-const UNAVAILABLE: u8 = 69;
-const BUG: u8 = 70;
-const CONFIG: u8 = 78;
-
-impl Failure {
-    fn new(code: u8, message: impl std::fmt::Display, hint: &str) -> Failure {
-        Failure { message: message.to_string(), hint: hint.to_owned(), code }
-    }
 }
 
 /// The result, for people or as JSON.

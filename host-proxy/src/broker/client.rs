@@ -2,9 +2,10 @@
 
 use super::project::Project;
 use super::provider::is_registry_host;
-use super::question::{Answer, Question};
+use super::question::{Answer, Question, UNKNOWN};
 use crate::https::{Https, HttpsError, ServiceUrl};
 use bytes::Bytes;
+use eif_builder::failure::Failure;
 use eif_builder::image::Secret;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, HeaderValue};
@@ -25,6 +26,45 @@ pub enum AskError {
     Refused { status: u16, message: String },
     #[error("{0} does not answer like Redoubt's broker")]
     Unreadable(String),
+}
+
+/// rustls and hyper say what they saw; what it means is another matter.
+fn unreachable_hint(problem: &str) -> &'static str {
+    let hints = [
+        (
+            "CaUsedAsEndEntity",
+            "the broker's certificate is an authority's own: it needs one with CA:FALSE that its authority signed",
+        ),
+        ("InvalidContentType", "nobody speaks TLS there: http:// perhaps, which is for loopback only"),
+        ("invalid HTTP version", "it seems to speak TLS: https:// perhaps"),
+        ("UnknownIssuer", "name the authority of its certificate with --ca-cert"),
+    ];
+    let hint = hints.iter().find(|(sign, _)| problem.contains(sign));
+    hint.map_or("check the broker's address, and that it runs", |(_, hint)| hint)
+}
+
+/// As a command line says it.
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Failure {
+        let (code, hint) = match &error {
+            AskError::Token => (64, "check the token's file"),
+            AskError::Unreachable { source, .. } => (69, unreachable_hint(&source.to_string())),
+            AskError::Refused { status: 401, .. } => {
+                (77, "check that the token has not expired, and that it is for this broker (aud, iss)")
+            }
+            AskError::Refused { status: 404, message } if !message.starts_with(UNKNOWN) => {
+                (64, "check the broker's address: scheme, host and port")
+            }
+            AskError::Refused { status: 404, .. } => {
+                (77, "check the name, and that the token (or a rule of the broker's) allows this project")
+            }
+            AskError::Refused { status: 429 | 503 | 504, .. } => (69, "try again in a minute"),
+            AskError::Refused { status: 400, .. } => (64, "check the name of the project"),
+            AskError::Refused { .. } => (69, "its operator finds the reason in the broker's log"),
+            AskError::Unreadable(_) => (69, "check the broker's address"),
+        };
+        Failure::new(code, error, hint)
+    }
 }
 
 /// Asks one broker as one caller.

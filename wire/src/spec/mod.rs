@@ -29,6 +29,10 @@ pub enum SpecError {
     NoCommand,
 }
 
+/// 64 MiB is the Nitro driver's own minimum (linux/nitro_enclaves.h, NE_ERR_MEM_SIZE).
+const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=1024 * 1024;
+const CPUS: std::ops::RangeInclusive<u32> = 1..=128;
+
 fn value(key: &'static str, problem: impl Into<String>) -> SpecError {
     SpecError::Value { key, problem: problem.into() }
 }
@@ -171,7 +175,13 @@ impl Manifest {
         if text.len() > MAX_LEN {
             return Err(SpecError::TooLong(text.len()));
         }
-        toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string().trim_end().to_owned()))
+        let manifest: Manifest =
+            toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string().trim_end().to_owned()))?;
+        let Resources { memory_mib, cpus } = manifest.resources;
+        match MEMORY_MIB.contains(&memory_mib) && CPUS.contains(&cpus) {
+            true => Ok(manifest),
+            false => Err(value("resources", "memory_mib is 64 to 1048576 and cpus 1 to 128")),
+        }
     }
 
     /// Merges with what the image says. The result depends on nothing else.
@@ -320,6 +330,15 @@ mod tests {
             working_dir: String::new(),
             stop_signal: Some("SIGINT".into()),
         }
+    }
+
+    #[test]
+    fn resources_have_limits() {
+        let parse = |memory: u32, cpus: u32| {
+            Manifest::parse(&format!("[resources]\nmemory_mib = {memory}\ncpus = {cpus}")).is_ok()
+        };
+        assert!(parse(64, 1) && parse(1024 * 1024, 128));
+        assert!(!parse(63, 1) && !parse(1024 * 1024 + 1, 1) && !parse(64, 0) && !parse(64, 129));
     }
 
     #[test]

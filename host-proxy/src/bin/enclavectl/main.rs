@@ -8,8 +8,9 @@ mod registry;
 mod show;
 
 use clap::Parser as _;
+use eif_builder::failure::Failure;
 use eif_builder::seal::command as seal;
-use host_proxy::client::{Client, ClientError};
+use host_proxy::client::Client;
 use host_proxy::record::Record;
 use hyper::Method;
 use std::io::Write as _;
@@ -85,44 +86,6 @@ struct Wait {
     no_wait: bool,
 }
 
-/// An error with its next step and exit code.
-#[derive(Debug)]
-struct Failure {
-    message: String,
-    hint: String,
-    code: u8,
-}
-
-impl Failure {
-    fn new(code: u8, message: impl std::fmt::Display, hint: impl Into<String>) -> Failure {
-        Failure { message: message.to_string(), hint: hint.into(), code }
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Failure {
-        let message = error.to_string();
-        match error {
-            ClientError::Unreachable { .. } if message.contains("Permission denied") => Failure::new(
-                69,
-                message,
-                "the socket is for the daemon's group: join it (adduser USER redoubt), or use sudo",
-            ),
-            ClientError::Unreachable { .. } => Failure::new(
-                69,
-                message,
-                "start it with 'systemctl start host-proxy' or 'host-proxy serve', or name its socket with --socket",
-            ),
-            ClientError::Refused { status, hint, .. } => {
-                Failure::new(if status == 400 { 64 } else { 77 }, message, hint)
-            }
-            ClientError::Unreadable(_) => {
-                Failure::new(70, message, "check that enclavectl and host-proxy have the same version")
-            }
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -172,7 +135,7 @@ async fn run(Cli { socket, json, command }: Cli) -> Result<(), Failure> {
         Command::Configure(args) => configure::run(&client, &args, json).await,
         Command::Seal(args) => {
             let sealed = seal::run(&args, json).await;
-            print(&sealed.map_err(|seal::Failure { message, hint, code }| Failure { message, hint, code })?)
+            print(&sealed?)
         }
         Command::Registry(args) => registry::run(&client, args, json).await,
         Command::Attestation(args) => show::attestation(&client, &args, json).await,

@@ -8,8 +8,7 @@ mod login;
 
 use super::{Failure, tell};
 use eif_builder::image::Secret;
-use host_proxy::broker::client::{AskError, BrokerClient};
-use host_proxy::broker::question::UNKNOWN;
+use host_proxy::broker::client::BrokerClient;
 use host_proxy::client::Client;
 use host_proxy::https::{Https, ServiceUrl};
 use hyper::Method;
@@ -129,43 +128,5 @@ fn read_token(path: &Path) -> Result<Secret, Failure> {
     match text.trim() {
         "" => Err(wrong(&"empty")),
         token => Ok(Secret::new(token)),
-    }
-}
-
-/// rustls and hyper say what they saw; what it means is another matter.
-fn unreachable_hint(problem: &str) -> &'static str {
-    let hints = [
-        (
-            "CaUsedAsEndEntity",
-            "the broker's certificate is an authority's own: it needs one with CA:FALSE that its authority signed",
-        ),
-        ("InvalidContentType", "nobody speaks TLS there: http:// perhaps, which is for loopback only"),
-        ("invalid HTTP version", "it seems to speak TLS: https:// perhaps"),
-        ("UnknownIssuer", "name the authority of its certificate with --ca-cert"),
-    ];
-    let hint = hints.iter().find(|(sign, _)| problem.contains(sign));
-    hint.map_or("check the broker's address, and that it runs", |(_, hint)| hint)
-}
-
-impl From<AskError> for Failure {
-    fn from(error: AskError) -> Failure {
-        let (code, hint) = match &error {
-            AskError::Token => (64, "check the token's file"),
-            AskError::Unreachable { source, .. } => (69, unreachable_hint(&source.to_string())),
-            AskError::Refused { status: 401, .. } => {
-                (77, "check that the token has not expired, and that it is for this broker (aud, iss)")
-            }
-            AskError::Refused { status: 404, message } if !message.starts_with(UNKNOWN) => {
-                (64, "check the broker's address: scheme, host and port")
-            }
-            AskError::Refused { status: 404, .. } => {
-                (77, "check the name, and that the token (or a rule of the broker's) allows this project")
-            }
-            AskError::Refused { status: 429 | 503 | 504, .. } => (69, "try again in a minute"),
-            AskError::Refused { status: 400, .. } => (64, "check the name of the project"),
-            AskError::Refused { .. } => (69, "its operator finds the reason in the broker's log"),
-            AskError::Unreadable(_) => (69, "check the broker's address"),
-        };
-        Failure::new(code, error, hint)
     }
 }
