@@ -1,5 +1,7 @@
 //! The credential broker, as a CI job meets it.
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -89,7 +91,7 @@ fn what_was_asked_is_counted() {
 }
 
 #[test]
-fn rules_that_change_hold_at_once() {
+fn rules_and_secrets_that_change_hold_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let (rules, secret) = (folder.path().join("rules.toml"), folder.path().join("secret"));
     let write = |project: &str| {
@@ -107,6 +109,15 @@ fn rules_that_change_hold_at_once() {
     let job = token("repo:org/app:main", &[], SECRET);
     let ask = |project: &str| broker.ask(&format!("?project={project}"), Some(&job)).0;
     assert_eq!((ask("first"), ask("second")), (200, 404));
+    // So does the secret: what was signed with the one before is nothing any more.
+    let fresh = [b'z'; 40];
+    let after = token("repo:org/app:main", &[], &fresh);
+    assert_eq!(broker.ask("?project=first", Some(&after)).0, 401);
+    std::fs::write(&secret, fresh).unwrap();
+    wait_for("the new secret", 30, || broker.ask("?project=first", Some(&after)).0 == 200);
+    assert_eq!(ask("first"), 401);
+    std::fs::write(&secret, SECRET).unwrap();
+    wait_for("the secret before", 30, || ask("first") == 200);
     write("second");
     wait_for("the new rules", 30, || ask("second") == 200);
     assert_eq!(ask("first"), 404);
@@ -184,6 +195,20 @@ fn tokens_of_every_kind_are_checked_with_a_file_of_keys() {
     for algorithm in ALGORITHMS {
         assert_eq!(broker.ask("?project=my-app", Some(&issuer.token(algorithm))).0, 200, "{algorithm}");
         assert_eq!(broker.ask("?project=my-app", Some(&stranger.token(algorithm))).0, 401, "{algorithm}");
+    }
+    // A public key is no secret: who signs with it as if it were one is not believed, in whatever form he takes it.
+    let modulus = issuer.keys()["keys"][1]["n"].as_str().unwrap().to_owned();
+    let der = AsDer::<PublicKeyX509Der<'_>>::as_der(issuer.rsa.public_key()).unwrap();
+    for (key, form) in [
+        (modulus.as_bytes(), "n"),
+        (&URL_SAFE_NO_PAD.decode(&modulus).unwrap(), "the modulus"),
+        (der.as_ref(), "DER"),
+        (pem_of("PUBLIC KEY", der.as_ref()).as_bytes(), "PEM"),
+    ] {
+        let text = unsigned(&json!({ "alg": "HS256", "kid": "RS256" }), &claims("stranger", &["my-app"]));
+        let forged =
+            signed(&text, hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref());
+        assert_eq!(broker.ask("?project=my-app", Some(&forged)).0, 401, "{form}");
     }
     // The issuer changes its keys.
     std::fs::write(&path, stranger.keys().to_string()).unwrap();

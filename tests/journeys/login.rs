@@ -12,7 +12,7 @@ use tests::daemon::{Answer, exchange};
 use tests::hostile::FakeRegistry;
 use tests::programs::{ours, run};
 use tests::registry::{PASSWORD, Registry, USER};
-use tests::services::{HARBOR_USER, Made, harbor};
+use tests::services::{HARBOR_LIFE, HARBOR_USER, Made, harbor};
 
 const ROLE: &str = "arn:aws:iam::000000000000:role/push";
 const NOT_FOUND: &str = "credentials not found in native keychain";
@@ -241,12 +241,14 @@ async fn credentials_go_to_the_helper_that_keeps_the_others() {
     );
     assert_eq!(answer.code, 0, "{answer:?}");
     assert!(
-        answer.stderr.contains("docker-credential-shelf keeps the credentials for my-app, for 14"),
+        answer.stderr.contains("docker-credential-shelf keeps the credentials for my-app, for 83"),
         "{answer:?}"
     );
     let stored: Value = serde_json::from_slice(&std::fs::read(home.path("store")).unwrap()).unwrap();
     assert_eq!(stored, json!({ "ServerURL": host, "Username": USER, "Secret": PASSWORD }));
     assert_eq!(home.config(), json!({ "credsStore": "shelf" }), "docker's configuration is right as it is");
+    assert_eq!(home.registry(&["logout", &host], "").code, 0);
+    assert_eq!(std::fs::read_to_string(home.path("erase")).unwrap(), host);
     // One that refuses.
     std::fs::write(&shelf, "#!/bin/sh\ncat; exit 1\n").unwrap();
     let refused = home.login(&broker.url(), &file, &["--project", "my-app"]);
@@ -348,7 +350,7 @@ async fn a_kubelet_gets_credentials_for_one_image() {
     assert_eq!(response["cacheKeyType"], "Image");
     let seconds: u64 =
         response["cacheDuration"].as_str().unwrap().strip_suffix('s').unwrap().parse().unwrap();
-    assert!((85_000..86_400 - 299).contains(&seconds), "{seconds}");
+    assert!((HARBOR_LIFE - 400..HARBOR_LIFE - 299).contains(&seconds), "{seconds}");
     assert_eq!(response["auth"], json!({ (image.as_str()): { "username": USER, "password": PASSWORD } }));
     // Without a pod's token the node's own counts, which is for something else; and what is not the broker's is nobody's.
     for (image, token) in [
@@ -367,6 +369,45 @@ async fn a_kubelet_gets_credentials_for_one_image() {
     }
     let refused = ask(&request(&image, Some("no.token.atall")));
     assert!(refused.code == 77 && refused.stdout.is_empty(), "{refused:?}");
+}
+
+/// Its first robot's secret is wrong: somebody revoked it. The daemon says so, and has another one at the next deploy.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_were_revoked_are_made_anew_at_the_next_deploy() {
+    let registry = Registry::start();
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    listing_image().write(&layout);
+    let reference = registry.push(&layout, "my-app/web:v1");
+    let (made, password) = (Made::default(), folder.path().join("harbor"));
+    let (revoked, good) = (harbor(made.clone(), (USER, "revoked")), harbor(made.clone(), (USER, PASSWORD)));
+    let service = FakeRegistry::start(move |asked| {
+        let is_first = made.lock().unwrap().is_empty();
+        if is_first { revoked(asked) } else { good(asked) }
+    })
+    .await;
+    std::fs::write(&password, HARBOR_USER.1).unwrap();
+    let (url, password, host) =
+        (format!("http://{}", service.host()), password.display().to_string(), registry.host());
+    let daemon = tests::daemon::Daemon::start(&[
+        ("HOST_PROXY_REGISTRY__TYPE", "harbor"),
+        ("HOST_PROXY_REGISTRY__URL", &url),
+        ("HOST_PROXY_REGISTRY__REGISTRY_URL", &host),
+        ("HOST_PROXY_REGISTRY__USERNAME", HARBOR_USER.0),
+        ("HOST_PROXY_REGISTRY__PASSWORD_FILE", &password),
+        ("HOST_PROXY_PULL__PLAIN_HTTP", &format!("['{host}']")),
+    ]);
+    let spec = folder.path().join("enclave.toml");
+    std::fs::write(&spec, SPEC).unwrap();
+    let arguments = ["create", "--name", "shop", "--image", &reference, "--spec", spec.to_str().unwrap()];
+    let failed = daemon.ctl(&arguments, "");
+    assert!(failed.code == 1 && failed.stderr.contains("the daemon makes new credentials"), "{failed:?}");
+    let fault = &daemon.show("shop")["fault"];
+    assert_eq!((&fault["code"], &fault["retryable"]), (&json!("REGISTRY_UNAUTHORIZED"), &json!(true)));
+    let again = daemon.ctl(&["redeploy", "shop"], "");
+    assert_eq!(again.code, 0, "{again:?}\n{}", daemon.log());
+    assert_eq!(daemon.show("shop")["status"], "DEPLOYED");
+    assert_eq!(files_with(daemon.folder(), PASSWORD.as_bytes()), Vec::<String>::new());
 }
 
 /// ECR's own registry cannot stand on loopback: docker-registry takes its place, and lets in whoever has the password that ECR's API gave out.

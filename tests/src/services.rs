@@ -88,6 +88,8 @@ pub fn gitlab(made: Made, login: (&'static str, &'static str)) -> impl Fn(&Asked
     }
 }
 
+/// Not a round number, as a day would be: whoever answers with a constant is found out.
+pub const HARBOR_LIFE: u64 = 50_000;
 pub const HARBOR_USER: (&str, &str) = ("admin", "Harbor-12345-test");
 
 /// Harbor 2 (src/server/v2.0/handler/robot.go, src/controller/robot/controller.go, src/lib/errors): one project, `my-app`.
@@ -114,7 +116,7 @@ pub fn harbor(made: Made, login: (&'static str, &'static str)) -> impl Fn(&Asked
                     name => return failed(404, "NOT_FOUND", &format!("project {name} not found")),
                 }
                 let forever = permission["namespace"] == "endless";
-                let expires_at = if forever { json!(-1) } else { json!(now() + 86_400) };
+                let expires_at = if forever { json!(-1) } else { json!(now() + HARBOR_LIFE) };
                 let name = format!("robot$my-app+{}", order["name"].as_str().unwrap());
                 let id = 1 + made.len();
                 made.push(json!({ "id": id, "name": name, "expires_at": expires_at, "permissions": order["permissions"] }));

@@ -196,6 +196,15 @@ pub async fn store(name: &str, server: &str, username: &str, secret: &Secret) ->
     }
 }
 
+/// `docker-credential-NAME erase`: what the helper keeps for a server goes.
+pub async fn erase(name: &str, server: &str) -> Result<(), PullError> {
+    let Ran { program, is_success, .. } = run_helper(name, "erase", server.as_bytes()).await?;
+    match is_success {
+        true => Ok(()),
+        false => Err(PullError::Credentials(format!("{program}: it erased nothing"))),
+    }
+}
+
 /// What a helper did. What it printed may hold a secret: errors name the helper, never its output.
 struct Ran {
     program: String,

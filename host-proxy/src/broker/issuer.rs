@@ -55,6 +55,11 @@ impl Issuer {
         self.provider.projects_of(image)
     }
 
+    /// The same for one project.
+    pub fn forget_one(&self, project: &Project, action: Action) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&(project.clone(), action));
+    }
+
     /// Whatever was issued is asked for anew: for who has revoked it.
     pub fn forget(&self) {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();

@@ -6,6 +6,7 @@
 
 use super::BrokerConfig;
 use super::token::algorithm_of;
+use super::watch::{Stamp, Watch, stamp};
 use crate::https::{Https, HttpsError, ServiceUrl};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// A key set or a rule file is some KiB. In bytes.
@@ -43,7 +44,7 @@ pub enum KeyError {
 }
 
 pub(super) enum Keys {
-    Secret(DecodingKey),
+    Secret(SecretFile),
     Set(Arc<KeySet>),
 }
 
@@ -53,7 +54,7 @@ impl Keys {
         let BrokerConfig { jwt_secret_file, jwks_file, jwks_url, .. } = config;
         let named = |path: &Path| !path.as_os_str().is_empty();
         match (named(jwt_secret_file), named(jwks_file), jwks_url.as_str()) {
-            (true, false, "") => Ok(Keys::Secret(secret(jwt_secret_file)?)),
+            (true, false, "") => Ok(Keys::Secret(SecretFile::open(jwt_secret_file)?)),
             (false, true, "") => {
                 let set = KeySet::of(Source::File(jwks_file.clone()));
                 set.read_file(jwks_file)?;
@@ -66,6 +67,29 @@ impl Keys {
             }
             _ => Err(KeyError::NoKeys),
         }
+    }
+}
+
+/// Read again when it changes; one that cannot be used leaves the secret as it was.
+pub(super) struct SecretFile {
+    path: PathBuf,
+    current: Mutex<(Watch, DecodingKey)>,
+}
+
+impl SecretFile {
+    fn open(path: &Path) -> Result<SecretFile, KeyError> {
+        let current = (Watch::new(vec![path.to_owned()]), secret(path)?);
+        Ok(SecretFile { path: path.to_owned(), current: Mutex::new(current) })
+    }
+
+    pub(super) fn key(&self) -> DecodingKey {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match current.0.reread(|| secret(&self.path)) {
+            Some(Ok(key)) => current.1 = key,
+            Some(Err(error)) => tracing::warn!(%error, "the secret cannot be read; the one before holds"),
+            None => {}
+        }
+        current.1.clone()
     }
 }
 
@@ -85,7 +109,7 @@ enum Source {
 struct Known {
     keys: Vec<Jwk>,
     /// Of the file.
-    modified: Option<SystemTime>,
+    seen: Option<Stamp>,
     looked: Option<Instant>,
     /// When it was last seen to be what the issuer says.
     confirmed: Option<Instant>,
@@ -160,10 +184,10 @@ impl KeySet {
     fn read_file(&self, path: &Path) -> Result<(), KeyError> {
         let mut known = self.known();
         known.looked = Some(Instant::now());
-        let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        if modified.is_none() || modified != known.modified {
+        let seen = stamp(path);
+        if seen.is_none() || seen != known.seen {
             known.keys = parse(&bounded(path)?).map_err(|problem| file(path, problem))?;
-            known.modified = modified;
+            known.seen = seen;
         }
         known.confirmed = Some(Instant::now());
         Ok(())
@@ -206,7 +230,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Jwk>, String> {
     }
     let Set { keys } = serde_json::from_slice(bytes).map_err(|e| format!("it is no key set: {e}"))?;
     let known = keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-    // Two keys may have one name if they are for different uses (RFC 7517, 4.5).
+    // Those that are no use here must not stand before one of the same name that is.
     Ok(known.filter(|key| algorithm_of(key).is_some()).collect())
 }
 
@@ -228,5 +252,58 @@ fn secret(path: &Path) -> Result<DecodingKey, KeyError> {
     match secret.len() >= MIN_SECRET {
         true => Ok(DecodingKey::from_secret(secret)),
         false => Err(file(path, format!("a secret for HS256 has {MIN_SECRET} bytes or more"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn key(kid: &str) -> Jwk {
+        serde_json::from_value(json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": "AA" })).unwrap()
+    }
+
+    /// Of an issuer that nobody can reach, and that said this so long ago.
+    fn set(keys: &[Jwk], ago: Duration) -> Arc<KeySet> {
+        let https = Https::new(Path::new("")).unwrap();
+        let source = Source::Url(ServiceUrl::parse("http://127.0.0.1:1/jwks").unwrap(), Box::new(https));
+        let set = KeySet::of(source);
+        let then = Instant::now().checked_sub(ago);
+        *set.known() = Known { keys: keys.to_vec(), seen: None, looked: then, confirmed: then };
+        Arc::new(set)
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_is_gone_is_believed_for_an_hour() {
+        let minute = Duration::from_secs(60);
+        for (minutes, expected) in
+            [(0, Ok(key("a"))), (11, Ok(key("a"))), (59, Ok(key("a"))), (60, Err(Missing::Unreachable))]
+        {
+            assert_eq!(set(&[key("a")], minute * minutes).find(Some("a")).await, expected, "{minutes}");
+        }
+        assert_eq!(set(&[key("a")], minute).find(Some("b")).await, Err(Missing::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_set_is_asked_for_again_in_time() {
+        let due = |seconds, for_unknown| set(&[], Duration::from_secs(seconds)).is_due(for_unknown);
+        assert!(!due(599, false) && due(600, false) && !due(4, true) && due(5, true));
+        // After a failure sooner.
+        let failed = set(&[], Duration::from_secs(5));
+        failed.known().confirmed = None;
+        assert!(failed.is_due(false));
+    }
+
+    #[test]
+    fn keys_of_other_kinds_are_passed_over() {
+        let text = json!({ "keys": [
+            { "kty": "EC", "crv": "secp256k1", "kid": "a", "x": "AA", "y": "AA" },
+            { "kty": "oct", "kid": "a", "k": "AA" },
+            { "kty": "OKP", "crv": "Ed25519", "kid": "a", "use": "enc", "x": "AA" },
+            { "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "AA" },
+        ] });
+        assert_eq!(parse(text.to_string().as_bytes()), Ok(vec![key("a")]));
+        assert!(parse(b"[]").is_err() && parse(b"<html>").is_err());
     }
 }

@@ -43,11 +43,10 @@ impl Rules {
 
     pub(super) fn projects_of(&self, subject: &str) -> Vec<String> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.0.changed() {
-            match read(&self.path) {
-                Ok(table) => current.1 = table,
-                Err(error) => tracing::warn!(%error, "the rules cannot be read; those before hold"),
-            }
+        match current.0.reread(|| read(&self.path)) {
+            Some(Ok(table)) => current.1 = table,
+            Some(Err(error)) => tracing::warn!(%error, "the rules cannot be read; those before hold"),
+            None => {}
         }
         let matching = current.1.rule.iter().filter(|rule| rule.covers(subject));
         matching.flat_map(|rule| rule.projects.clone()).collect()

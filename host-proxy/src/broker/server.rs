@@ -306,9 +306,10 @@ impl Desk {
         })?;
         let expires_in =
             issued.expires_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
+        let expires_at = issued.ends();
         let action = action.as_str();
         let what = if issued.login.is_some() { "credentials issued" } else { "told where to push" };
-        tracing::info!(target: "audit", subject, id, project = project.as_str(), action, expires_in, "{what}");
+        tracing::info!(target: "audit", subject, id, project = project.as_str(), action, expires_at, "{what}");
         Ok(Answer::new(issued, expires_in, project.as_str()).json())
     }
 }

@@ -40,11 +40,12 @@ impl Tls {
     }
 
     pub(super) fn acceptor(&mut self) -> TlsAcceptor {
-        if self.watch.changed() {
-            match read(&self.cert, &self.key) {
-                Ok(fresh) => self.current = fresh,
-                Err(error) => tracing::warn!(%error, "the certificate cannot be used; the one before serves"),
+        match self.watch.reread(|| read(&self.cert, &self.key)) {
+            Some(Ok(fresh)) => self.current = fresh,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the certificate cannot be used; the one before serves")
             }
+            None => {}
         }
         TlsAcceptor::from(self.current.clone())
     }

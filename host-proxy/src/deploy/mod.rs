@@ -305,8 +305,8 @@ async fn make_credentials(context: &Context, order: &Order) -> Result<Option<Cre
     for project in issuer.projects_of(&order.image) {
         match issuer.credentials(&project, Action::Pull).await {
             Ok(issued) => {
-                let (enclave, project) = (&order.id, project.as_str());
-                tracing::info!(target: "audit", %enclave, project, action = "pull", "credentials issued for a deploy");
+                let (enclave, project, expires_at) = (&order.id, project.as_str(), issued.ends());
+                tracing::info!(target: "audit", %enclave, project, action = "pull", expires_at, "credentials issued for a deploy");
                 return Ok(issued
                     .login
                     .map(|(username, password)| Credentials::Password { username, password }));
@@ -347,9 +347,13 @@ async fn pull_image(
     let progress = Arc::new(Progress::new(stages.notes.clone()));
     let pulled = pull::pull(request, progress.clone()).await;
     stages.current = progress.stage();
-    // Credentials that the registry refuses were revoked: the next deploy gets others.
-    if let (Err(PullError::Unauthorized { .. }), Some(issuer)) = (&pulled, &context.issuer) {
-        issuer.forget();
+    if let (Err(error @ PullError::Unauthorized { .. }), Some(issuer), SourceType::ConfiguredRegistry) =
+        (&pulled, &context.issuer, order.source_type)
+    {
+        // They were revoked, or ended on the way: the next deploy gets others.
+        issuer.projects_of(&order.image).iter().for_each(|project| issuer.forget_one(project, Action::Pull));
+        let hint = "redeploy: the daemon makes new credentials; if they are refused too, look at what its role or account may do there";
+        return Err(Fault::new(Code::RegistryUnauthorized, error.to_string(), hint).retryable());
     }
     Ok(pulled?)
 }

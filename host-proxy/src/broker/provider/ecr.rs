@@ -26,6 +26,14 @@ const PAUSE: Duration = Duration::from_secs(60);
 const MAX_POLICY: usize = 2048;
 /// STS's limit for a session name, in characters; its letters are `[\w+=,.@-]`.
 const MAX_SESSION_NAME: usize = 64;
+const PULL: [&str; 2] = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"];
+const PUSH: [&str; 5] = [
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:InitiateLayerUpload",
+    "ecr:UploadLayerPart",
+    "ecr:CompleteLayerUpload",
+    "ecr:PutImage",
+];
 /// What a role may be chained to (STS, "Role chaining"), and time enough: an authorization token outlives its session.
 const SESSION_SECONDS: i32 = 3600;
 
@@ -40,14 +48,15 @@ pub struct EcrConfig {
     #[serde(default)]
     pub repo_prefix: Prefix,
     /// Assumed first, if the daemon's own role may not assume the other.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_role")]
     pub role_arn: Option<String>,
     /// Assumed for each project, under its session policy.
+    #[serde(deserialize_with = "role")]
     pub push_role_arn: String,
-    /// Hosts with FIPS 140 validated endpoints.
+    /// Endpoints and hosts that are FIPS 140 validated.
     #[serde(default)]
     pub fips: bool,
-    /// Hosts that are reached by IPv4 and IPv6.
+    /// Those that are reached by IPv4 and IPv6.
     #[serde(default)]
     pub dual_stack: bool,
     /// For endpoints that are not AWS's.
@@ -69,6 +78,22 @@ fn region<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     match !region.is_empty() && region.bytes().all(plain) {
         true => Ok(region),
         false => Err(serde::de::Error::custom("region is like us-east-1")),
+    }
+}
+
+fn role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let role = String::deserialize(deserializer)?;
+    match role.starts_with("arn:") && role.contains(":role/") {
+        true => Ok(role),
+        false => Err(serde::de::Error::custom("a role is arn:aws:iam::<account>:role/<name>")),
+    }
+}
+
+/// Empty for none: a layer must be able to take away what the one below says.
+fn optional_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match String::deserialize(deserializer)? {
+        role if role.is_empty() => Ok(None),
+        text => role(serde::de::value::StringDeserializer::new(text)).map(Some),
     }
 }
 
@@ -123,10 +148,6 @@ impl EcrConfig {
     }
 
     fn session_policy(&self, repository: &Repository, action: Action) -> Result<String, ProviderError> {
-        const PULL: [&str; 3] =
-            ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"];
-        const PUSH: [&str; 4] =
-            ["ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage"];
         let actions: Vec<&str> = match action {
             Action::Pull => PULL.to_vec(),
             Action::Push => [PULL.as_slice(), PUSH.as_slice()].concat(),
@@ -171,9 +192,10 @@ impl Ecr {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(config.region.clone()))
             .timeout_config(timeouts);
-        if let Some(url) = &config.endpoint_url {
-            loader = loader.endpoint_url(url.as_str());
-        }
+        loader = match &config.endpoint_url {
+            Some(url) => loader.endpoint_url(url.as_str()),
+            None => loader.use_fips(config.fips).use_dual_stack(config.dual_stack),
+        };
         Ecr { shared: loader.load().await, config }
     }
 
@@ -337,14 +359,27 @@ mod tests {
     #[test]
     fn a_session_may_push_or_pull_one_repository_and_nothing_else() {
         let config = config("us-east-1", false, false);
-        let actions = |action| {
+        let statements = |action| {
             let repository = config.repo_prefix.join(&project("my-app")).unwrap();
             let policy = config.session_policy(&repository, action).unwrap();
-            let policy: serde_json::Value = serde_json::from_str(&policy).unwrap();
-            assert_eq!(policy["Statement"][0]["Action"], "ecr:GetAuthorizationToken");
-            policy["Statement"][1]["Action"].as_array().unwrap().len()
+            serde_json::from_str::<serde_json::Value>(&policy).unwrap()["Statement"].clone()
         };
-        assert_eq!((actions(Action::Push), actions(Action::Pull)), (7, 3));
+        let pull = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"];
+        let push = [
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:InitiateLayerUpload",
+            "ecr:UploadLayerPart",
+            "ecr:CompleteLayerUpload",
+            "ecr:PutImage",
+        ];
+        for (action, actions) in [(Action::Pull, pull.to_vec()), (Action::Push, [&pull[..], &push].concat())]
+        {
+            let expected = serde_json::json!([
+                { "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*" },
+                { "Effect": "Allow", "Action": actions, "Resource": "arn:aws:ecr:us-east-1:123456789012:repository/rise/my-app" },
+            ]);
+            assert_eq!(statements(action), expected);
+        }
         let endless = EcrConfig { region: "r".repeat(MAX_POLICY), ..config.clone() };
         let repository = config.repo_prefix.join(&project("my-app")).unwrap();
         assert!(matches!(endless.session_policy(&repository, Action::Pull), Err(ProviderError::Denied(_))));
@@ -362,13 +397,17 @@ mod tests {
     #[test]
     fn account_ids_have_twelve_digits_however_they_are_written() {
         let parse = |id: &str| {
-            let text = format!("region = 'r'\naccount_id = {id}\npush_role_arn = 'x'");
+            let text = format!("region = 'r'\naccount_id = {id}\npush_role_arn = 'arn:aws:iam::1:role/x'");
             toml::from_str::<EcrConfig>(&text).map(|config| config.account_id)
         };
         assert_eq!(parse("123456789012").unwrap(), "123456789012");
         assert_eq!(parse("'012345678901'").unwrap(), "012345678901");
-        let region = "region = 'us-*'\naccount_id = '123456789012'\npush_role_arn = 'x'";
+        let region = "region = 'us-*'\naccount_id = '123456789012'\npush_role_arn = 'arn:aws:iam::1:role/x'";
         assert!(toml::from_str::<EcrConfig>(region).is_err());
+        assert!(
+            toml::from_str::<EcrConfig>("region = 'r'\naccount_id = '123456789012'\npush_role_arn = 'x'")
+                .is_err()
+        );
         assert!(parse("1").is_err() && parse("'12345678901x'").is_err());
         assert_eq!(login("QVdTOnBhOnNz").unwrap(), ("AWS".to_owned(), Secret::new("pa:ss")));
         assert!(login("?").is_none());

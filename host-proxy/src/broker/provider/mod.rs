@@ -3,7 +3,7 @@
 //! # How to add one
 //!
 //! 1. A file here with its part of the configuration and a type that implements [`RegistryProvider`].
-//! 2. A variant of [`RegistryConfig`] and a line in [`from_config`].
+//! 2. A variant of [`RegistryConfig`], a line in [`from_config`], and one in [`RegistryConfig::check`] if it names files; a row in the README.
 //! 3. A journey against a server that plays the documented API, errors included.
 //!
 //! `harbor.rs` is a good one to begin with: `rest.rs` has the requests, the timeouts and the meaning of refusals, so that what is left is
@@ -61,6 +61,15 @@ pub struct Issued {
     pub login: Option<(String, Secret)>,
     /// By the issuer's own word; `None` if there is nothing to expire.
     pub expires_at: Option<SystemTime>,
+}
+
+impl Issued {
+    /// When they end, for the audit log (RFC 3339).
+    pub fn ends(&self) -> Option<String> {
+        time::OffsetDateTime::from(self.expires_at?)
+            .format(&time::format_description::well_known::Rfc3339)
+            .ok()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

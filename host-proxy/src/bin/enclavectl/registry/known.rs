@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 const MAX_FILE: u64 = 1 << 20;
@@ -100,7 +100,8 @@ pub(super) fn lock() -> Result<Flock<File>, Failure> {
     let path = path()?.with_extension("lock");
     let wrong =
         |e: std::io::Error| Failure::new(69, format!("{}: {e}", path.display()), "check that it is writable");
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(wrong)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
     let file = File::create(&path).map_err(wrong)?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| wrong(errno.into()))
 }
@@ -136,10 +137,13 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), Failure> {
     let wrong = |e: std::io::Error| {
         Failure::new(69, format!("{}: {e}", path.display()), "check that the folder is there and writable")
     };
-    // Through a link to the file that it names, which stays a link.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // Through a link to the file that it names, which stays a link; one that leads nowhere is somebody's mistake.
+    let path = match std::fs::symlink_metadata(path) {
+        Ok(_) => std::fs::canonicalize(path).map_err(wrong)?,
+        Err(_) => path.to_owned(),
+    };
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(wrong)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong)?;
     file.write_all(format!("{value:#}\n").as_bytes()).map_err(wrong)?;
     if let Ok(before) = std::fs::metadata(&path) {

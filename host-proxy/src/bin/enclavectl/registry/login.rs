@@ -116,17 +116,26 @@ fn has_login(settings: &Map<String, Value>, host: &str) -> bool {
 }
 
 /// Takes back what [`run`] wrote.
-pub(super) fn undo(registry: &str, authfile: Option<PathBuf>) -> Result<(), Failure> {
+pub(super) async fn undo(registry: &str, authfile: Option<PathBuf>) -> Result<(), Failure> {
     let path = authfile.map_or_else(docker_config, Ok)?;
     let _lock = known::lock()?;
     let mut is_ours = known::forget(registry)?;
-    if let Some(mut config) = known::read_json(&path)?
-        && let Some(helpers) = config.get_mut("credHelpers").and_then(Value::as_object_mut)
-        && helpers.get(registry).and_then(Value::as_str) == Some(OURS)
-    {
-        helpers.remove(registry);
-        known::write_json(&path, &config)?;
-        is_ours = true;
+    let mut config = known::read_json(&path)?.unwrap_or_default();
+    let helper = config.as_object().and_then(|settings| helper_of(settings, registry)).map(str::to_owned);
+    match helper.as_deref() {
+        Some(OURS) => {
+            if let Some(helpers) = config.get_mut("credHelpers").and_then(Value::as_object_mut) {
+                is_ours |= helpers.remove(registry).is_some();
+            }
+            known::write_json(&path, &config)?;
+        }
+        Some(helper) => {
+            credentials::erase(helper, registry)
+                .await
+                .map_err(|e| Failure::new(69, e, "it may not have had any"))?;
+            is_ours = true;
+        }
+        None => {}
     }
     if !is_ours {
         let message = format!("there was no login for {registry}");

@@ -75,7 +75,7 @@ struct Access {
 pub(super) async fn run(client: &Client, Args { command }: Args, json: bool) -> Result<(), Failure> {
     match command {
         Command::Login(args) => login::run(args, json).await,
-        Command::Logout { registry, authfile } => login::undo(&registry, authfile),
+        Command::Logout { registry, authfile } => login::undo(&registry, authfile).await,
         Command::Kubelet(args) => kubelet::run(args).await,
         Command::Forget => {
             client.bytes(Method::DELETE, "/v1/registry/credentials", Vec::new()).await?;
