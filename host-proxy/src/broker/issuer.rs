@@ -55,14 +55,14 @@ impl Issuer {
         self.provider.projects_of(image)
     }
 
-    /// The same for one project.
-    pub fn forget_one(&self, project: &Project, action: Action) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&(project.clone(), action));
-    }
-
     /// Whatever was issued is asked for anew: for who has revoked it.
     pub fn forget(&self) {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The same for one project: for whom the registry refused.
+    pub fn forget_one(&self, project: &Project, action: Action) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&(project.clone(), action));
     }
 
     pub async fn credentials(&self, project: &Project, action: Action) -> Result<Issued, ProviderError> {
