@@ -87,15 +87,21 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
     helpers.as_object_mut().ok_or_else(wrong)?.insert(host.clone(), OURS.into());
     let before = known::remember(&host, Known { project: args.project.clone(), action, access })?;
     known::write_json(&path, &config)?;
-    if let Some(before) = before.filter(|before| before.project != args.project) {
-        tell(&format!(
-            "warning: {host} led to the project {} until now, and docker knows one for a registry",
-            before.project
-        ));
-    }
+    warn(&host, &args.project, before);
     tell(&format!(
         "{host}: docker-credential-redoubt asks the broker for {repository} each time; nothing is kept"
     ));
+    told(as_json, &granted, &repository, Some(OURS))
+}
+
+/// Of what may surprise.
+fn warn(host: &str, project: &str, before: Option<Known>) {
+    if let Some(before) = before.filter(|before| before.project != project) {
+        let earlier = before.project;
+        tell(&format!(
+            "warning: {host} led to the project {earlier} until now, and docker knows one for a registry"
+        ));
+    }
     if !is_on_path("docker-credential-redoubt") {
         let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("enclavectl"));
         tell(&format!(
@@ -103,7 +109,6 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
             program.display()
         ));
     }
-    told(as_json, &granted, &repository, Some(OURS))
 }
 
 /// One that is not ours. Where a helper keeps them all, docker notes the registry among `auths` too.
