@@ -153,3 +153,40 @@ impl RegistryProvider for GitLab {
         names.take(3).filter_map(|name| self.config.namespace.project_of(name)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn gitlab(namespace: &str) -> GitLab {
+        let text = format!(
+            "url = 'https://gitlab.example'\nregistry_url = 'r.example'\nnamespace = '{namespace}'\ntoken_file = '/none'"
+        );
+        GitLab::new(toml::from_str(&text).unwrap(), Https::new(Path::new("")).unwrap())
+    }
+
+    /// Digits alone are the number of a project to GitLab, and whose that is nobody knows.
+    #[tokio::test]
+    async fn a_number_is_no_project() {
+        let project = Project::parse("42").unwrap();
+        let refused = gitlab("").issue(&project, Action::Push).await;
+        assert_eq!(refused, Err(ProviderError::Project(ProjectError::Grammar)));
+        assert!(
+            matches!(gitlab("group").issue(&project, Action::Push).await, Err(ProviderError::Denied(_))),
+            "/none"
+        );
+    }
+
+    #[test]
+    fn an_image_is_the_projects_or_up_to_two_below_it() {
+        let of = |image: &str| {
+            let image = Reference::parse(&format!("r.example/{image}")).unwrap();
+            let projects = gitlab("group").projects_of(&image);
+            projects.iter().map(|project| project.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("group/app"), ["app"]);
+        assert_eq!(of("group/app/web/nginx:v1"), ["app/web/nginx", "app/web", "app"]);
+        assert!(of("other/app").is_empty() && of("group").is_empty());
+    }
+}
