@@ -27,11 +27,16 @@ pub(crate) enum Count {
 
 impl<'b> Strict<'b> {
     pub(crate) fn new(bytes: &'b [u8]) -> Self {
-        Strict { decoder: Decoder::new(bytes) }
+        Strict {
+            decoder: Decoder::new(bytes),
+        }
     }
 
     fn invalid<T>(&self, problem: &'static str) -> Result<T> {
-        Err(CborError::Invalid { at: self.decoder.position(), problem })
+        Err(CborError::Invalid {
+            at: self.decoder.position(),
+            problem,
+        })
     }
 
     /// Runs one minicbor read and checks that the head took as many bytes as `argument` needs, and not more.
@@ -43,7 +48,10 @@ impl<'b> Strict<'b> {
     ) -> Result<T> {
         let start = self.decoder.position();
         let Ok(value) = read(&mut self.decoder) else {
-            return Err(CborError::Invalid { at: start, problem: kind });
+            return Err(CborError::Invalid {
+                at: start,
+                problem: kind,
+            });
         };
         let (argument, body) = argument_and_body(&value);
         let head = match argument {
@@ -70,7 +78,12 @@ impl<'b> Strict<'b> {
         self.minimal(
             "expected an integer",
             |d| d.i64(),
-            |n| (u64::try_from(*n).unwrap_or_else(|_| n.unsigned_abs() - 1), 0),
+            |n| {
+                (
+                    u64::try_from(*n).unwrap_or_else(|_| n.unsigned_abs() - 1),
+                    0,
+                )
+            },
         )
     }
 
@@ -83,7 +96,11 @@ impl<'b> Strict<'b> {
     }
 
     pub(crate) fn text(&mut self) -> Result<&'b str> {
-        self.minimal("expected a text string of definite length", |d| d.str(), |s| (s.len() as u64, s.len()))
+        self.minimal(
+            "expected a text string of definite length",
+            |d| d.str(),
+            |s| (s.len() as u64, s.len()),
+        )
     }
 
     pub(crate) fn array(&mut self) -> Result<u64> {

@@ -103,7 +103,16 @@ impl<'b> Certificate<'b> {
             false => Extensions::parse(fields.content(EXTENSIONS)?)?,
         };
         fields.end()?;
-        Ok(Certificate { signed, signature, issuer, subject, not_before, not_after, key, extensions })
+        Ok(Certificate {
+            signed,
+            signature,
+            issuer,
+            subject,
+            not_before,
+            not_after,
+            key,
+            extensions,
+        })
     }
 }
 
@@ -134,9 +143,14 @@ fn raw_signature(der: &[u8]) -> Result<Signature> {
     let mut signature = [0; 96];
     for half in signature.chunks_exact_mut(48) {
         let digits = numbers.unsigned()?;
-        half.iter_mut().rev().zip(digits.iter().rev()).for_each(|(to, from)| *to = *from);
+        half.iter_mut()
+            .rev()
+            .zip(digits.iter().rev())
+            .for_each(|(to, from)| *to = *from);
         if digits.len() > half.len() {
-            return Err(CertificateError::Malformed("a number of its signature is longer than 48 bytes"));
+            return Err(CertificateError::Malformed(
+                "a number of its signature is longer than 48 bytes",
+            ));
         }
     }
     numbers.end()?;
@@ -165,23 +179,35 @@ fn moment(fields: &mut Der<'_>) -> Result<Time> {
     const BAD: CertificateError = CertificateError::Malformed("a date is not one");
     let (year, rest) = match fields.next_is(UTC_TIME) {
         true => {
-            let (year, rest) = fields.content(UTC_TIME)?.split_first_chunk::<2>().ok_or(BAD)?;
+            let (year, rest) = fields
+                .content(UTC_TIME)?
+                .split_first_chunk::<2>()
+                .ok_or(BAD)?;
             let year = i32::from(number(*year).ok_or(BAD)?);
             (if year >= 50 { 1900 + year } else { 2000 + year }, rest)
         }
         false => {
-            let (century, rest) = fields.content(GENERALIZED_TIME)?.split_first_chunk::<2>().ok_or(BAD)?;
+            let (century, rest) = fields
+                .content(GENERALIZED_TIME)?
+                .split_first_chunk::<2>()
+                .ok_or(BAD)?;
             let (year, rest) = rest.split_first_chunk::<2>().ok_or(BAD)?;
             let century = i32::from(number(*century).ok_or(BAD)?);
             (century * 100 + i32::from(number(*year).ok_or(BAD)?), rest)
         }
     };
-    let (pairs, [b'Z']) = rest.as_chunks::<2>() else { return Err(BAD) };
-    let [month, day, hour, minute, second] = pairs else { return Err(BAD) };
+    let (pairs, [b'Z']) = rest.as_chunks::<2>() else {
+        return Err(BAD);
+    };
+    let [month, day, hour, minute, second] = pairs else {
+        return Err(BAD);
+    };
     let number = |pair: &[u8; 2]| number(*pair).ok_or(BAD);
     let month = Month::try_from(number(month)?).map_err(|_| BAD)?;
     let date = Date::from_calendar_date(year, month, number(day)?).map_err(|_| BAD)?;
-    let time = date.with_hms(number(hour)?, number(minute)?, number(second)?).map_err(|_| BAD)?;
+    let time = date
+        .with_hms(number(hour)?, number(minute)?, number(second)?)
+        .map_err(|_| BAD)?;
     Ok(Time::from(time.assume_utc()))
 }
 
@@ -198,7 +224,9 @@ impl Extensions {
         let mut list = outer.sequence()?;
         outer.end()?;
         if list.is_empty() {
-            return Err(CertificateError::Malformed("its list of extensions is empty"));
+            return Err(CertificateError::Malformed(
+                "its list of extensions is empty",
+            ));
         }
         let mut seen = Vec::new();
         let mut extensions = Extensions::default();
@@ -213,7 +241,9 @@ impl Extensions {
             }
             seen.push(id);
             match id {
-                BASIC_CONSTRAINTS => extensions.basic_constraints = Some(BasicConstraints::parse(value)?),
+                BASIC_CONSTRAINTS => {
+                    extensions.basic_constraints = Some(BasicConstraints::parse(value)?)
+                }
                 KEY_USAGE => extensions.key_usage = Some(KeyUsage::parse(value)?),
                 _ if critical => return Err(CertificateError::Critical(id.to_vec())),
                 _ => {}
@@ -236,7 +266,9 @@ impl BasicConstraints {
                 [one] => *one,
                 _ => u8::MAX,
             }),
-            (false, false) => return Err(CertificateError::Malformed("a path length without a CA")),
+            (false, false) => {
+                return Err(CertificateError::Malformed("a path length without a CA"));
+            }
         };
         fields.end()?;
         Ok(BasicConstraints { ca, path_len })

@@ -17,13 +17,17 @@ impl TrustAnchor {
     /// AWS's root G1, SHA-256 641a0321…79bb5b. Published by AWS at
     /// <https://docs.aws.amazon.com/enclaves/latest/user/verify-root.html>.
     pub fn aws() -> TrustAnchor {
-        TrustAnchor { der: include_bytes!("aws-nitro-enclaves-root-g1.der").to_vec() }
+        TrustAnchor {
+            der: include_bytes!("aws-nitro-enclaves-root-g1.der").to_vec(),
+        }
     }
 
     /// Another root, for a PKI of one's own: documents of real enclaves will not verify with it.
     pub fn from_der(der: &[u8]) -> Result<TrustAnchor, AnchorError> {
         let anchor = TrustAnchor { der: der.to_vec() };
-        let root = anchor.root().map_err(|error| AnchorError(Box::new(error)))?;
+        let root = anchor
+            .root()
+            .map_err(|error| AnchorError(Box::new(error)))?;
         authority(&root, Part::Ca(0), 0).map_err(|error| AnchorError(Box::new(error.into())))?;
         Ok(anchor)
     }
@@ -35,7 +39,11 @@ impl TrustAnchor {
 
 impl std::fmt::Debug for TrustAnchor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TrustAnchor(SHA-256 {})", hex::encode(Sha256::digest(&self.der)))
+        write!(
+            f,
+            "TrustAnchor(SHA-256 {})",
+            hex::encode(Sha256::digest(&self.der))
+        )
     }
 }
 
@@ -55,7 +63,10 @@ pub(crate) type Link = [u8; 32];
 
 impl Links {
     pub(crate) fn new(capacity: usize) -> Links {
-        Links { expiry: HashMap::new(), capacity }
+        Links {
+            expiry: HashMap::new(),
+            capacity,
+        }
     }
 
     pub(crate) fn knows(&self, link: &Link, at: Time) -> bool {
@@ -68,7 +79,11 @@ impl Links {
             self.expiry.retain(|_, expiry| at <= *expiry);
         }
         if self.expiry.len() >= self.capacity
-            && let Some(first) = self.expiry.iter().min_by_key(|(_, expiry)| **expiry).map(|(link, _)| *link)
+            && let Some(first) = self
+                .expiry
+                .iter()
+                .min_by_key(|(_, expiry)| **expiry)
+                .map(|(link, _)| *link)
         {
             self.expiry.remove(&first);
         }
@@ -118,7 +133,10 @@ pub(crate) fn verify(
     at: Time,
     memory: &impl Memory,
 ) -> Result<Chain, Error> {
-    let Some((root, others)) = cabundle.split_first().filter(|(root, _)| **root == anchor.der) else {
+    let Some((root, others)) = cabundle
+        .split_first()
+        .filter(|(root, _)| **root == anchor.der)
+    else {
         return Err(Untrusted::Root.into());
     };
     let mut issuer = anchor.root()?;
@@ -129,7 +147,11 @@ pub(crate) fn verify(
     for (index, der) in (1..).zip(others) {
         let part = Part::Ca(index);
         let certificate = parse(der, part)?;
-        link = Sha256::new().chain_update(link).chain_update(der).finalize().into();
+        link = Sha256::new()
+            .chain_update(link)
+            .chain_update(der)
+            .finalize()
+            .into();
         let known = memory.knows(&link, at);
         issued(&certificate, &issuer, part, known)?;
         authority(&certificate, part, others.len() - index)?;
@@ -143,12 +165,20 @@ pub(crate) fn verify(
     issued(&certificate, &issuer, Part::Leaf, false)?;
     end_entity(&certificate)?;
     validity.push(Validity::of(&certificate, Part::Leaf));
-    Ok(Chain { key: certificate.key, validity, fresh })
+    Ok(Chain {
+        key: certificate.key,
+        validity,
+        fresh,
+    })
 }
 
 impl Validity {
     fn of(certificate: &Certificate<'_>, part: Part) -> Validity {
-        Validity { part, from: certificate.not_before, until: certificate.not_after }
+        Validity {
+            part,
+            from: certificate.not_before,
+            until: certificate.not_after,
+        }
     }
 }
 
@@ -156,15 +186,18 @@ fn parse(der: &[u8], part: Part) -> Result<Certificate<'_>, Error> {
     Certificate::parse(der).map_err(|error| match error {
         CertificateError::Malformed(problem) => Malformed::Certificate { part, problem }.into(),
         CertificateError::Untrusted(reason) => reason(part).into(),
-        CertificateError::Critical(oid) => {
-            Untrusted::CriticalExtension { part, oid: hex::encode(oid) }.into()
+        CertificateError::Critical(oid) => Untrusted::CriticalExtension {
+            part,
+            oid: hex::encode(oid),
         }
+        .into(),
     })
 }
 
 /// A certificate that may sign others, `below` of which are CAs too.
 fn authority(certificate: &Certificate<'_>, part: Part, below: usize) -> Result<(), Untrusted> {
-    let Some(BasicConstraints { ca: true, path_len }) = certificate.extensions.basic_constraints else {
+    let Some(BasicConstraints { ca: true, path_len }) = certificate.extensions.basic_constraints
+    else {
         return Err(Untrusted::NotCa(part));
     };
     if path_len.is_some_and(|allowed| usize::from(allowed) < below) {
@@ -178,7 +211,10 @@ fn authority(certificate: &Certificate<'_>, part: Part, below: usize) -> Result<
 
 /// The enclave's certificate may sign documents and nothing else.
 fn end_entity(certificate: &Certificate<'_>) -> Result<(), Untrusted> {
-    match (certificate.extensions.basic_constraints, certificate.extensions.key_usage) {
+    match (
+        certificate.extensions.basic_constraints,
+        certificate.extensions.key_usage,
+    ) {
         (Some(BasicConstraints { ca: true, .. }), _) => Err(Untrusted::LeafIsCa),
         (_, Some(usage)) if usage.key_cert_sign() => Err(Untrusted::LeafIsCa),
         (_, Some(usage)) if usage.digital_signature() => Ok(()),
@@ -225,10 +261,15 @@ mod tests {
         links.remember([2; 32], at(20), at(0));
         assert!(links.knows(&[1; 32], at(10)) && !links.knows(&[1; 32], at(11)));
         links.remember([3; 32], at(30), at(5));
-        assert!(!links.knows(&[1; 32], at(5)), "the one that expires first made room");
+        assert!(
+            !links.knows(&[1; 32], at(5)),
+            "the one that expires first made room"
+        );
         links.remember([4; 32], at(40), at(25));
         assert!(
-            !links.knows(&[2; 32], at(5)) && links.knows(&[3; 32], at(25)) && links.knows(&[4; 32], at(25))
+            !links.knows(&[2; 32], at(5))
+                && links.knows(&[3; 32], at(25))
+                && links.knows(&[4; 32], at(25))
         );
         assert_eq!(links.expiry.len(), 2);
         let mut none = Links::new(0);

@@ -46,7 +46,9 @@ impl<'b> Der<'b> {
             }
             _ => return Err("a length is not in its shortest form, indefinite, or above 65535"),
         };
-        let (content, after) = rest.split_at_checked(len).ok_or("an element is longer than what holds it")?;
+        let (content, after) = rest
+            .split_at_checked(len)
+            .ok_or("an element is longer than what holds it")?;
         let (whole, _) = self.0.split_at(self.0.len() - after.len());
         self.0 = after;
         Ok((content, whole))
@@ -129,8 +131,14 @@ mod tests {
         assert_eq!(long(&[4, 0x82, 0, 0x80], 0x80), not_shortest);
         assert_eq!(long(&[4, 0x83, 1, 0, 0], 0x10000), not_shortest);
         assert_eq!(long(&[4, 0x80], 4), not_shortest);
-        assert_eq!(content(&[4, 2, 7]), Err("an element is longer than what holds it"));
-        assert_eq!(content(&[2, 1, 7]), Err("an element has another tag than X.509 has there"));
+        assert_eq!(
+            content(&[4, 2, 7]),
+            Err("an element is longer than what holds it")
+        );
+        assert_eq!(
+            content(&[2, 1, 7]),
+            Err("an element has another tag than X.509 has there")
+        );
         assert_eq!(content(&[4]), Err("an element is cut off or missing"));
     }
 
@@ -148,9 +156,14 @@ mod tests {
         }
         assert_eq!(Der::new(&[3, 2, 1, 6]).named_bits(), Ok(0x0600));
         assert_eq!(Der::new(&[3, 3, 7, 6, 0x80]).named_bits(), Ok(0x0680));
-        for bad in
-            [&[3, 2, 0, 6][..], &[3, 2, 2, 6], &[3, 2, 8, 0], &[3, 2, 7, 0], &[3, 0], &[3, 4, 0, 1, 1, 1]]
-        {
+        for bad in [
+            &[3, 2, 0, 6][..],
+            &[3, 2, 2, 6],
+            &[3, 2, 8, 0],
+            &[3, 2, 7, 0],
+            &[3, 0],
+            &[3, 4, 0, 1, 1, 1],
+        ] {
             assert!(Der::new(bad).named_bits().is_err(), "{bad:?}");
         }
         for bad in [&[3, 1][..], &[3, 0], &[3, 2, 1, 2], &[3, 2, 0x80, 2]] {

@@ -22,11 +22,17 @@ pub enum Malformed {
     #[error("the document is {0} bytes long; the limit is {MAX_LEN}")]
     TooLong(usize),
     #[error("{part}: {source}")]
-    Cbor { part: &'static str, source: CborError },
+    Cbor {
+        part: &'static str,
+        source: CborError,
+    },
     #[error("COSE: {0}")]
     Envelope(&'static str),
     #[error("field {field}: {problem}")]
-    Field { field: &'static str, problem: &'static str },
+    Field {
+        field: &'static str,
+        problem: &'static str,
+    },
     #[error("field {0} is missing")]
     Missing(&'static str),
     #[error("field {0} occurs twice")]
@@ -83,7 +89,12 @@ impl<'b> Envelope<'b> {
         let payload = cose.bytes().map_err(&cbor)?;
         let signature = cose.bytes().map_err(&cbor)?;
         cose.end().map_err(&cbor)?;
-        Ok(Envelope { algorithm, protected, payload, signature })
+        Ok(Envelope {
+            algorithm,
+            protected,
+            payload,
+            signature,
+        })
     }
 }
 
@@ -91,7 +102,9 @@ fn protected_algorithm(bytes: &[u8]) -> Result<i64, Malformed> {
     let mut header = Strict::new(bytes);
     let cbor = part("protected header");
     if header.map().map_err(&cbor)? != Count::Definite(1) || header.int().map_err(&cbor)? != 1 {
-        return Err(Malformed::Envelope("the protected header must hold the algorithm (1) and nothing else"));
+        return Err(Malformed::Envelope(
+            "the protected header must hold the algorithm (1) and nothing else",
+        ));
     }
     let algorithm = header.int().map_err(&cbor)?;
     header.end().map_err(&cbor)?;
@@ -155,11 +168,17 @@ impl<'b> Fields<'b> {
         cbor.end().map_err(&at)?;
 
         if digest.required()? != "SHA384" {
-            return Err(Malformed::Field { field: "digest", problem: "only SHA384 is known" });
+            return Err(Malformed::Field {
+                field: "digest",
+                problem: "only SHA384 is known",
+            });
         }
         let module_id = module_id.required()?;
         if module_id.is_empty() {
-            return Err(Malformed::Field { field: "module_id", problem: "is empty" });
+            return Err(Malformed::Field {
+                field: "module_id",
+                problem: "is empty",
+            });
         }
         Ok(Fields {
             module_id,
@@ -191,16 +210,24 @@ fn read_pcrs(cbor: &mut Strict<'_>) -> Result<Pcrs, Malformed> {
         let index = u8::try_from(index)
             .ok()
             .filter(|_| index <= MAX_PCR_INDEX)
-            .ok_or(Malformed::Field { field: "pcrs", problem: "an index is above 31" })?;
-        let pcr = Pcr::try_from(cbor.bytes().map_err(&at)?)
-            .map_err(|_| Malformed::Field { field: "pcrs", problem: "a register is not 48 bytes long" })?;
+            .ok_or(Malformed::Field {
+                field: "pcrs",
+                problem: "an index is above 31",
+            })?;
+        let pcr = Pcr::try_from(cbor.bytes().map_err(&at)?).map_err(|_| Malformed::Field {
+            field: "pcrs",
+            problem: "a register is not 48 bytes long",
+        })?;
         if !pcrs.insert(index, pcr) {
             return Err(Malformed::Duplicate("pcrs"));
         }
         read += 1;
     }
     if pcrs.len() == 0 {
-        return Err(Malformed::Field { field: "pcrs", problem: "is empty" });
+        return Err(Malformed::Field {
+            field: "pcrs",
+            problem: "is empty",
+        });
     }
     Ok(pcrs)
 }
@@ -209,7 +236,10 @@ fn read_certificate<'b>(cbor: &mut Strict<'b>) -> Result<&'b [u8], Malformed> {
     let der = cbor.bytes().map_err(part("certificate"))?;
     match der.len() {
         1..=MAX_CERTIFICATE => Ok(der),
-        _ => Err(Malformed::Field { field: "certificate", problem: "is empty or longer than 1024 bytes" }),
+        _ => Err(Malformed::Field {
+            field: "certificate",
+            problem: "is empty or longer than 1024 bytes",
+        }),
     }
 }
 
@@ -226,18 +256,27 @@ fn read_cabundle<'b>(cbor: &mut Strict<'b>) -> Result<Vec<&'b [u8]>, Malformed> 
 
 fn read_public_key<'b>(cbor: &mut Strict<'b>) -> Result<Option<&'b [u8]>, Malformed> {
     match read_optional(cbor, "public_key")? {
-        Some([]) => Err(Malformed::Field { field: "public_key", problem: "is empty" }),
+        Some([]) => Err(Malformed::Field {
+            field: "public_key",
+            problem: "is empty",
+        }),
         other => Ok(other),
     }
 }
 
-fn read_optional<'b>(cbor: &mut Strict<'b>, field: &'static str) -> Result<Option<&'b [u8]>, Malformed> {
+fn read_optional<'b>(
+    cbor: &mut Strict<'b>,
+    field: &'static str,
+) -> Result<Option<&'b [u8]>, Malformed> {
     if cbor.null().map_err(part(field))? {
         return Ok(None);
     }
     let bytes = cbor.bytes().map_err(part(field))?;
     if bytes.len() > MAX_FIELD {
-        return Err(Malformed::Field { field, problem: "is longer than 1024 bytes" });
+        return Err(Malformed::Field {
+            field,
+            problem: "is longer than 1024 bytes",
+        });
     }
     Ok(Some(bytes))
 }

@@ -25,13 +25,21 @@ impl Pcr {
     /// A register that started at zero and was extended once with the SHA-384 of some content, as the Nitro
     /// hypervisor does for PCR0, 1, 2 and 8 (aws-nitro-enclaves-image-format, "PCR"). `content_hash` is that SHA-384.
     pub fn of_content_hash(content_hash: [u8; LEN]) -> Pcr {
-        Pcr(Sha384::new().chain_update([0; LEN]).chain_update(content_hash).finalize().into())
+        Pcr(Sha384::new()
+            .chain_update([0; LEN])
+            .chain_update(content_hash)
+            .finalize()
+            .into())
     }
 
     /// The register that the hypervisor makes of the name of something outside of the image: PCR3 of the ARN of the parent's
     /// IAM role, PCR4 of its instance id (AWS user guide, "Where to get an enclave's measurements").
     pub(crate) fn of_name(name: &str) -> Pcr {
-        Pcr(Sha384::new().chain_update([0; LEN]).chain_update(name).finalize().into())
+        Pcr(Sha384::new()
+            .chain_update([0; LEN])
+            .chain_update(name)
+            .finalize()
+            .into())
     }
 
     pub fn as_bytes(&self) -> &[u8; LEN] {
@@ -42,7 +50,10 @@ impl Pcr {
 impl TryFrom<&[u8]> for Pcr {
     type Error = PcrError;
     fn try_from(bytes: &[u8]) -> Result<Self, PcrError> {
-        bytes.try_into().map(Pcr).map_err(|_| PcrError::Length(bytes.len()))
+        bytes
+            .try_into()
+            .map(Pcr)
+            .map_err(|_| PcrError::Length(bytes.len()))
     }
 }
 
@@ -102,7 +113,13 @@ pub struct Measurements {
 impl Measurements {
     /// Index and value of each.
     pub fn registers(&self) -> impl Iterator<Item = (u8, Pcr)> {
-        let Measurements { hash_algorithm: HashAlgorithm::Sha384, pcr0, pcr1, pcr2, pcr8 } = *self;
+        let Measurements {
+            hash_algorithm: HashAlgorithm::Sha384,
+            pcr0,
+            pcr1,
+            pcr2,
+            pcr8,
+        } = *self;
         [(0, Some(pcr0)), (1, Some(pcr1)), (2, Some(pcr2)), (8, pcr8)]
             .into_iter()
             .filter_map(|(index, pcr)| Some((index, pcr?)))
@@ -161,7 +178,11 @@ impl Pcrs {
         for (index, expected) in expected.registers() {
             let found = self.get(index).copied();
             if found != Some(expected) {
-                return Err(Mismatch { index, expected, found });
+                return Err(Mismatch {
+                    index,
+                    expected,
+                    found,
+                });
             }
         }
         Ok(())
@@ -200,7 +221,14 @@ mod tests {
             pcr8: None,
         };
         let mut pcrs = Pcrs::default();
-        assert_eq!(pcrs.expect(&expected), Err(Mismatch { index: 0, expected: Pcr::ZERO, found: None }));
+        assert_eq!(
+            pcrs.expect(&expected),
+            Err(Mismatch {
+                index: 0,
+                expected: Pcr::ZERO,
+                found: None
+            })
+        );
         for index in 0..3 {
             assert!(pcrs.insert(index, Pcr::ZERO));
         }

@@ -29,11 +29,25 @@ pub enum UnsignedError {
 /// Reads a document that QEMU's NSM made: algorithm -1 and nothing but zeros for signature and certificates
 /// (qemu, hw/virtio/virtio-nsm.c).
 pub fn read_unsigned(bytes: &[u8]) -> Result<UnsignedDocument, UnsignedError> {
-    let Envelope { algorithm, protected: _, payload, signature } = Envelope::parse(bytes)?;
-    let Fields { module_id, timestamp, pcrs, certificate, cabundle, public_key, user_data, nonce } =
-        Fields::parse(payload)?;
+    let Envelope {
+        algorithm,
+        protected: _,
+        payload,
+        signature,
+    } = Envelope::parse(bytes)?;
+    let Fields {
+        module_id,
+        timestamp,
+        pcrs,
+        certificate,
+        cabundle,
+        public_key,
+        user_data,
+        nonce,
+    } = Fields::parse(payload)?;
     let zero = |bytes: &[u8]| bytes.iter().all(|&b| b == 0);
-    if algorithm != -1 || !zero(signature) || !zero(certificate) || !cabundle.into_iter().all(zero) {
+    if algorithm != -1 || !zero(signature) || !zero(certificate) || !cabundle.into_iter().all(zero)
+    {
         return Err(UnsignedError::NotUnsigned);
     }
     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
@@ -76,16 +90,32 @@ mod tests {
     impl Shape {
         fn bytes(&self) -> Vec<u8> {
             let mut payload = Encoder::new(Vec::new());
-            payload.map(9 + u64::from(self.extra_key.is_some())).unwrap();
+            payload
+                .map(9 + u64::from(self.extra_key.is_some()))
+                .unwrap();
             payload.str("module_id").unwrap().str("i-1-enc1").unwrap();
             payload.str("digest").unwrap().str("SHA384").unwrap();
-            payload.str("timestamp").unwrap().u64(1_700_000_000_000).unwrap();
-            payload.str("pcrs").unwrap().map(self.pcrs.len() as u64).unwrap();
+            payload
+                .str("timestamp")
+                .unwrap()
+                .u64(1_700_000_000_000)
+                .unwrap();
+            payload
+                .str("pcrs")
+                .unwrap()
+                .map(self.pcrs.len() as u64)
+                .unwrap();
             for (index, pcr) in &self.pcrs {
                 payload.u64(*index).unwrap().bytes(pcr).unwrap();
             }
             payload.str("certificate").unwrap().bytes(&[0; 64]).unwrap();
-            payload.str("cabundle").unwrap().array(1).unwrap().bytes(&[0; 64]).unwrap();
+            payload
+                .str("cabundle")
+                .unwrap()
+                .array(1)
+                .unwrap()
+                .bytes(&[0; 64])
+                .unwrap();
             payload.str("public_key").unwrap().null().unwrap();
             payload.str("user_data").unwrap().bytes(&[]).unwrap();
             payload.str("nonce").unwrap().bytes(&[1, 2]).unwrap();
@@ -93,10 +123,24 @@ mod tests {
                 payload.str(key).unwrap().null().unwrap();
             }
             let mut protected = Encoder::new(Vec::new());
-            protected.map(1).unwrap().i64(1).unwrap().i64(self.algorithm).unwrap();
+            protected
+                .map(1)
+                .unwrap()
+                .i64(1)
+                .unwrap()
+                .i64(self.algorithm)
+                .unwrap();
             let mut cose = Encoder::new(Vec::new());
-            cose.array(4).unwrap().bytes(&protected.into_writer()).unwrap().map(0).unwrap();
-            cose.bytes(&payload.into_writer()).unwrap().bytes(&self.signature).unwrap();
+            cose.array(4)
+                .unwrap()
+                .bytes(&protected.into_writer())
+                .unwrap()
+                .map(0)
+                .unwrap();
+            cose.bytes(&payload.into_writer())
+                .unwrap()
+                .bytes(&self.signature)
+                .unwrap();
             let mut bytes = cose.into_writer();
             bytes.extend(self.trailing.then_some(0));
             bytes
@@ -110,8 +154,14 @@ mod tests {
     #[test]
     fn reads_what_qemu_writes() {
         let document = read_unsigned(&Shape::default().bytes()).unwrap();
-        assert_eq!(document.pcrs.get(0), Some(&Pcr::try_from([7; 48].as_slice()).unwrap()));
-        assert_eq!((document.public_key, document.user_data), (None, Some(vec![])));
+        assert_eq!(
+            document.pcrs.get(0),
+            Some(&Pcr::try_from([7; 48].as_slice()).unwrap())
+        );
+        assert_eq!(
+            (document.public_key, document.user_data),
+            (None, Some(vec![]))
+        );
         assert_eq!(document.nonce, Some(vec![1, 2]));
     }
 
@@ -119,17 +169,42 @@ mod tests {
 
     #[test]
     fn refuses_documents_that_claim_a_signature() {
-        assert_eq!(error(Shape { algorithm: -35, ..Shape::default() }), UnsignedError::NotUnsigned);
-        assert_eq!(error(Shape { signature: vec![1; 64], ..Shape::default() }), UnsignedError::NotUnsigned);
+        assert_eq!(
+            error(Shape {
+                algorithm: -35,
+                ..Shape::default()
+            }),
+            UnsignedError::NotUnsigned
+        );
+        assert_eq!(
+            error(Shape {
+                signature: vec![1; 64],
+                ..Shape::default()
+            }),
+            UnsignedError::NotUnsigned
+        );
     }
 
     #[test]
     fn refuses_registers_that_are_none() {
-        let field = |problem| UnsignedError::Malformed(Malformed::Field { field: "pcrs", problem });
-        let with = |pcrs| error(Shape { pcrs, ..Shape::default() });
+        let field = |problem| {
+            UnsignedError::Malformed(Malformed::Field {
+                field: "pcrs",
+                problem,
+            })
+        };
+        let with = |pcrs| {
+            error(Shape {
+                pcrs,
+                ..Shape::default()
+            })
+        };
         assert_eq!(with(vec![]), field("is empty"));
         assert_eq!(with(vec![(32, vec![0; 48])]), field("an index is above 31"));
-        assert_eq!(with(vec![(0, vec![0; 32])]), field("a register is not 48 bytes long"));
+        assert_eq!(
+            with(vec![(0, vec![0; 32])]),
+            field("a register is not 48 bytes long")
+        );
         assert_eq!(
             with(vec![(3, vec![0; 48]), (3, vec![0; 48])]),
             UnsignedError::Malformed(Malformed::Duplicate("pcrs"))
@@ -140,16 +215,28 @@ mod tests {
     fn refuses_unknown_fields_duplicates_and_trailing_bytes() {
         let malformed = UnsignedError::Malformed;
         assert_eq!(
-            error(Shape { extra_key: Some("nitrotpm_pcrs"), ..Shape::default() }),
+            error(Shape {
+                extra_key: Some("nitrotpm_pcrs"),
+                ..Shape::default()
+            }),
             malformed(Malformed::Unknown("nitrotpm_pcrs".to_owned()))
         );
         assert_eq!(
-            error(Shape { extra_key: Some("nonce"), ..Shape::default() }),
+            error(Shape {
+                extra_key: Some("nonce"),
+                ..Shape::default()
+            }),
             malformed(Malformed::Duplicate("nonce"))
         );
         assert!(matches!(
-            error(Shape { trailing: true, ..Shape::default() }),
-            UnsignedError::Malformed(Malformed::Cbor { part: "COSE_Sign1", .. })
+            error(Shape {
+                trailing: true,
+                ..Shape::default()
+            }),
+            UnsignedError::Malformed(Malformed::Cbor {
+                part: "COSE_Sign1",
+                ..
+            })
         ));
     }
 

@@ -18,12 +18,18 @@ impl Time {
     }
 
     pub fn plus(self, duration: Duration) -> Time {
-        Time(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Time(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// How long `earlier` was before this, or `None` if it was not.
     pub fn since(self, earlier: Time) -> Option<Duration> {
-        self.0.checked_sub(earlier.0).and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis)
+        self.0
+            .checked_sub(earlier.0)
+            .and_then(|millis| u64::try_from(millis).ok())
+            .map(Duration::from_millis)
     }
 }
 
@@ -50,7 +56,9 @@ pub struct TimeError(String);
 impl std::str::FromStr for Time {
     type Err = TimeError;
     fn from_str(text: &str) -> Result<Time, TimeError> {
-        OffsetDateTime::parse(text, &Rfc3339).map(Time::from).map_err(|_| TimeError(text.to_owned()))
+        OffsetDateTime::parse(text, &Rfc3339)
+            .map(Time::from)
+            .map_err(|_| TimeError(text.to_owned()))
     }
 }
 
@@ -88,8 +96,17 @@ mod tests {
         assert_eq!(time.as_millis(), 1_767_472_867_250);
         assert_eq!(time.to_string(), "2026-01-03T20:41:07.25Z");
         assert_eq!("2026-01-03T21:41:07.25+01:00".parse(), Ok(time));
-        assert_eq!("yesterday".parse::<Time>(), Err(TimeError("yesterday".to_owned())));
-        assert_eq!(Time::from(UNIX_EPOCH - Duration::from_secs(1)), Time::from_millis(-1000));
-        assert_eq!(Time::from_millis(i64::MAX).to_string(), format!("{} ms after 1970", i64::MAX));
+        assert_eq!(
+            "yesterday".parse::<Time>(),
+            Err(TimeError("yesterday".to_owned()))
+        );
+        assert_eq!(
+            Time::from(UNIX_EPOCH - Duration::from_secs(1)),
+            Time::from_millis(-1000)
+        );
+        assert_eq!(
+            Time::from_millis(i64::MAX).to_string(),
+            format!("{} ms after 1970", i64::MAX)
+        );
     }
 }

@@ -40,16 +40,31 @@ struct ShownCertificate {
 /// Reads a document of any signer, signed or not.
 pub fn show(bytes: &[u8]) -> Result<Shown, Malformed> {
     let authentic = authenticate(bytes, &TrustAnchor::aws(), |fields| fields.timestamp, &());
-    let valid =
-        authentic.and_then(|(fields, chain)| check_times(&fields, &chain, fields.timestamp, Duration::ZERO));
+    let valid = authentic
+        .and_then(|(fields, chain)| check_times(&fields, &chain, fields.timestamp, Duration::ZERO));
     let origin = match valid {
-        Ok(()) => "some enclave, by AWS's signature, at the time that the document gives".to_owned(),
+        Ok(()) => {
+            "some enclave, by AWS's signature, at the time that the document gives".to_owned()
+        }
         Err(Error::Malformed(malformed)) => return Err(malformed),
         Err(error) => error.to_string(),
     };
-    let Envelope { algorithm, protected: _, payload, signature: _ } = Envelope::parse(bytes)?;
-    let Fields { module_id, timestamp, pcrs, certificate, cabundle, public_key, user_data, nonce } =
-        Fields::parse(payload)?;
+    let Envelope {
+        algorithm,
+        protected: _,
+        payload,
+        signature: _,
+    } = Envelope::parse(bytes)?;
+    let Fields {
+        module_id,
+        timestamp,
+        pcrs,
+        certificate,
+        cabundle,
+        public_key,
+        user_data,
+        nonce,
+    } = Fields::parse(payload)?;
     let digits = |bytes: Option<&[u8]>| bytes.map(hex::encode);
     Ok(Shown {
         verified: false,
@@ -62,7 +77,11 @@ pub fn show(bytes: &[u8]) -> Result<Shown, Malformed> {
         public_key: digits(public_key),
         user_data: digits(user_data),
         nonce: digits(nonce),
-        certificates: cabundle.into_iter().chain([certificate]).map(ShownCertificate::of).collect(),
+        certificates: cabundle
+            .into_iter()
+            .chain([certificate])
+            .map(ShownCertificate::of)
+            .collect(),
     })
 }
 
@@ -96,16 +115,34 @@ impl std::fmt::Display for Shown {
         writeln!(f, "module      {}", module_id.escape_debug())?;
         writeln!(f, "made        {timestamp}")?;
         writeln!(f, "origin      {origin}")?;
-        writeln!(f, "algorithm   {algorithm}{}", if *algorithm == -35 { " (ES384)" } else { "" })?;
+        writeln!(
+            f,
+            "algorithm   {algorithm}{}",
+            if *algorithm == -35 { " (ES384)" } else { "" }
+        )?;
         writeln!(f, "debug mode  {debug}")?;
         for (index, pcr) in pcrs.iter() {
             writeln!(f, "PCR{index:<9}{pcr}")?;
         }
-        for (name, value) in [("public key", public_key), ("user data", user_data), ("nonce", nonce)] {
-            let value = value.as_ref().map(|value| if value.is_empty() { "empty" } else { value });
+        for (name, value) in [
+            ("public key", public_key),
+            ("user data", user_data),
+            ("nonce", nonce),
+        ] {
+            let value = value
+                .as_ref()
+                .map(|value| if value.is_empty() { "empty" } else { value });
             writeln!(f, "{name:<12}{}", value.unwrap_or("none"))?;
         }
-        for (index, ShownCertificate { sha256, not_before, not_after }) in certificates.iter().enumerate() {
+        for (
+            index,
+            ShownCertificate {
+                sha256,
+                not_before,
+                not_after,
+            },
+        ) in certificates.iter().enumerate()
+        {
             let name = match index + 1 == certificates.len() {
                 true => "certificate".to_owned(),
                 false => format!("cabundle[{index}]"),

@@ -105,7 +105,12 @@ impl std::fmt::Display for Part {
 /// satisfies `policy`. `now` is the caller's clock.
 ///
 /// Format, chain and signature are looked at first, then times, then the policy; the first that fails is the error.
-pub fn verify(bytes: &[u8], anchor: &TrustAnchor, now: Time, policy: &Policy) -> Result<Verified, Error> {
+pub fn verify(
+    bytes: &[u8],
+    anchor: &TrustAnchor,
+    now: Time,
+    policy: &Policy,
+) -> Result<Verified, Error> {
     verify_with(bytes, anchor, now, policy, &())
 }
 
@@ -128,7 +133,10 @@ impl Verifier {
 
     /// `links` is the number of CA certificates to remember: three a parent instance, two of which it shares with its zone.
     pub fn with_capacity(anchor: TrustAnchor, links: usize) -> Verifier {
-        Verifier { anchor, links: Mutex::new(Links::new(links)) }
+        Verifier {
+            anchor,
+            links: Mutex::new(Links::new(links)),
+        }
     }
 
     pub fn verify(&self, bytes: &[u8], now: Time, policy: &Policy) -> Result<Verified, Error> {
@@ -176,7 +184,12 @@ fn verify_with(
         public_key: owned(fields.public_key),
         user_data: owned(fields.user_data),
         nonce: owned(fields.nonce),
-        valid_until: chain.validity.iter().map(|validity| validity.until).min().unwrap_or(at),
+        valid_until: chain
+            .validity
+            .iter()
+            .map(|validity| validity.until)
+            .min()
+            .unwrap_or(at),
         checks,
     })
 }
@@ -209,7 +222,12 @@ pub(crate) fn authenticate<'b>(
     Ok((fields, chain))
 }
 
-pub(crate) fn check_times(fields: &Fields<'_>, chain: &Chain, at: Time, skew: Duration) -> Result<(), Error> {
+pub(crate) fn check_times(
+    fields: &Fields<'_>,
+    chain: &Chain,
+    at: Time,
+    skew: Duration,
+) -> Result<(), Error> {
     for Validity { part, from, until } in &chain.validity {
         let (part, from, until) = (*part, *from, *until);
         if at.plus(skew) < from {
@@ -220,7 +238,11 @@ pub(crate) fn check_times(fields: &Fields<'_>, chain: &Chain, at: Time, skew: Du
         }
     }
     match at.plus(skew) < fields.timestamp {
-        true => Err(Error::NotYetValid { part: Part::Document, from: fields.timestamp, at }),
+        true => Err(Error::NotYetValid {
+            part: Part::Document,
+            from: fields.timestamp,
+            at,
+        }),
         false => Ok(()),
     }
 }

@@ -65,7 +65,9 @@ impl BuildError {
             BuildError::Artifact(error) => error.hint(),
             BuildError::Spec(_) => "correct enclave.toml",
             BuildError::Rootfs(RootfsError::Write(_)) | BuildError::Write { .. } => disk_full,
-            BuildError::Rootfs(_) => "this image cannot be carried over exactly; build it without that entry",
+            BuildError::Rootfs(_) => {
+                "this image cannot be carried over exactly; build it without that entry"
+            }
             BuildError::Eif(_) => "build again; if it happens twice, please report it",
             BuildError::Cmdline => "correct --cmdline",
         }
@@ -90,8 +92,10 @@ pub fn build(
     output: &Path,
     progress: &dyn Progress,
 ) -> Result<Built, BuildError> {
-    let unusable =
-        |path: &Path, e: io::Error| ArtifactError::Unusable { path: path.to_owned(), problem: e.to_string() };
+    let unusable = |path: &Path, e: io::Error| ArtifactError::Unusable {
+        path: path.to_owned(),
+        problem: e.to_string(),
+    };
     let kernel = std::fs::read(&inputs.kernel).map_err(|e| unusable(&inputs.kernel, e))?;
     let agent = std::fs::read(&inputs.agent).map_err(|e| unusable(&inputs.agent, e))?;
     artifacts::check_static_elf(&inputs.agent, &agent)?;
@@ -102,9 +106,18 @@ pub fn build(
     let spec = inputs.manifest.resolve(image.config().run.clone())?;
     let metadata = metadata(image, inputs, &kernel);
 
-    let write_error = |source| BuildError::Write { path: output.to_owned(), source };
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let partial = tempfile::Builder::new().prefix(".eif-").tempfile_in(folder).map_err(write_error)?;
+    let write_error = |source| BuildError::Write {
+        path: output.to_owned(),
+        source,
+    };
+    let folder = output
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let partial = tempfile::Builder::new()
+        .prefix(".eif-")
+        .tempfile_in(folder)
+        .map_err(write_error)?;
     let mut writer = Writer::new(partial.as_file());
     let sections = [
         (SectionKind::Kernel, kernel.as_slice()),
@@ -115,7 +128,9 @@ pub fn build(
         writer.section(kind, data).map_err(write_error)?;
     }
     writer
-        .section_with(SectionKind::Ramdisk, |file, at| boot_ramdisk(file, at, &agent))
+        .section_with(SectionKind::Ramdisk, |file, at| {
+            boot_ramdisk(file, at, &agent)
+        })
         .map_err(write_error)?;
     writer.section_with(SectionKind::Ramdisk, |file, at| {
         application_ramdisk(file, at, image, &spec, progress)
@@ -123,9 +138,17 @@ pub fn build(
     progress.measuring();
     let len = writer.finish().map_err(write_error)?;
     let measurements = Eif::open(partial.path())?.measure()?;
-    partial.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(write_error)?;
+    partial
+        .as_file()
+        .set_permissions(std::fs::Permissions::from_mode(0o644))
+        .map_err(write_error)?;
     partial.persist(output).map_err(|e| write_error(e.error))?;
-    Ok(Built { path: output.to_owned(), len, measurements, spec })
+    Ok(Built {
+        path: output.to_owned(),
+        len,
+        measurements,
+        spec,
+    })
 }
 
 fn boot_ramdisk(file: &File, at: u64, agent: &[u8]) -> io::Result<u64> {
@@ -151,8 +174,14 @@ fn application_ramdisk(
     cpio.file("app/enclave.json", 0o444, &spec.to_json())?;
     let root = cpio.open("app/rootfs.squashfs")?;
     let packed = |bytes| progress.packed(bytes);
-    let len =
-        squashfs::write(&tree, image.layers(), file, root.body_at, Options::for_this_machine(), &packed)?;
+    let len = squashfs::write(
+        &tree,
+        image.layers(),
+        file,
+        root.body_at,
+        Options::for_this_machine(),
+        &packed,
+    )?;
     cpio.close(root, len)?;
     Ok(cpio.finish()?)
 }
@@ -169,12 +198,16 @@ fn metadata(image: &VerifiedImage, inputs: &Inputs, kernel: &[u8]) -> Vec<u8> {
         image_version: image.digest().to_string(),
         build_metadata: BuildMetadata {
             build_time: time
-                .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
+                .and_then(|time| {
+                    time.format(&time::format_description::well_known::Rfc3339)
+                        .ok()
+                })
                 .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned()),
             build_tool: "eif-builder".to_owned(),
             build_tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             operating_system: "Linux".to_owned(),
-            kernel_version: artifacts::kernel_version(kernel).unwrap_or_else(|| "unknown".to_owned()),
+            kernel_version: artifacts::kernel_version(kernel)
+                .unwrap_or_else(|| "unknown".to_owned()),
         },
         docker_info: serde_json::json!({ "RepoTags": [reference.to_string()], "RepoDigests": [by_digest] }),
         custom_metadata: serde_json::Value::Null,

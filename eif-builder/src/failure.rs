@@ -16,6 +16,10 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(code: u8, message: impl std::fmt::Display, hint: impl Into<String>) -> Failure {
-        Failure { message: message.to_string(), hint: hint.into(), code }
+        Failure {
+            message: message.to_string(),
+            hint: hint.into(),
+            code,
+        }
     }
 }

@@ -20,7 +20,11 @@ pub fn measure(file: &File, sections: &[Section]) -> io::Result<Measurements> {
             SectionKind::Kernel | SectionKind::Cmdline => boot.push(*section),
             SectionKind::Ramdisk => {
                 ramdisks += 1;
-                if ramdisks == 1 { boot.push(*section) } else { application.push(*section) }
+                if ramdisks == 1 {
+                    boot.push(*section)
+                } else {
+                    application.push(*section)
+                }
             }
             SectionKind::Signature | SectionKind::Metadata => {}
         }
@@ -30,26 +34,43 @@ pub fn measure(file: &File, sections: &[Section]) -> io::Result<Measurements> {
     std::thread::scope(|scope| {
         let pcr0 = scope.spawn(|| pcr(file, &whole));
         let (pcr1, pcr2) = (pcr(file, &boot)?, pcr(file, &application)?);
-        let pcr0 = pcr0.join().map_err(|_| io::Error::other("the measuring thread died"))??;
-        Ok(Measurements { hash_algorithm: HashAlgorithm::Sha384, pcr0, pcr1, pcr2, pcr8: None })
+        let pcr0 = pcr0
+            .join()
+            .map_err(|_| io::Error::other("the measuring thread died"))??;
+        Ok(Measurements {
+            hash_algorithm: HashAlgorithm::Sha384,
+            pcr0,
+            pcr1,
+            pcr2,
+            pcr8: None,
+        })
     })
 }
 
 fn pcr(file: &File, sections: &[Section]) -> io::Result<Pcr> {
     let mut hasher = Sha384::new();
     for section in sections {
-        read_range(file, section.start, section.end, |bytes| hasher.update(bytes))?;
+        read_range(file, section.start, section.end, |bytes| {
+            hasher.update(bytes)
+        })?;
     }
     Ok(Pcr::of_content_hash(hasher.finalize().into()))
 }
 
 /// Gives the bytes from `start` to `end` in pieces.
-pub(crate) fn read_range(file: &File, start: u64, end: u64, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+pub(crate) fn read_range(
+    file: &File,
+    start: u64,
+    end: u64,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
     let mut at = start;
     while at < end {
         let len = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
-        let Some(buffer) = piece.get_mut(..len) else { break };
+        let Some(buffer) = piece.get_mut(..len) else {
+            break;
+        };
         file.read_exact_at(buffer, at)?;
         each(buffer);
         at += len as u64;

@@ -37,15 +37,20 @@ pub(crate) fn vsock(port: wire::Port) -> io::Result<VsockListener> {
 }
 
 /// Serves in the background until the enclave ends.
-pub(crate) fn serve<L, F>(listener: L, limit: usize, handle: impl Fn(L::Stream) -> F + Send + 'static)
-where
+pub(crate) fn serve<L, F>(
+    listener: L,
+    limit: usize,
+    handle: impl Fn(L::Stream) -> F + Send + 'static,
+) where
     L: Listen + Sync,
     F: Future<Output = ()> + Send + 'static,
 {
     tokio::spawn(async move {
         let slots = Arc::new(Semaphore::new(limit));
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
             match listener.next().await {
                 Err(_) => sleep(PAUSE_AFTER_ERROR).await,
                 Ok(stream) => {

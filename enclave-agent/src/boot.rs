@@ -5,7 +5,9 @@ use crate::control::{Control, Order, Report};
 use crate::failure::Fatal;
 use crate::nsm::Nsm;
 use crate::workload::Workload;
-use crate::{attest, config, console, control, forward, ingress, mounts, network, nsm, rootfs, workload};
+use crate::{
+    attest, config, console, control, forward, ingress, mounts, network, nsm, rootfs, workload,
+};
 use nix::sys::resource::{Resource, setrlimit};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +57,8 @@ fn raise_descriptor_limit() {
 /// The convention of nitro-cli: the enclave is up once it has sent this byte and got it back.
 async fn heartbeat(parent: u32) -> std::io::Result<()> {
     let exchange = async {
-        let mut stream = VsockStream::connect(VsockAddr::new(parent, wire::HEARTBEAT_PORT.0)).await?;
+        let mut stream =
+            VsockStream::connect(VsockAddr::new(parent, wire::HEARTBEAT_PORT.0)).await?;
         stream.write_all(&[wire::HEARTBEAT]).await?;
         let mut answer = [0];
         stream.read_exact(&mut answer).await?;
@@ -64,12 +67,17 @@ async fn heartbeat(parent: u32) -> std::io::Result<()> {
             _ => Err(std::io::Error::other("another byte came back")),
         }
     };
-    timeout(HOST_TIMEOUT, exchange).await.map_err(|_| std::io::Error::other("no answer within 30 seconds"))?
+    timeout(HOST_TIMEOUT, exchange)
+        .await
+        .map_err(|_| std::io::Error::other("no answer within 30 seconds"))?
 }
 
 async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exit, Fatal> {
     let spec = read_spec()?;
-    network::raise_loopback().map_err(Fatal::of(Failure::Network, "cannot raise the loopback interface"))?;
+    network::raise_loopback().map_err(Fatal::of(
+        Failure::Network,
+        "cannot raise the loopback interface",
+    ))?;
     rootfs::mount()?;
     let nsm: Arc<dyn Nsm> = Arc::new(nsm::Device::open()?);
     let user = workload::user(&spec.run.user)?;
@@ -80,15 +88,19 @@ async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exi
     };
     drop(config);
     // From here on every ending child is noticed, however early it ends.
-    let mut children =
-        signal(SignalKind::child()).map_err(Fatal::of(Failure::RootFs, "cannot watch processes"))?;
-    attest::serve(nsm).map_err(Fatal::of(Failure::Network, "cannot listen for relying parties"))?;
+    let mut children = signal(SignalKind::child())
+        .map_err(Fatal::of(Failure::RootFs, "cannot watch processes"))?;
+    attest::serve(nsm).map_err(Fatal::of(
+        Failure::Network,
+        "cannot listen for relying parties",
+    ))?;
     ingress::serve(spec.network.ingress.clone())
         .map_err(Fatal::of(Failure::Network, "cannot listen for the host"))?;
     for rule in &spec.network.forward {
-        forward::serve(parent, rule)
-            .await
-            .map_err(Fatal::of(Failure::Network, format_args!("cannot listen on {}", rule.listen)))?;
+        forward::serve(parent, rule).await.map_err(Fatal::of(
+            Failure::Network,
+            format_args!("cannot listen on {}", rule.listen),
+        ))?;
     }
     let (reports, mut outgoing) = mpsc::channel(control::QUEUE);
     let mut workload = workload::start(&spec, user, &secrets, &reports)?;
@@ -130,7 +142,8 @@ async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exi
 }
 
 fn read_spec() -> Result<Spec, Fatal> {
-    let bytes = rootfs::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(Failure::Spec, SPEC))?;
+    let bytes =
+        rootfs::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(Failure::Spec, SPEC))?;
     Spec::parse(&bytes).map_err(Fatal::of(Failure::Spec, SPEC))
 }
 

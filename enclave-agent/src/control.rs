@@ -42,18 +42,39 @@ impl Control {
     /// Connects, says hello and waits for the host's word to go on, and for what it brings.
     pub(crate) async fn connect(parent: u32) -> io::Result<(Control, Brought)> {
         let connecting = VsockStream::connect(VsockAddr::new(parent, wire::CONTROL_PORT.0));
-        let stream = timeout(TIMEOUT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let stream = timeout(TIMEOUT, connecting)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
         let (input, output) = stream.into_split();
-        let mut control = Control { input: Some(input), output, reader: Reader::default(), broken: false };
+        let mut control = Control {
+            input: Some(input),
+            output,
+            reader: Reader::default(),
+            broken: false,
+        };
         let hello = FromAgent::Hello {
             protocol: wire::PROTOCOL_VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let written = timeout(TIMEOUT, wire::io::write(&mut control.output, &hello)).await;
         written.map_err(|_| io::ErrorKind::TimedOut)??;
-        match timeout(TIMEOUT, control.next()).await.map_err(|_| io::ErrorKind::TimedOut)?? {
-            FromHost::Boot { config, credentials } => Ok((control, Brought { config, credentials })),
-            FromHost::Stop { .. } => Err(io::Error::other("the host stopped the enclave before it booted")),
+        match timeout(TIMEOUT, control.next())
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??
+        {
+            FromHost::Boot {
+                config,
+                credentials,
+            } => Ok((
+                control,
+                Brought {
+                    config,
+                    credentials,
+                },
+            )),
+            FromHost::Stop { .. } => Err(io::Error::other(
+                "the host stopped the enclave before it booted",
+            )),
         }
     }
 
@@ -70,9 +91,9 @@ impl Control {
     /// What the host wants. Cancelling is safe.
     pub(crate) async fn order(&mut self) -> io::Result<Order> {
         match self.next().await? {
-            FromHost::Stop { deadline_ms } => {
-                Ok(Order::Stop { deadline: Duration::from_millis(u64::from(deadline_ms)) })
-            }
+            FromHost::Stop { deadline_ms } => Ok(Order::Stop {
+                deadline: Duration::from_millis(u64::from(deadline_ms)),
+            }),
             FromHost::Boot { .. } => Err(io::Error::other("a second Boot")),
         }
     }
@@ -91,9 +112,10 @@ impl Control {
             Report::Alive => FromAgent::Alive,
             Report::Log(stream, bytes) => FromAgent::Log { stream, bytes },
             Report::Exited(status) => FromAgent::Exited { status },
-            Report::Failed(Fatal { failure, detail }) => {
-                FromAgent::Failed { failure, detail: detail.chars().take(2000).collect() }
-            }
+            Report::Failed(Fatal { failure, detail }) => FromAgent::Failed {
+                failure,
+                detail: detail.chars().take(2000).collect(),
+            },
         };
         let sent = timeout(TIMEOUT, wire::io::write(&mut self.output, &message)).await;
         self.broken = !matches!(sent, Ok(Ok(())));
@@ -104,9 +126,10 @@ impl Control {
         self.send(last).await;
         if let Some(mut input) = self.input.take() {
             let mut rest = [0; 256];
-            let _ =
-                timeout(FAREWELL, async { while matches!(input.read(&mut rest).await, Ok(n) if n > 0) {} })
-                    .await;
+            let _ = timeout(FAREWELL, async {
+                while matches!(input.read(&mut rest).await, Ok(n) if n > 0) {}
+            })
+            .await;
         }
     }
 }

@@ -21,10 +21,20 @@ pub(crate) enum ConnectError {
 }
 
 /// A stream to the host that stands for one to `to`, chunked, and what already came on it.
-pub(crate) async fn open(parent: u32, to: &Destination) -> Result<(VsockStream, Vec<u8>), ConnectError> {
+pub(crate) async fn open(
+    parent: u32,
+    to: &Destination,
+) -> Result<(VsockStream, Vec<u8>), ConnectError> {
     let opening = async {
         let mut host = VsockStream::connect(VsockAddr::new(parent, wire::EGRESS_PORT.0)).await?;
-        wire::io::write(&mut host, &Connect { host: to.host.clone(), port: to.port }).await?;
+        wire::io::write(
+            &mut host,
+            &Connect {
+                host: to.host.clone(),
+                port: to.port,
+            },
+        )
+        .await?;
         let mut reader = Reader::default();
         match wire::io::read(&mut host, &mut reader).await? {
             Some(Answer::Opened) => Ok(Ok((host, reader.into_rest()))),

@@ -11,7 +11,10 @@ pub(crate) struct Fatal {
 
 impl Fatal {
     pub(crate) fn new(failure: Failure, detail: impl Into<String>) -> Fatal {
-        Fatal { failure, detail: detail.into() }
+        Fatal {
+            failure,
+            detail: detail.into(),
+        }
     }
 
     /// For `map_err`: what was being done, and the error that ended it.

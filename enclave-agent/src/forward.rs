@@ -10,21 +10,27 @@ const MAX_CONNECTIONS: usize = 1024;
 
 pub(crate) async fn serve(parent: u32, rule: &Forward) -> io::Result<()> {
     let destination = rule.to.clone();
-    accept::serve(TcpListener::bind(rule.listen).await?, MAX_CONNECTIONS, move |stream| {
-        let destination = destination.clone();
-        async move {
-            // The workload sees a refusal as a connection that closes.
-            let _ = relay(parent, stream, destination).await;
-        }
-    });
+    accept::serve(
+        TcpListener::bind(rule.listen).await?,
+        MAX_CONNECTIONS,
+        move |stream| {
+            let destination = destination.clone();
+            async move {
+                // The workload sees a refusal as a connection that closes.
+                let _ = relay(parent, stream, destination).await;
+            }
+        },
+    );
     Ok(())
 }
 
 async fn relay(parent: u32, inside: TcpStream, to: Destination) -> io::Result<()> {
-    let (host, first) = egress::open(parent, &to).await.map_err(|error| match error {
-        ConnectError::Refused(why) => io::Error::other(why),
-        ConnectError::Io(error) => error,
-    })?;
+    let (host, first) = egress::open(parent, &to)
+        .await
+        .map_err(|error| match error {
+            ConnectError::Refused(why) => io::Error::other(why),
+            ConnectError::Io(error) => error,
+        })?;
     wire::io::relay(inside, host, first, egress::IDLE).await?;
     Ok(())
 }

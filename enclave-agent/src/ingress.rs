@@ -21,26 +21,44 @@ const IDLE: Duration = Duration::from_secs(20 * 60);
 
 pub(crate) fn serve(allowed: Vec<u16>) -> io::Result<()> {
     let allowed = Arc::new(allowed);
-    accept::serve(accept::vsock(wire::INGRESS_PORT)?, MAX_CONNECTIONS, move |stream| {
-        let allowed = allowed.clone();
-        async move {
-            // How a connection ends concerns its two ends only.
-            let _ = relay(stream, &allowed).await;
-        }
-    });
+    accept::serve(
+        accept::vsock(wire::INGRESS_PORT)?,
+        MAX_CONNECTIONS,
+        move |stream| {
+            let allowed = allowed.clone();
+            async move {
+                // How a connection ends concerns its two ends only.
+                let _ = relay(stream, &allowed).await;
+            }
+        },
+    );
     Ok(())
 }
 
 async fn relay(mut host: VsockStream, allowed: &[u16]) -> io::Result<()> {
     let mut reader = Reader::default();
-    let Some(Open { port }) = timeout(OPEN_TIMEOUT, wire::io::read(&mut host, &mut reader)).await?? else {
+    let Some(Open { port }) =
+        timeout(OPEN_TIMEOUT, wire::io::read(&mut host, &mut reader)).await??
+    else {
         return Ok(());
     };
     if !allowed.contains(&port) {
-        return wire::io::write(&mut host, &Answer::Refused { why: Refusal::NotAllowed }).await;
+        return wire::io::write(
+            &mut host,
+            &Answer::Refused {
+                why: Refusal::NotAllowed,
+            },
+        )
+        .await;
     }
     let Ok(service) = connect(port).await else {
-        return wire::io::write(&mut host, &Answer::Refused { why: Refusal::Unreachable }).await;
+        return wire::io::write(
+            &mut host,
+            &Answer::Refused {
+                why: Refusal::Unreachable,
+            },
+        )
+        .await;
     };
     wire::io::write(&mut host, &Answer::Opened).await?;
     wire::io::relay(service, host, reader.into_rest(), IDLE).await?;
@@ -51,7 +69,9 @@ async fn connect(port: u16) -> io::Result<TcpStream> {
     let give_up = Instant::now() + PATIENCE;
     loop {
         match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < give_up => {
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < give_up =>
+            {
                 sleep(RETRY).await;
             }
             result => return result,

@@ -27,11 +27,15 @@ mod workload;
 
 fn main() {
     if std::process::id() != 1 {
-        console::say("enclave-agent is the first process of an enclave; it does nothing anywhere else");
+        console::say(
+            "enclave-agent is the first process of an enclave; it does nothing anywhere else",
+        );
         return;
     }
     // One thread: a child between fork and exec may then use memory freely, and 16 MiB are enough for all of this.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     match runtime {
         Ok(runtime) => runtime.block_on(boot::live()),
         Err(error) => console::say(&format!("cannot start: {error}")),

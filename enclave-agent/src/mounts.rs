@@ -15,7 +15,9 @@ pub(crate) struct Mount {
     optional: bool,
 }
 
-const SAFE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+const SAFE: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
 
 pub(crate) const KERNEL: [Mount; 3] = [
     Mount {
@@ -25,8 +27,20 @@ pub(crate) const KERNEL: [Mount; 3] = [
         options: "mode=0755",
         optional: false,
     },
-    Mount { kind: "proc", target: "/proc", flags: SAFE, options: "", optional: false },
-    Mount { kind: "sysfs", target: "/sys", flags: SAFE, options: "", optional: false },
+    Mount {
+        kind: "proc",
+        target: "/proc",
+        flags: SAFE,
+        options: "",
+        optional: false,
+    },
+    Mount {
+        kind: "sysfs",
+        target: "/sys",
+        flags: SAFE,
+        options: "",
+        optional: false,
+    },
 ];
 
 pub(crate) const WORKLOAD: [Mount; 7] = [
@@ -44,9 +58,27 @@ pub(crate) const WORKLOAD: [Mount; 7] = [
         options: "newinstance,ptmxmode=0666,mode=0620,gid=5",
         optional: true,
     },
-    Mount { kind: "tmpfs", target: "/dev/shm", flags: SAFE, options: "mode=1777", optional: false },
-    Mount { kind: "mqueue", target: "/dev/mqueue", flags: SAFE, options: "", optional: true },
-    Mount { kind: "proc", target: "/proc", flags: SAFE, options: "", optional: false },
+    Mount {
+        kind: "tmpfs",
+        target: "/dev/shm",
+        flags: SAFE,
+        options: "mode=1777",
+        optional: false,
+    },
+    Mount {
+        kind: "mqueue",
+        target: "/dev/mqueue",
+        flags: SAFE,
+        options: "",
+        optional: true,
+    },
+    Mount {
+        kind: "proc",
+        target: "/proc",
+        flags: SAFE,
+        options: "",
+        optional: false,
+    },
     Mount {
         kind: "sysfs",
         target: "/sys",
@@ -71,16 +103,30 @@ pub(crate) fn kernel_file_systems() -> io::Result<()> {
 impl Mount {
     /// Mounts below `root`, where the directory is made if it is missing.
     pub(crate) fn mount_below(&self, root: &str) -> io::Result<()> {
-        let Mount { kind, target, flags, options, optional } = self;
+        let Mount {
+            kind,
+            target,
+            flags,
+            options,
+            optional,
+        } = self;
         let target = Path::new(root).join(target.trim_start_matches('/'));
         let made = std::fs::create_dir_all(&target);
-        let mounted =
-            made.and_then(|()| Ok(mount(Some(*kind), &target, Some(*kind), *flags, Some(*options))?));
+        let mounted = made.and_then(|()| {
+            Ok(mount(
+                Some(*kind),
+                &target,
+                Some(*kind),
+                *flags,
+                Some(*options),
+            )?)
+        });
         match mounted {
             Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) || *optional => Ok(()),
-            Err(error) => {
-                Err(io::Error::new(error.kind(), format!("{kind} on {}: {error}", target.display())))
-            }
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("{kind} on {}: {error}", target.display()),
+            )),
             Ok(()) => Ok(()),
         }
     }
@@ -88,7 +134,10 @@ impl Mount {
 
 /// The kernel opened no console for us, because `/dev` was empty then.
 pub(crate) fn reopen_console() {
-    let console = std::fs::OpenOptions::new().read(true).write(true).open("/dev/console");
+    let console = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/console");
     if let Ok(console) = console {
         let _ = nix::unistd::dup2_stdin(&console);
         let _ = nix::unistd::dup2_stdout(&console);

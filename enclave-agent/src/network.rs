@@ -16,8 +16,12 @@ pub(crate) fn parent_cid() -> u32 {
 }
 
 fn parent_of(cmdline: &str) -> u32 {
-    let named = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("agent.parent_cid="));
-    named.and_then(|text| text.parse().ok()).unwrap_or(wire::PARENT_CID)
+    let named = cmdline
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix("agent.parent_cid="));
+    named
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(wire::PARENT_CID)
 }
 
 #[cfg(test)]

@@ -42,11 +42,18 @@ impl Device {
     pub(crate) fn open() -> Result<Device, Fatal> {
         match driver::nsm_init() {
             descriptor if descriptor >= 0 => Ok(Device { descriptor }),
-            _ => Err(Fatal::new(Failure::Nsm, "/dev/nsm cannot be opened; the kernel has no NSM driver")),
+            _ => Err(Fatal::new(
+                Failure::Nsm,
+                "/dev/nsm cannot be opened; the kernel has no NSM driver",
+            )),
         }
     }
 
-    fn ask<T>(&self, request: Request, take: impl FnOnce(Response) -> Option<T>) -> Result<T, String> {
+    fn ask<T>(
+        &self,
+        request: Request,
+        take: impl FnOnce(Response) -> Option<T>,
+    ) -> Result<T, String> {
         match driver::nsm_process_request(self.descriptor, request) {
             Response::Error(code) => Err(format!("the NSM answered {code:?}")),
             other => take(other).ok_or_else(|| "the NSM answered something else".to_owned()),
@@ -57,10 +64,17 @@ impl Device {
 impl Nsm for Device {
     fn attest(&self, Question { nonce, public_key }: Question) -> Result<Vec<u8>, String> {
         let (nonce, public_key) = (nonce.map(ByteBuf::from), public_key.map(ByteBuf::from));
-        self.ask(Request::Attestation { user_data: None, nonce, public_key }, |response| match response {
-            Response::Attestation { document } => Some(document),
-            _ => None,
-        })
+        self.ask(
+            Request::Attestation {
+                user_data: None,
+                nonce,
+                public_key,
+            },
+            |response| match response {
+                Response::Attestation { document } => Some(document),
+                _ => None,
+            },
+        )
     }
 
     fn random(&self) -> Result<Vec<u8>, String> {
@@ -71,9 +85,13 @@ impl Nsm for Device {
     }
 
     fn extend(&self, register: u16, data: Vec<u8>) -> Result<(), String> {
-        self.ask(Request::ExtendPCR { index: register, data }, |response| {
-            matches!(response, Response::ExtendPCR { .. }).then_some(())
-        })
+        self.ask(
+            Request::ExtendPCR {
+                index: register,
+                data,
+            },
+            |response| matches!(response, Response::ExtendPCR { .. }).then_some(()),
+        )
     }
 
     fn lock_below(&self, end: u16) -> Result<(), String> {
@@ -84,7 +102,9 @@ impl Nsm for Device {
 
     fn describe(&self) -> Result<Description, String> {
         self.ask(Request::DescribeNSM, |response| match response {
-            Response::DescribeNSM { locked_pcrs, .. } => Some(Description { locked: locked_pcrs }),
+            Response::DescribeNSM { locked_pcrs, .. } => Some(Description {
+                locked: locked_pcrs,
+            }),
             _ => None,
         })
     }

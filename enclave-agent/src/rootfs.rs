@@ -20,20 +20,37 @@ pub(crate) fn mount() -> Result<(), Fatal> {
     for folder in [ROOT, LOWER, OVERLAY] {
         fs::create_dir_all(folder).map_err(fail("cannot make a mount point"))?;
     }
-    let device =
-        sys::attach_loop(Path::new(IMAGE)).map_err(fail("cannot attach the image to a loop device"))?;
+    let device = sys::attach_loop(Path::new(IMAGE))
+        .map_err(fail("cannot attach the image to a loop device"))?;
     let read_only = MsFlags::MS_RDONLY;
-    mount::mount(Some(&device), LOWER, Some("squashfs"), read_only, None::<&str>)
-        .map_err(|e| fail("cannot mount the image")(e.into()))?;
-    mount::mount(Some("tmpfs"), OVERLAY, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
-        .map_err(|e| fail("cannot mount a tmpfs over the image")(e.into()))?;
+    mount::mount(
+        Some(&device),
+        LOWER,
+        Some("squashfs"),
+        read_only,
+        None::<&str>,
+    )
+    .map_err(|e| fail("cannot mount the image")(e.into()))?;
+    mount::mount(
+        Some("tmpfs"),
+        OVERLAY,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=0755"),
+    )
+    .map_err(|e| fail("cannot mount a tmpfs over the image")(e.into()))?;
     overlay().map_err(fail("cannot lay the overlay"))?;
     for entry in &WORKLOAD {
         if !is_below_root(Path::new(entry.target)) {
-            let detail = format!("the image's {} leads elsewhere: it is a symbolic link", entry.target);
+            let detail = format!(
+                "the image's {} leads elsewhere: it is a symbolic link",
+                entry.target
+            );
             return Err(Fatal::new(Failure::RootFs, detail));
         }
-        entry.mount_below(ROOT).map_err(fail("cannot mount what the kernel offers"))?;
+        entry
+            .mount_below(ROOT)
+            .map_err(fail("cannot mount what the kernel offers"))?;
     }
     furnish().map_err(fail("cannot furnish /dev and /etc"))
 }
@@ -47,7 +64,13 @@ fn overlay() -> io::Result<()> {
     chown(&upper, Some(image.uid()), Some(image.gid()))?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(image.mode() & 0o7777))?;
     let options = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
-    Ok(mount::mount(Some("overlay"), ROOT, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?)
+    Ok(mount::mount(
+        Some("overlay"),
+        ROOT,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )?)
 }
 
 /// Links and a hosts file that container engines provide too; what the image has stays.
@@ -67,7 +90,8 @@ fn furnish() -> io::Result<()> {
     let etc = Path::new(ROOT).join("etc");
     let hosts = etc.join("hosts");
     let usable = is_below_root(Path::new("/etc/hosts")) && etc.is_dir();
-    let needed = fs::metadata(&hosts).map_or(true, |metadata| metadata.is_file() && metadata.len() == 0);
+    let needed =
+        fs::metadata(&hosts).map_or(true, |metadata| metadata.is_file() && metadata.len() == 0);
     if usable && needed {
         fs::write(hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
     }
@@ -77,7 +101,9 @@ fn furnish() -> io::Result<()> {
 /// A whole file, if it is not longer than `limit` bytes.
 pub(crate) fn read_bounded(path: &str, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    fs::File::open(path)?
+        .take(limit as u64 + 1)
+        .read_to_end(&mut bytes)?;
     match bytes.len() <= limit {
         true => Ok(bytes),
         false => Err(io::Error::other(format!("it is longer than {limit} bytes"))),

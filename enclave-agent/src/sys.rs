@@ -26,7 +26,10 @@ pub(crate) fn power_off() {
 
 /// Attaches a file to a free loop device, read-only because the file is opened so.
 pub(crate) fn attach_loop(file: &Path) -> io::Result<PathBuf> {
-    let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+    let control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/loop-control")?;
     // SAFETY: LOOP_CTL_GET_FREE takes no argument and touches no memory of ours; the descriptor is open.
     let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
     if number < 0 {
@@ -52,10 +55,14 @@ pub(crate) fn reap() -> io::Result<Option<(libc::pid_t, Exit)>> {
     match pid {
         0 => Ok(None),
         pid if pid < 0 => Err(io::Error::last_os_error()),
-        pid if libc::WIFSIGNALED(status) => {
-            Ok(Some((pid, Exit::Signal(u8::try_from(libc::WTERMSIG(status)).unwrap_or(u8::MAX)))))
-        }
-        pid => Ok(Some((pid, Exit::Code(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))))),
+        pid if libc::WIFSIGNALED(status) => Ok(Some((
+            pid,
+            Exit::Signal(u8::try_from(libc::WTERMSIG(status)).unwrap_or(u8::MAX)),
+        ))),
+        pid => Ok(Some((
+            pid,
+            Exit::Code(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX)),
+        ))),
     }
 }
 
@@ -80,16 +87,35 @@ pub(crate) fn inet_socket() -> io::Result<OwnedFd> {
 }
 
 /// Sets an interface's flags (netdevice(7), SIOCSIFFLAGS).
-pub(crate) fn set_interface_flags(socket: &OwnedFd, name: &str, flags: libc::c_short) -> io::Result<()> {
+pub(crate) fn set_interface_flags(
+    socket: &OwnedFd,
+    name: &str,
+    flags: libc::c_short,
+) -> io::Result<()> {
     // SAFETY: ifreq is plain data for which all zeros is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (target, byte) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+    for (target, byte) in request
+        .ifr_name
+        .iter_mut()
+        .take(libc::IFNAMSIZ - 1)
+        .zip(name.bytes())
+    {
         *target = libc::c_char::from_ne_bytes([byte]);
     }
     request.ifr_ifru.ifru_flags = flags;
     // SAFETY: the kernel reads one ifreq behind the pointer, which lives until the call returns.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as libc::Ioctl,
+            &request,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Starts a program after `enter` ran in the child.

@@ -26,7 +26,8 @@ pub(crate) fn resolve(user: &str, passwd: &str, group: &str) -> Result<User, Fat
         None => (user, None),
     };
     let name = if name.is_empty() { "0" } else { name };
-    let account = accounts(passwd).find(|account| account.name == name || account.uid.to_string() == name);
+    let account =
+        accounts(passwd).find(|account| account.name == name || account.uid.to_string() == name);
     let uid = match (&account, name.parse()) {
         (Some(account), _) => account.uid,
         (None, Ok(uid)) => uid,
@@ -37,17 +38,29 @@ pub(crate) fn resolve(user: &str, passwd: &str, group: &str) -> Result<User, Fat
         None => account.as_ref().map_or(0, |account| account.gid),
     };
     let groups = match (&account, group_name) {
-        (Some(account), None) => member_of(&account.name, group).filter(|other| *other != gid).collect(),
+        (Some(account), None) => member_of(&account.name, group)
+            .filter(|other| *other != gid)
+            .collect(),
         _ => Vec::new(),
     };
-    let home =
-        account.map(|account| account.home).filter(|home| !home.is_empty()).unwrap_or_else(|| "/".to_owned());
-    Ok(User { uid, gid, groups, home })
+    let home = account
+        .map(|account| account.home)
+        .filter(|home| !home.is_empty())
+        .unwrap_or_else(|| "/".to_owned());
+    Ok(User {
+        uid,
+        gid,
+        groups,
+        home,
+    })
 }
 
 fn missing(what: &str, name: &str, file: &str) -> Fatal {
     let shown: String = name.chars().take(100).collect();
-    Fatal::new(Failure::User, format!("the {what} '{shown}' is not in the image's {file}"))
+    Fatal::new(
+        Failure::User,
+        format!("the {what} '{shown}' is not in the image's {file}"),
+    )
 }
 
 fn accounts(passwd: &str) -> impl Iterator<Item = Account> {
@@ -56,7 +69,12 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account> {
         let (name, _password) = (fields.next()?, fields.next()?);
         let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         let home = fields.nth(1).unwrap_or_default();
-        Some(Account { name: name.to_owned(), uid, gid, home: home.to_owned() })
+        Some(Account {
+            name: name.to_owned(),
+            uid,
+            gid,
+            home: home.to_owned(),
+        })
     })
 }
 
@@ -65,7 +83,11 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     group.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let (name, _password) = (fields.next()?, fields.next()?);
-        Some((name, fields.next()?.parse().ok()?, fields.next().unwrap_or_default()))
+        Some((
+            name,
+            fields.next()?.parse().ok()?,
+            fields.next().unwrap_or_default(),
+        ))
     })
 }
 
@@ -88,8 +110,7 @@ fn member_of<'a>(user: &'a str, group: &'a str) -> impl Iterator<Item = u32> + '
 mod tests {
     use super::*;
 
-    const PASSWD: &str =
-        "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001::/srv/web:/bin/false\nbroken\nnohome:x:7:7\n";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001::/srv/web:/bin/false\nbroken\nnohome:x:7:7\n";
     const GROUP: &str = "root:x:0:\nweb:x:1001:\nlogs:x:4:syslog,web\nssl:x:5:web\n";
 
     fn user(text: &str) -> Result<User, String> {
@@ -97,7 +118,12 @@ mod tests {
     }
 
     fn is(uid: u32, gid: u32, groups: &[u32], home: &str) -> Result<User, String> {
-        Ok(User { uid, gid, groups: groups.to_vec(), home: home.to_owned() })
+        Ok(User {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+            home: home.to_owned(),
+        })
     }
 
     #[test]
@@ -113,8 +139,14 @@ mod tests {
 
     #[test]
     fn refuses_names_that_the_image_does_not_have() {
-        assert_eq!(user("nobody").unwrap_err(), "the user 'nobody' is not in the image's /etc/passwd");
-        assert_eq!(user("web:staff").unwrap_err(), "the group 'staff' is not in the image's /etc/group");
+        assert_eq!(
+            user("nobody").unwrap_err(),
+            "the user 'nobody' is not in the image's /etc/passwd"
+        );
+        assert_eq!(
+            user("web:staff").unwrap_err(),
+            "the group 'staff' is not in the image's /etc/group"
+        );
         assert_eq!(
             user("4294967296").unwrap_err(),
             "the user '4294967296' is not in the image's /etc/passwd"

@@ -39,9 +39,16 @@ pub(crate) fn start(
     secrets: &Variables,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Workload, Fatal> {
-    let Run { command: line, env, user: _, working_dir, stop_signal } = &spec.run;
-    let (program, arguments) =
-        line.split_first().ok_or_else(|| Fatal::new(Failure::Spec, "the spec names no program"))?;
+    let Run {
+        command: line,
+        env,
+        user: _,
+        working_dir,
+        stop_signal,
+    } = &spec.run;
+    let (program, arguments) = line
+        .split_first()
+        .ok_or_else(|| Fatal::new(Failure::Spec, "the spec names no program"))?;
 
     let mut command = Command::new(program);
     command
@@ -53,7 +60,9 @@ pub(crate) fn start(
     command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
     command.envs(secrets.iter().map(|(name, value)| (name, value.as_str())));
     let output = match spec.logs.forward {
-        true => Some(pipes(&mut command).map_err(Fatal::of(Failure::NotExecutable, "cannot make pipes"))?),
+        true => Some(
+            pipes(&mut command).map_err(Fatal::of(Failure::NotExecutable, "cannot make pipes"))?,
+        ),
         false => {
             command.stdout(Stdio::null()).stderr(Stdio::null());
             None
@@ -64,12 +73,16 @@ pub(crate) fn start(
     // The parent's ends of the pipes must close, or their readers never see an end.
     drop(command);
     let child = spawned.map_err(|error| explain(program, working_dir, &error))?;
-    let pid = i32::try_from(child.id()).map_err(Fatal::of(Failure::NotExecutable, "the process number"))?;
+    let pid = i32::try_from(child.id())
+        .map_err(Fatal::of(Failure::NotExecutable, "the process number"))?;
     if let Some([stdout, stderr]) = output {
         forward_output(Stream::Stdout, stdout, reports.clone())?;
         forward_output(Stream::Stderr, stderr, reports.clone())?;
     }
-    Ok(Workload { pid: Pid::from_raw(pid), stop_signal: stop_signal.number() })
+    Ok(Workload {
+        pid: Pid::from_raw(pid),
+        stop_signal: stop_signal.number(),
+    })
 }
 
 /// The user of the spec, by the image's own files.
@@ -81,7 +94,11 @@ pub(crate) fn user(named: &str) -> Result<User, Fatal> {
 fn image_file(path: &str) -> String {
     let inside = format!("{ROOT}{path}");
     let plain = rootfs::is_below_root(Path::new(path)) && Path::new(&inside).is_file();
-    let bytes = if plain { read_bounded(&inside, MAX_ACCOUNTS).unwrap_or_default() } else { Vec::new() };
+    let bytes = if plain {
+        read_bounded(&inside, MAX_ACCOUNTS).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -98,12 +115,18 @@ const IDENTITY_FAILED: i32 = nix::errno::Errno::EUSERS as i32;
 
 /// Runs in the child: into the image's root, into the working directory, away from root.
 fn enter(folder: &str, user: &User) -> io::Result<()> {
-    let User { uid, gid, groups, home: _ } = user;
+    let User {
+        uid,
+        gid,
+        groups,
+        home: _,
+    } = user;
     setsid()?;
     chroot(ROOT)?;
     // Made inside the root, so that links in its path stay inside too.
     let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
-    made.and_then(|()| Ok(chdir(folder)?)).map_err(|_| io::Error::from_raw_os_error(WORKING_DIR_FAILED))?;
+    made.and_then(|()| Ok(chdir(folder)?))
+        .map_err(|_| io::Error::from_raw_os_error(WORKING_DIR_FAILED))?;
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     let identity = setgroups(&groups)
         .and_then(|()| setgid(Gid::from_raw(*gid)))
@@ -119,7 +142,10 @@ fn explain(program: &str, working_dir: &str, error: &io::Error) -> Fatal {
             format!("the working directory '{working_dir}' cannot be made or entered"),
         ),
         Some(IDENTITY_FAILED) => Fatal::new(Failure::User, "the kernel refused the user or group"),
-        _ if error.kind() == io::ErrorKind::NotFound && program.contains('/') && inside.exists() => {
+        _ if error.kind() == io::ErrorKind::NotFound
+            && program.contains('/')
+            && inside.exists() =>
+        {
             Fatal::new(
                 Failure::NotExecutable,
                 format!(
@@ -127,14 +153,22 @@ fn explain(program: &str, working_dir: &str, error: &io::Error) -> Fatal {
                 ),
             )
         }
-        _ if error.kind() == io::ErrorKind::NotFound => {
-            Fatal::new(Failure::NotFound, format!("'{program}' is not in the image"))
-        }
-        _ => Fatal::new(Failure::NotExecutable, format!("'{program}' cannot be started: {error}")),
+        _ if error.kind() == io::ErrorKind::NotFound => Fatal::new(
+            Failure::NotFound,
+            format!("'{program}' is not in the image"),
+        ),
+        _ => Fatal::new(
+            Failure::NotExecutable,
+            format!("'{program}' cannot be started: {error}"),
+        ),
     }
 }
 
-fn forward_output(stream: Stream, pipe: PipeReader, reports: mpsc::Sender<Report>) -> Result<(), Fatal> {
+fn forward_output(
+    stream: Stream,
+    pipe: PipeReader,
+    reports: mpsc::Sender<Report>,
+) -> Result<(), Fatal> {
     let fd = OwnedFd::from(pipe);
     let fail = Fatal::of(Failure::NotExecutable, "cannot read the workload's output");
     // The descriptor is blocking when made; tokio wants the other kind and checks that it is a pipe.
@@ -145,13 +179,20 @@ fn forward_output(stream: Stream, pipe: PipeReader, reports: mpsc::Sender<Report
         let mut piece = vec![0; wire::MAX_WRITE / 2];
         let mut dropped: usize = 0;
         while let Ok(n) = pipe.read(&mut piece).await {
-            let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else { return };
+            let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else {
+                return;
+            };
             let mut message = Vec::new();
             if dropped > 0 {
-                message.extend(format!("[{dropped} bytes of output were dropped here]\n").into_bytes());
+                message.extend(
+                    format!("[{dropped} bytes of output were dropped here]\n").into_bytes(),
+                );
             }
             message.extend_from_slice(bytes);
-            match reports.send_timeout(Report::Log(stream, message), LOG_PATIENCE).await {
+            match reports
+                .send_timeout(Report::Log(stream, message), LOG_PATIENCE)
+                .await
+            {
                 Ok(()) => dropped = 0,
                 Err(_) => dropped += n,
             }

@@ -73,7 +73,9 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         let Ok((stream, _)) = listener.accept().await else {
             sleep(PAUSE_AFTER_ERROR).await;
             continue;
@@ -106,25 +108,48 @@ struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, message: impl Into<String>, hint: impl Into<String>) -> Problem {
-        Problem { status, message: message.into(), hint: hint.into() }
+        Problem {
+            status,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 }
 
-async fn route(daemon: &Arc<Daemon>, peer: Option<UCred>, request: Request<Incoming>) -> Response<Body> {
+async fn route(
+    daemon: &Arc<Daemon>,
+    peer: Option<UCred>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let answer = dispatch(daemon, request).await;
-    let response = answer.unwrap_or_else(|Problem { status, message, hint }| {
-        json(status, &serde_json::json!({ "error": { "message": message, "hint": hint } }))
-    });
+    let response = answer.unwrap_or_else(
+        |Problem {
+             status,
+             message,
+             hint,
+         }| {
+            json(
+                status,
+                &serde_json::json!({ "error": { "message": message, "hint": hint } }),
+            )
+        },
+    );
     if method != Method::GET {
-        let (uid, pid) = (peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));
+        let (uid, pid) = (
+            peer.map(|peer| peer.uid()),
+            peer.and_then(|peer| peer.pid()),
+        );
         tracing::info!(target: "audit", uid, pid, %method, path, status = response.status().as_u16(), "API");
     }
     response
 }
 
-async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+async fn dispatch(
+    daemon: &Arc<Daemon>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -141,9 +166,15 @@ async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Re
     match (request.method(), parts.as_slice()) {
         (&Method::GET, ["healthz"]) => Ok(text("ok\n")),
         (&Method::GET, ["metrics"]) => {
-            let text =
-                daemon.issuer().map(|issuer| issuer.metrics().text()).unwrap_or_else(|| "# EOF\n".to_owned());
-            Ok(response(StatusCode::OK, broker::MEDIA_TYPE, Full::new(Bytes::from(text)).boxed()))
+            let text = daemon
+                .issuer()
+                .map(|issuer| issuer.metrics().text())
+                .unwrap_or_else(|| "# EOF\n".to_owned());
+            Ok(response(
+                StatusCode::OK,
+                broker::MEDIA_TYPE,
+                Full::new(Bytes::from(text)).boxed(),
+            ))
         }
         (&Method::GET, ["v1", "enclaves"]) => {
             let list = daemon.list().await.map_err(|e| internal(&e))?;
@@ -155,15 +186,21 @@ async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Re
             None => stored(daemon, name).await,
         },
         (&Method::DELETE, ["v1", "enclaves", name]) => accepted(find(name)?.destroy().await),
-        (&Method::POST, ["v1", "enclaves", name, "redeploy"]) => accepted(find(name)?.redeploy().await),
+        (&Method::POST, ["v1", "enclaves", name, "redeploy"]) => {
+            accepted(find(name)?.redeploy().await)
+        }
         (&Method::PUT, ["v1", "enclaves", name, "config"]) => {
             configure(&find(name)?, request.into_body()).await
         }
         (&Method::GET, ["v1", "enclaves", name, "events"]) => {
             events(daemon, find(name)?, query == "follow").await
         }
-        (&Method::GET, ["v1", "enclaves", name, "logs"]) => Ok(logs(&find(name)?, query == "follow")),
-        (&Method::GET, ["v1", "enclaves", name, "attestation"]) => attestation(&find(name)?, &query).await,
+        (&Method::GET, ["v1", "enclaves", name, "logs"]) => {
+            Ok(logs(&find(name)?, query == "follow"))
+        }
+        (&Method::GET, ["v1", "enclaves", name, "attestation"]) => {
+            attestation(&find(name)?, &query).await
+        }
         (&Method::DELETE, ["v1", "registry", "credentials"]) => {
             let issuer = daemon.issuer().ok_or_else(|| {
                 Problem::new(
@@ -173,16 +210,25 @@ async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Result<Re
                 )
             })?;
             issuer.forget();
-            Ok(response(StatusCode::NO_CONTENT, "text/plain", Full::default().boxed()))
-        }
-        (_, ["v1", "registry", "credentials"] | ["healthz" | "metrics"] | ["v1", "enclaves", ..]) => {
-            Err(Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this is not done with that method",
-                "see the API's documentation",
+            Ok(response(
+                StatusCode::NO_CONTENT,
+                "text/plain",
+                Full::default().boxed(),
             ))
         }
-        _ => Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing here", "see the API's documentation")),
+        (
+            _,
+            ["v1", "registry", "credentials"] | ["healthz" | "metrics"] | ["v1", "enclaves", ..],
+        ) => Err(Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this is not done with that method",
+            "see the API's documentation",
+        )),
+        _ => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "there is nothing here",
+            "see the API's documentation",
+        )),
     }
 }
 
@@ -191,19 +237,44 @@ fn shown(name: &str) -> String {
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), "look at the daemon's journal")
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        error.to_string(),
+        "look at the daemon's journal",
+    )
 }
 
 /// An order in JSON.
 async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
-    let bad = |message: String| Problem::new(StatusCode::BAD_REQUEST, message, "see the API's documentation");
+    let bad = |message: String| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            message,
+            "see the API's documentation",
+        )
+    };
     let collected = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
-    let collected = collected
-        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the request did not end", "send it whole"))?;
-    let bytes = Zeroizing::new(collected.map_err(|e| bad(e.to_string()))?.to_bytes().to_vec());
+    let collected = collected.map_err(|_| {
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the request did not end",
+            "send it whole",
+        )
+    })?;
+    let bytes = Zeroizing::new(
+        collected
+            .map_err(|e| bad(e.to_string()))?
+            .to_bytes()
+            .to_vec(),
+    );
     // serde's message could quote the password: the place is enough.
     serde_json::from_slice(&bytes).map_err(|e| {
-        bad(format!("the order cannot be read (line {}, column {}): {}", e.line(), e.column(), kind(&e)))
+        bad(format!(
+            "the order cannot be read (line {}, column {}): {}",
+            e.line(),
+            e.column(),
+            kind(&e)
+        ))
     })
 }
 
@@ -239,9 +310,11 @@ async fn create(daemon: &Arc<Daemon>, body: Incoming) -> Result<Response<Body>, 
                 message,
                 "choose another name, or terminate that enclave first",
             ),
-            CreateError::Secret(_) => {
-                Problem::new(StatusCode::BAD_GATEWAY, message, "check that the daemon may create secrets")
-            }
+            CreateError::Secret(_) => Problem::new(
+                StatusCode::BAD_GATEWAY,
+                message,
+                "check that the daemon may create secrets",
+            ),
             CreateError::Store(_) | CreateError::Config(_) => internal(&message),
         }
     })?;
@@ -257,7 +330,11 @@ fn kind(error: &serde_json::Error) -> &'static str {
 
 /// An enclave that was destroyed is remembered for a while.
 async fn stored(daemon: &Daemon, name: &str) -> Result<Response<Body>, Problem> {
-    let found = daemon.store().find(name.to_owned()).await.map_err(|e| internal(&e))?;
+    let found = daemon
+        .store()
+        .find(name.to_owned())
+        .await
+        .map_err(|e| internal(&e))?;
     let missing = || {
         Problem::new(
             StatusCode::NOT_FOUND,
@@ -265,7 +342,9 @@ async fn stored(daemon: &Daemon, name: &str) -> Result<Response<Body>, Problem> 
             "see 'enclavectl list'",
         )
     };
-    found.map(|record| json(StatusCode::OK, &record)).ok_or_else(missing)
+    found
+        .map(|record| json(StatusCode::OK, &record))
+        .ok_or_else(missing)
 }
 
 fn accepted(result: Result<Record, OrderError>) -> Result<Response<Body>, Problem> {
@@ -287,12 +366,18 @@ fn accepted(result: Result<Record, OrderError>) -> Result<Response<Body>, Proble
 
 async fn attestation(handle: &Handle, query: &str) -> Result<Response<Body>, Problem> {
     let bad = |message| {
-        Problem::new(StatusCode::BAD_REQUEST, message, "use ?nonce= and up to 2048 hexadecimal digits")
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            message,
+            "use ?nonce= and up to 2048 hexadecimal digits",
+        )
     };
     let nonce = match query {
         "" => None,
         other => {
-            let digits = other.strip_prefix("nonce=").ok_or_else(|| bad("the only parameter is nonce"))?;
+            let digits = other
+                .strip_prefix("nonce=")
+                .ok_or_else(|| bad("the only parameter is nonce"))?;
             Some(
                 hex::decode(digits)
                     .ok()
@@ -310,20 +395,41 @@ async fn attestation(handle: &Handle, query: &str) -> Result<Response<Body>, Pro
             "only a deployed enclave can attest",
         )
     })?;
-    let document =
-        answer.map_err(|e| Problem::new(StatusCode::BAD_GATEWAY, e.to_string(), "see 'enclavectl show'"))?;
-    Ok(response(StatusCode::OK, "application/cbor", Full::new(Bytes::from(document)).boxed()))
+    let document = answer.map_err(|e| {
+        Problem::new(
+            StatusCode::BAD_GATEWAY,
+            e.to_string(),
+            "see 'enclavectl show'",
+        )
+    })?;
+    Ok(response(
+        StatusCode::OK,
+        "application/cbor",
+        Full::new(Bytes::from(document)).boxed(),
+    ))
 }
 
 async fn events(daemon: &Daemon, handle: Handle, follow: bool) -> Result<Response<Body>, Problem> {
     // Subscribed before the stored ones are read, so that none is missed in between; one may come twice.
     let live = handle.events();
     let record = handle.record();
-    let past = daemon.store().events(record.id.clone()).await.map_err(|e| internal(&e))?;
+    let past = daemon
+        .store()
+        .events(record.id.clone())
+        .await
+        .map_err(|e| internal(&e))?;
     let ended = record.status == Status::Destroyed;
     let (sender, body) = Channel::<Bytes, Infallible>::new(STREAM_QUEUE);
-    tokio::spawn(stream_events(sender, past, (follow && !ended).then_some(live)));
-    Ok(response(StatusCode::OK, "application/x-ndjson", body.boxed()))
+    tokio::spawn(stream_events(
+        sender,
+        past,
+        (follow && !ended).then_some(live),
+    ));
+    Ok(response(
+        StatusCode::OK,
+        "application/x-ndjson",
+        body.boxed(),
+    ))
 }
 
 async fn stream_events(
@@ -347,7 +453,13 @@ async fn stream_events(
         match live.recv().await {
             Ok(event) if Some(&event) == last.as_ref() => {}
             Ok(event) => {
-                let end = matches!(event, EnclaveEvent::Status { status: Status::Destroyed, .. });
+                let end = matches!(
+                    event,
+                    EnclaveEvent::Status {
+                        status: Status::Destroyed,
+                        ..
+                    }
+                );
                 if sender.send_data(line(&event)).await.is_err() || end {
                     return;
                 }
@@ -388,17 +500,27 @@ fn logs(handle: &Handle, follow: bool) -> Response<Body> {
 }
 
 fn text(body: &'static str) -> Response<Body> {
-    response(StatusCode::OK, "text/plain", Full::new(Bytes::from_static(body.as_bytes())).boxed())
+    response(
+        StatusCode::OK,
+        "text/plain",
+        Full::new(Bytes::from_static(body.as_bytes())).boxed(),
+    )
 }
 
 fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
     let bytes = serde_json::to_vec(value).unwrap_or_default();
-    response(status, "application/json", Full::new(Bytes::from(bytes)).boxed())
+    response(
+        status,
+        "application/json",
+        Full::new(Bytes::from(bytes)).boxed(),
+    )
 }
 
 fn response(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

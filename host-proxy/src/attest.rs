@@ -25,20 +25,31 @@ pub enum FetchError {
 
 /// A document, of which nothing was checked but its length.
 pub async fn fetch(vsock: &Vsock, nonce: Option<&[u8]>) -> Result<Vec<u8>, FetchError> {
-    let query = nonce.map(|nonce| format!("?nonce={}", hex::encode(nonce))).unwrap_or_default();
+    let query = nonce
+        .map(|nonce| format!("?nonce={}", hex::encode(nonce)))
+        .unwrap_or_default();
     let unreachable = |error: &dyn std::fmt::Display| FetchError::Unreachable(error.to_string());
     let exchange = async {
-        let stream = vsock.connect(wire::ATTESTATION_PORT).await.map_err(|e| unreachable(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
+        let stream = vsock
+            .connect(wire::ATTESTATION_PORT)
+            .await
+            .map_err(|e| unreachable(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| unreachable(&e))?;
         let connection = tokio::spawn(connection);
         let request = Request::get(format!("/attestation{query}"))
             .header(hyper::header::HOST, "enclave")
             .body(Empty::<Bytes>::new())
             .map_err(|e| unreachable(&e))?;
-        let response = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| unreachable(&e))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), attestation::document::MAX_LEN).collect().await;
+        let body = Limited::new(response.into_body(), attestation::document::MAX_LEN)
+            .collect()
+            .await;
         connection.abort();
         match status.is_success() {
             true => Ok(body.map_err(|e| unreachable(&e))?.to_bytes().to_vec()),
@@ -53,7 +64,11 @@ pub async fn fetch(vsock: &Vsock, nonce: Option<&[u8]>) -> Result<Vec<u8>, Fetch
 /// The gate before DEPLOYED: a document that was made just now, by the enclave that was just launched, over what was
 /// built. QEMU's documents carry no signature; what vouches for them is that this host started that QEMU.
 /// `config` is what PCR16 must be if a sealed config was brought.
-pub(crate) async fn gate(vsock: &Vsock, expected: &Measurements, config: Option<Pcr>) -> Result<(), Fault> {
+pub(crate) async fn gate(
+    vsock: &Vsock,
+    expected: &Measurements,
+    config: Option<Pcr>,
+) -> Result<(), Fault> {
     let mut nonce = [0; NONCE_LEN];
     aws_lc_rs::rand::fill(&mut nonce).map_err(Fault::internal)?;
     let bytes = match fetch(vsock, Some(&nonce)).await {
@@ -62,10 +77,15 @@ pub(crate) async fn gate(vsock: &Vsock, expected: &Measurements, config: Option<
         other => other,
     }
     .map_err(|e| failed(&e).retryable())?;
-    let UnsignedDocument { pcrs, nonce: echoed, .. } =
-        sandbox::read_unsigned(&bytes).map_err(|e| failed(&e))?;
+    let UnsignedDocument {
+        pcrs,
+        nonce: echoed,
+        ..
+    } = sandbox::read_unsigned(&bytes).map_err(|e| failed(&e))?;
     if echoed.as_deref() != Some(nonce.as_slice()) {
-        return Err(failed(&"the document does not carry the nonce that was asked for"));
+        return Err(failed(
+            &"the document does not carry the nonce that was asked for",
+        ));
     }
     if let Some(pcr16) = config
         && pcrs.get(16) != Some(&pcr16)

@@ -23,7 +23,11 @@ pub enum ClientError {
     Unreachable { path: PathBuf, reason: String },
     /// What the daemon answered.
     #[error("{message}")]
-    Refused { status: u16, message: String, hint: String },
+    Refused {
+        status: u16,
+        message: String,
+        hint: String,
+    },
     #[error("the daemon answered something that cannot be read: {0}")]
     Unreadable(String),
 }
@@ -33,11 +37,13 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let message = error.to_string();
         match error {
-            ClientError::Unreachable { .. } if message.contains("Permission denied") => Failure::new(
-                69,
-                message,
-                "the socket is for the daemon's group: join it (adduser USER redoubt), or use sudo",
-            ),
+            ClientError::Unreachable { .. } if message.contains("Permission denied") => {
+                Failure::new(
+                    69,
+                    message,
+                    "the socket is for the daemon's group: join it (adduser USER redoubt), or use sudo",
+                )
+            }
             ClientError::Unreachable { .. } => Failure::new(
                 69,
                 message,
@@ -46,9 +52,11 @@ impl From<ClientError> for Failure {
             ClientError::Refused { status, hint, .. } => {
                 Failure::new(if status == 400 { 64 } else { 77 }, message, hint)
             }
-            ClientError::Unreadable(_) => {
-                Failure::new(70, message, "check that enclavectl and host-proxy have the same version")
-            }
+            ClientError::Unreadable(_) => Failure::new(
+                70,
+                message,
+                "check that enclavectl and host-proxy have the same version",
+            ),
         }
     }
 }
@@ -67,11 +75,16 @@ pub struct Stream {
 
 impl Client {
     pub fn new(socket: &Path) -> Client {
-        Client { socket: socket.to_owned() }
+        Client {
+            socket: socket.to_owned(),
+        }
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> ClientError {
-        ClientError::Unreachable { path: self.socket.clone(), reason: error.to_string() }
+        ClientError::Unreachable {
+            path: self.socket.clone(),
+            reason: error.to_string(),
+        }
     }
 
     async fn send(
@@ -80,7 +93,9 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|e| self.unreachable(&e))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| self.unreachable(&e))?;
@@ -110,12 +125,22 @@ impl Client {
         }
         let status = response.status().as_u16();
         let bytes = collect(response).await?;
-        let Failed { error: Problem { message, hint } } =
-            serde_json::from_slice(&bytes).map_err(|e| ClientError::Unreadable(e.to_string()))?;
-        Err(ClientError::Refused { status, message, hint })
+        let Failed {
+            error: Problem { message, hint },
+        } = serde_json::from_slice(&bytes).map_err(|e| ClientError::Unreadable(e.to_string()))?;
+        Err(ClientError::Refused {
+            status,
+            message,
+            hint,
+        })
     }
 
-    pub async fn bytes(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ClientError> {
+    pub async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Vec<u8>, ClientError> {
         collect(self.send(method, path, body).await?).await
     }
 
@@ -131,7 +156,10 @@ impl Client {
 
     pub async fn stream(&self, path: &str) -> Result<Stream, ClientError> {
         let response = self.send(Method::GET, path, Vec::new()).await?;
-        Ok(Stream { body: response.into_body(), pending: Vec::new() })
+        Ok(Stream {
+            body: response.into_body(),
+            pending: Vec::new(),
+        })
     }
 }
 
@@ -140,7 +168,10 @@ async fn collect(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
     let body = timeout(ANSWER_TIMEOUT, collecting)
         .await
         .map_err(|_| ClientError::Unreadable("it did not end".to_owned()))?;
-    Ok(body.map_err(|e| ClientError::Unreadable(e.to_string()))?.to_bytes().to_vec())
+    Ok(body
+        .map_err(|e| ClientError::Unreadable(e.to_string()))?
+        .to_bytes()
+        .to_vec())
 }
 
 impl Stream {

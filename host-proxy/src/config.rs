@@ -115,7 +115,10 @@ pub struct Network {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{origin}: {problem}")]
     Invalid { origin: String, problem: String },
 }
@@ -146,7 +149,9 @@ pub fn load(
     };
     add(&parse(DEFAULTS, "the built-in defaults")?, "built in");
     if let Some(mode) = run_mode
-        && !mode.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && !mode
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     {
         return Err(ConfigError::Invalid {
             origin: "RUN_MODE".to_owned(),
@@ -159,15 +164,19 @@ pub fn load(
         let path = folder.join(format!("{name}.toml"));
         match std::fs::read_to_string(&path) {
             Ok(text) => {
-                add(&parse(&text, &path.display().to_string())?, &path.display().to_string());
+                add(
+                    &parse(&text, &path.display().to_string())?,
+                    &path.display().to_string(),
+                );
                 files.push(path);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(ConfigError::Read { path, source }),
         }
     }
-    let mut variables: Vec<(String, String)> =
-        environment.filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+    let mut variables: Vec<(String, String)> = environment
+        .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
+        .collect();
     variables.sort();
     // All of them are one layer.
     let mut layer = Settings::new();
@@ -175,11 +184,18 @@ pub fn load(
         flatten(&variable(&name, &text)?, "", &name, &mut layer);
     }
     merge(&mut settings, layer);
-    let config = nested(&settings).try_into().map_err(|e: toml::de::Error| ConfigError::Invalid {
-        origin: "configuration".to_owned(),
-        problem: blame(e.to_string().trim_end(), &settings),
-    })?;
-    Ok(Loaded { config, files, settings })
+    let config =
+        nested(&settings)
+            .try_into()
+            .map_err(|e: toml::de::Error| ConfigError::Invalid {
+                origin: "configuration".to_owned(),
+                problem: blame(e.to_string().trim_end(), &settings),
+            })?;
+    Ok(Loaded {
+        config,
+        files,
+        settings,
+    })
 }
 
 fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
@@ -191,42 +207,63 @@ fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
 
 /// Adds to serde's message where the key came from that it names first, or the keys of the table that it speaks of.
 fn blame(message: &str, settings: &Settings) -> String {
-    let Some(blamed) = message.split('`').nth(1) else { return message.to_owned() };
+    let Some(blamed) = message.split('`').nth(1) else {
+        return message.to_owned();
+    };
     let below = format!("{blamed}.");
-    let named =
-        |key: &str| key == blamed || key.rsplit('.').next() == Some(blamed) || key.starts_with(&below);
-    let origins: BTreeSet<&str> =
-        settings.iter().filter(|(key, _)| named(key)).map(|(_, (_, origin))| origin.as_str()).collect();
+    let named = |key: &str| {
+        key == blamed || key.rsplit('.').next() == Some(blamed) || key.starts_with(&below)
+    };
+    let origins: BTreeSet<&str> = settings
+        .iter()
+        .filter(|(key, _)| named(key))
+        .map(|(_, (_, origin))| origin.as_str())
+        .collect();
     match origins.is_empty() {
         true => message.to_owned(),
-        false => format!("{message} ({blamed} is set in {})", Vec::from_iter(origins).join(", ")),
+        false => format!(
+            "{message} ({blamed} is set in {})",
+            Vec::from_iter(origins).join(", ")
+        ),
     }
 }
 
 /// `HOST_PROXY_A__B=x` as a table. A value that reads as TOML is one; anything else is a string.
 fn variable(name: &str, text: &str) -> Result<Table, ConfigError> {
-    let keys: Vec<String> =
-        name.trim_start_matches(ENVIRONMENT_PREFIX).split("__").map(str::to_ascii_lowercase).collect();
+    let keys: Vec<String> = name
+        .trim_start_matches(ENVIRONMENT_PREFIX)
+        .split("__")
+        .map(str::to_ascii_lowercase)
+        .collect();
     if keys.iter().any(String::is_empty) {
         return Err(ConfigError::Invalid {
             origin: name.to_owned(),
             problem: "a level of the name is empty".to_owned(),
         });
     }
-    let value = format!("x = {text}").parse::<Table>().ok().and_then(|mut table| match table.len() {
-        1 => table.remove("x"),
-        _ => None,
-    });
+    let value = format!("x = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| match table.len() {
+            1 => table.remove("x"),
+            _ => None,
+        });
     let mut value = value.unwrap_or_else(|| Value::String(text.to_owned()));
     for key in keys.iter().skip(1).rev() {
         value = Value::Table(Table::from_iter([(key.clone(), value)]));
     }
-    Ok(Table::from_iter(keys.into_iter().take(1).map(|key| (key, value.clone()))))
+    Ok(Table::from_iter(
+        keys.into_iter().take(1).map(|key| (key, value.clone())),
+    ))
 }
 
 fn flatten(table: &Table, above: &str, origin: &str, settings: &mut Settings) {
     for (key, value) in table {
-        let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+        let path = if above.is_empty() {
+            key.clone()
+        } else {
+            format!("{above}.{key}")
+        };
         match value {
             Value::Table(inner) => flatten(inner, &path, origin, settings),
             value => insert(settings, path, (value.clone(), origin.to_owned())),
@@ -252,7 +289,9 @@ fn remove_below(settings: &mut Settings, path: &str) {
 fn merge(settings: &mut Settings, layer: Settings) {
     for (path, (value, _)) in &layer {
         if let Some(table) = path.strip_suffix(".type")
-            && settings.get(path).is_some_and(|(earlier, _)| earlier != value)
+            && settings
+                .get(path)
+                .is_some_and(|(earlier, _)| earlier != value)
         {
             remove_below(settings, table);
         }
@@ -268,7 +307,10 @@ fn nested(settings: &Settings) -> Table {
         let (above, last) = path.rsplit_once('.').unwrap_or(("", path));
         let mut levels = above.split('.').filter(|level| !level.is_empty());
         let table = levels.try_fold(&mut root, |table, level| {
-            table.entry(level).or_insert_with(|| Value::Table(Table::new())).as_table_mut()
+            table
+                .entry(level)
+                .or_insert_with(|| Value::Table(Table::new()))
+                .as_table_mut()
         });
         // Always: a path that stands below another one was removed with it.
         if let Some(table) = table {
@@ -281,9 +323,14 @@ fn nested(settings: &Settings) -> Table {
 impl Loaded {
     /// One line a key: the value and where it came from.
     pub fn describe(&self) -> String {
-        let line =
-            |(key, (value, origin)): (&String, &(Value, String))| format!("{key} = {value}    # {origin}");
-        self.settings.iter().map(line).collect::<Vec<_>>().join("\n")
+        let line = |(key, (value, origin)): (&String, &(Value, String))| {
+            format!("{key} = {value}    # {origin}")
+        };
+        self.settings
+            .iter()
+            .map(line)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
@@ -296,13 +343,21 @@ impl Config {
 impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         let prefix = |octets: &[u8]| {
-            let number = octets.iter().fold(0u128, |n, &byte| n << 8 | u128::from(byte));
+            let number = octets
+                .iter()
+                .fold(0u128, |n, &byte| n << 8 | u128::from(byte));
             let width = u32::try_from(octets.len() * 8).unwrap_or(0);
-            number.checked_shr(width.saturating_sub(u32::from(self.bits))).unwrap_or(0)
+            number
+                .checked_shr(width.saturating_sub(u32::from(self.bits)))
+                .unwrap_or(0)
         };
         match (self.address, address) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => prefix(&own.octets()) == prefix(&other.octets()),
-            (IpAddr::V6(own), IpAddr::V6(other)) => prefix(&own.octets()) == prefix(&other.octets()),
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                prefix(&own.octets()) == prefix(&other.octets())
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                prefix(&own.octets()) == prefix(&other.octets())
+            }
             _ => false,
         }
     }
@@ -319,7 +374,11 @@ impl TryFrom<String> for Network {
         let address: IpAddr = address.parse().map_err(|_| error())?;
         let width = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.unwrap_or(width);
-        if bits > width { Err(error()) } else { Ok(Network { address, bits }) }
+        if bits > width {
+            Err(error())
+        } else {
+            Ok(Network { address, bits })
+        }
     }
 }
 
@@ -342,33 +401,53 @@ mod tests {
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        let environment = environment
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         load(folder.path(), mode, environment).map_err(|e| e.to_string())
     }
 
     #[test]
     fn the_defaults_are_whole() {
         let config = with(&[], None, &[]).unwrap().config;
-        assert_eq!((config.secrets, config.qemu.accel), (SecretsKind::File, Accel::Tcg));
+        assert_eq!(
+            (config.secrets, config.qemu.accel),
+            (SecretsKind::File, Accel::Tcg)
+        );
     }
 
-    const LAYERS: [&str; 5] =
-        ["built in", "default.toml", "production.toml", "local.toml", "the environment"];
+    const LAYERS: [&str; 5] = [
+        "built in",
+        "default.toml",
+        "production.toml",
+        "local.toml",
+        "the environment",
+    ];
 
     /// The configuration where these layers, by their numbers, say their own number.
     fn said_by(layers: &[usize], mode: Option<&str>) -> (PathBuf, Option<RegistryConfig>) {
         let text = |n: &usize| {
             format!("run_dir = '/{n}'\n[registry]\ntype = 'docker'\nregistry_url = 'r.example:{n}'")
         };
-        let files: Vec<(&str, String)> =
-            layers.iter().filter(|n| (1..=3).contains(*n)).map(|n| (LAYERS[*n], text(n))).collect();
-        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        let files: Vec<(&str, String)> = layers
+            .iter()
+            .filter(|n| (1..=3).contains(*n))
+            .map(|n| (LAYERS[*n], text(n)))
+            .collect();
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(name, text)| (*name, text.as_str()))
+            .collect();
         let variables = [
             ("HOST_PROXY_RUN_DIR", "/4"),
             ("HOST_PROXY_REGISTRY__TYPE", "docker"),
             ("HOST_PROXY_REGISTRY__REGISTRY_URL", "r.example:4"),
         ];
-        let variables = if layers.contains(&4) { &variables[..] } else { &[] };
+        let variables = if layers.contains(&4) {
+            &variables[..]
+        } else {
+            &[]
+        };
         let config = with(&files, mode, variables).unwrap().config;
         (config.run_dir, config.registry)
     }
@@ -378,12 +457,25 @@ mod tests {
         for (high, upper) in LAYERS.iter().enumerate() {
             for (low, lower) in LAYERS.iter().enumerate().take(high) {
                 let (run_dir, registry) = said_by(&[low, high], Some("production"));
-                assert_eq!(run_dir, Path::new(&format!("/{high}")), "{upper} over {lower}");
-                let Some(RegistryConfig::Docker(docker)) = registry else { panic!("{upper} over {lower}") };
-                assert_eq!(docker.registry_url, format!("r.example:{high}"), "{upper} over {lower}");
+                assert_eq!(
+                    run_dir,
+                    Path::new(&format!("/{high}")),
+                    "{upper} over {lower}"
+                );
+                let Some(RegistryConfig::Docker(docker)) = registry else {
+                    panic!("{upper} over {lower}")
+                };
+                assert_eq!(
+                    docker.registry_url,
+                    format!("r.example:{high}"),
+                    "{upper} over {lower}"
+                );
             }
         }
-        assert_eq!(said_by(&[], Some("production")), (PathBuf::from("/run/redoubt"), None));
+        assert_eq!(
+            said_by(&[], Some("production")),
+            (PathBuf::from("/run/redoubt"), None)
+        );
         // Without the mode its file does not count, and with another neither.
         for mode in [None, Some("staging")] {
             assert_eq!(said_by(&[1, 2], mode).0, Path::new("/1"));
@@ -392,25 +484,38 @@ mod tests {
 
     #[test]
     fn a_registry_of_another_type_inherits_nothing() {
-        let docker = "[registry]\ntype = 'docker'\nregistry_url = 'localhost:5000'\nnamespace = 'n'";
+        let docker =
+            "[registry]\ntype = 'docker'\nregistry_url = 'localhost:5000'\nnamespace = 'n'";
         let ecr = [
             ("HOST_PROXY_REGISTRY__TYPE", "ecr"),
             ("HOST_PROXY_REGISTRY__REGION", "us-east-1"),
             ("HOST_PROXY_REGISTRY__ACCOUNT_ID", "123456789012"),
-            ("HOST_PROXY_REGISTRY__PUSH_ROLE_ARN", "arn:aws:iam::123456789012:role/push"),
+            (
+                "HOST_PROXY_REGISTRY__PUSH_ROLE_ARN",
+                "arn:aws:iam::123456789012:role/push",
+            ),
         ];
         let loaded = with(&[("default.toml", docker)], None, &ecr).unwrap();
-        assert!(matches!(loaded.config.registry, Some(RegistryConfig::Ecr(_))));
+        assert!(matches!(
+            loaded.config.registry,
+            Some(RegistryConfig::Ecr(_))
+        ));
         assert!(!loaded.describe().contains("localhost:5000"));
         // Of the same type it does.
         let renamed = [("HOST_PROXY_REGISTRY__NAMESPACE", "other")];
         let Some(RegistryConfig::Docker(config)) =
-            with(&[("default.toml", docker)], None, &renamed).unwrap().config.registry
+            with(&[("default.toml", docker)], None, &renamed)
+                .unwrap()
+                .config
+                .registry
         else {
             panic!()
         };
         assert_eq!(
-            (config.registry_url.as_str(), String::from(config.namespace).as_str()),
+            (
+                config.registry_url.as_str(),
+                String::from(config.namespace).as_str()
+            ),
             ("localhost:5000", "other/")
         );
     }
@@ -420,8 +525,15 @@ mod tests {
         let error = with(&[("local.toml", "qemu = 3")], None, &[]).unwrap_err();
         assert!(error.contains("invalid type"), "{error}");
         assert!(
-            with(&[("default.toml", "qemu = 3"), ("local.toml", "[qemu]\naccel = 'kvm'")], None, &[])
-                .is_err()
+            with(
+                &[
+                    ("default.toml", "qemu = 3"),
+                    ("local.toml", "[qemu]\naccel = 'kvm'")
+                ],
+                None,
+                &[]
+            )
+            .is_err()
         );
     }
 
@@ -436,7 +548,13 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!((loaded.config.qemu.accel, loaded.config.qemu.heartbeat_timeout_seconds), (Accel::Kvm, 5));
+        assert_eq!(
+            (
+                loaded.config.qemu.accel,
+                loaded.config.qemu.heartbeat_timeout_seconds
+            ),
+            (Accel::Kvm, 5)
+        );
         assert!(loaded.config.pull.plain_http.contains("127.0.0.1:5000"));
         let text = loaded.describe();
         assert!(
@@ -451,20 +569,34 @@ mod tests {
     #[test]
     fn unknown_keys_and_values_say_where_they_stand() {
         let error = with(&[], None, &[("HOST_PROXY_QEMU__COLOUR", "red")]).unwrap_err();
-        assert!(error.contains("colour") && error.contains("HOST_PROXY_QEMU__COLOUR"), "{error}");
-        assert!(with(&[("local.toml", "secrets = 'paper'")], None, &[]).unwrap_err().contains("paper"));
-        assert!(with(&[("local.toml", "[")], None, &[]).unwrap_err().contains("local.toml"));
+        assert!(
+            error.contains("colour") && error.contains("HOST_PROXY_QEMU__COLOUR"),
+            "{error}"
+        );
+        assert!(
+            with(&[("local.toml", "secrets = 'paper'")], None, &[])
+                .unwrap_err()
+                .contains("paper")
+        );
+        assert!(
+            with(&[("local.toml", "[")], None, &[])
+                .unwrap_err()
+                .contains("local.toml")
+        );
         assert!(with(&[], Some("../etc"), &[]).is_err());
     }
 
     #[test]
     fn networks_are_compared_by_their_bits() {
         let network = |text: &str| Network::try_from(text.to_owned());
-        let inside = |text: &str, address: &str| network(text).unwrap().contains(address.parse().unwrap());
+        let inside =
+            |text: &str, address: &str| network(text).unwrap().contains(address.parse().unwrap());
         assert!(inside("10.0.0.0/8", "10.255.1.2") && !inside("10.0.0.0/8", "11.0.0.1"));
         assert!(inside("127.0.0.1", "127.0.0.1") && !inside("127.0.0.1", "127.0.0.2"));
         assert!(
-            inside("fd00::/8", "fd12::1") && !inside("0.0.0.0/0", "::1") && inside("0.0.0.0/0", "1.2.3.4")
+            inside("fd00::/8", "fd12::1")
+                && !inside("0.0.0.0/0", "::1")
+                && inside("0.0.0.0/0", "1.2.3.4")
         );
         for bad in ["", "10.0.0.0/33", "host/8", "10.0.0.0/"] {
             assert!(network(bad).is_err(), "{bad}");

@@ -36,7 +36,10 @@ pub enum Report {
 pub async fn heartbeat(listener: &UnixListener) -> io::Result<()> {
     loop {
         let (mut stream, _) = listener.accept().await?;
-        if matches!(timeout(WRITE_TIMEOUT, stream.read_u8()).await, Ok(Ok(wire::HEARTBEAT))) {
+        if matches!(
+            timeout(WRITE_TIMEOUT, stream.read_u8()).await,
+            Ok(Ok(wire::HEARTBEAT))
+        ) {
             return stream.write_all(&[wire::HEARTBEAT]).await;
         }
     }
@@ -53,16 +56,26 @@ pub struct Control {
 
 impl Control {
     /// Waits for the agent, checks that it speaks this protocol, and lets it boot with what `boot` brings.
-    pub async fn accept(listener: &UnixListener, boot: FromHost, logs: Logs) -> io::Result<Control> {
-        let (mut stream, _) =
-            timeout(HELLO_TIMEOUT, listener.accept()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    pub async fn accept(
+        listener: &UnixListener,
+        boot: FromHost,
+        logs: Logs,
+    ) -> io::Result<Control> {
+        let (mut stream, _) = timeout(HELLO_TIMEOUT, listener.accept())
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
         let mut reader = Reader::default();
         let hello = timeout(HELLO_TIMEOUT, wire::io::read(&mut stream, &mut reader)).await;
         match hello.map_err(|_| io::ErrorKind::TimedOut)?? {
-            Some(FromAgent::Hello { protocol: wire::PROTOCOL_VERSION, .. }) => {}
+            Some(FromAgent::Hello {
+                protocol: wire::PROTOCOL_VERSION,
+                ..
+            }) => {}
             Some(FromAgent::Hello { protocol, .. }) => {
-                let message =
-                    format!("the agent speaks protocol {protocol}, this host {}", wire::PROTOCOL_VERSION);
+                let message = format!(
+                    "the agent speaks protocol {protocol}, this host {}",
+                    wire::PROTOCOL_VERSION
+                );
                 return Err(io::Error::other(message));
             }
             _ => return Err(io::Error::other("the agent did not say hello")),
@@ -76,7 +89,11 @@ impl Control {
                 let _ = sender.send(last).await;
             }
         });
-        Ok(Control { orders, reports, ended: false })
+        Ok(Control {
+            orders,
+            reports,
+            ended: false,
+        })
     }
 
     /// The next report; after the last one this never returns. Cancelling is safe.
@@ -94,7 +111,13 @@ impl Control {
     /// waits for before it powers off.
     pub async fn stop(mut self, deadline: Duration) {
         let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-        if !self.ended && self.orders.send(FromHost::Stop { deadline_ms }).await.is_ok() {
+        if !self.ended
+            && self
+                .orders
+                .send(FromHost::Stop { deadline_ms })
+                .await
+                .is_ok()
+        {
             let last = async { while !self.ended && self.report().await == Report::Started {} };
             let _ = timeout(deadline + WRITE_TIMEOUT, last).await;
         }
@@ -128,27 +151,40 @@ async fn converse(
             Ok(Some(FromAgent::Log { stream, bytes })) => logs.add(Piece { stream, bytes }),
             Ok(Some(FromAgent::Exited { status })) => return Some(Report::Exited(status)),
             Ok(Some(FromAgent::Failed { failure, detail })) => {
-                let detail = detail.chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect();
+                let detail = detail
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(MAX_DETAIL)
+                    .collect();
                 return Some(Report::Failed { failure, detail });
             }
             Ok(Some(FromAgent::Hello { .. })) => {
                 return Some(Report::Lost("the agent said hello twice".to_owned()));
             }
-            Ok(None) => return Some(Report::Lost("the enclave closed the control connection".to_owned())),
+            Ok(None) => {
+                return Some(Report::Lost(
+                    "the enclave closed the control connection".to_owned(),
+                ));
+            }
             Err(error) => return Some(Report::Lost(format!("the control connection: {error}"))),
         }
     }
 }
 
 async fn say(stream: &mut (impl AsyncWrite + Unpin), message: &FromHost) -> io::Result<()> {
-    timeout(WRITE_TIMEOUT, wire::io::write(stream, message)).await.map_err(|_| io::ErrorKind::TimedOut)?
+    timeout(WRITE_TIMEOUT, wire::io::write(stream, message))
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const BOOT: FromHost = FromHost::Boot { config: None, credentials: None };
+    const BOOT: FromHost = FromHost::Boot {
+        config: None,
+        credentials: None,
+    };
     use tokio::net::UnixStream;
     use wire::control::Stream;
 
@@ -160,50 +196,100 @@ mod tests {
     }
 
     fn hello(protocol: u32) -> FromAgent {
-        FromAgent::Hello { protocol, agent_version: "test".into() }
+        FromAgent::Hello {
+            protocol,
+            agent_version: "test".into(),
+        }
     }
 
     #[tokio::test]
     async fn carries_reports_logs_and_the_order_to_stop() {
         let (_folder, mut agent, listener) = meet().await;
         let logs = Logs::default();
-        wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION)).await.unwrap();
-        let mut control = Control::accept(&listener, BOOT, logs.clone()).await.unwrap();
+        wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION))
+            .await
+            .unwrap();
+        let mut control = Control::accept(&listener, BOOT, logs.clone())
+            .await
+            .unwrap();
         let mut reader = Reader::default();
-        assert_eq!(wire::io::read(&mut agent, &mut reader).await.unwrap(), Some(BOOT));
-        wire::io::write(&mut agent, &FromAgent::Started { pid: 7 }).await.unwrap();
+        assert_eq!(
+            wire::io::read(&mut agent, &mut reader).await.unwrap(),
+            Some(BOOT)
+        );
+        wire::io::write(&mut agent, &FromAgent::Started { pid: 7 })
+            .await
+            .unwrap();
         assert_eq!(control.report().await, Report::Started);
         let stopping = tokio::spawn(control.stop(Duration::from_secs(3)));
         assert_eq!(
             wire::io::read(&mut agent, &mut reader).await.unwrap(),
             Some(FromHost::Stop { deadline_ms: 3000 })
         );
-        let line = FromAgent::Log { stream: Stream::Stderr, bytes: b"bye\n".to_vec() };
+        let line = FromAgent::Log {
+            stream: Stream::Stderr,
+            bytes: b"bye\n".to_vec(),
+        };
         wire::io::write(&mut agent, &line).await.unwrap();
-        wire::io::write(&mut agent, &FromAgent::Exited { status: Exit::Signal(15) }).await.unwrap();
+        wire::io::write(
+            &mut agent,
+            &FromAgent::Exited {
+                status: Exit::Signal(15),
+            },
+        )
+        .await
+        .unwrap();
         stopping.await.unwrap();
         // The agent sees that the host has read its last word.
-        assert_eq!(wire::io::read::<FromHost, _>(&mut agent, &mut reader).await.unwrap(), None);
-        assert_eq!(logs.follow().0, [Piece { stream: Stream::Stderr, bytes: b"bye\n".to_vec() }]);
+        assert_eq!(
+            wire::io::read::<FromHost, _>(&mut agent, &mut reader)
+                .await
+                .unwrap(),
+            None
+        );
+        assert_eq!(
+            logs.follow().0,
+            [Piece {
+                stream: Stream::Stderr,
+                bytes: b"bye\n".to_vec()
+            }]
+        );
     }
 
     #[tokio::test]
     async fn an_agent_of_another_protocol_is_not_let_on() {
         let (_folder, mut agent, listener) = meet().await;
         wire::io::write(&mut agent, &hello(99)).await.unwrap();
-        let error = Control::accept(&listener, BOOT, Logs::default()).await.unwrap_err();
-        assert_eq!(error.to_string(), "the agent speaks protocol 99, this host 1");
+        let error = Control::accept(&listener, BOOT, Logs::default())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the agent speaks protocol 99, this host 1"
+        );
     }
 
     #[tokio::test]
     async fn nonsense_and_a_sudden_end_are_a_lost_enclave() {
-        for nonsense in [vec![], vec![0, 0, 0, 1], vec![0xff; 64], vec![0, 0, 0, 1, 0xf6]] {
+        for nonsense in [
+            vec![],
+            vec![0, 0, 0, 1],
+            vec![0xff; 64],
+            vec![0, 0, 0, 1, 0xf6],
+        ] {
             let (_folder, mut agent, listener) = meet().await;
-            wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION)).await.unwrap();
-            let mut control = Control::accept(&listener, BOOT, Logs::default()).await.unwrap();
+            wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION))
+                .await
+                .unwrap();
+            let mut control = Control::accept(&listener, BOOT, Logs::default())
+                .await
+                .unwrap();
             agent.write_all(&nonsense).await.unwrap();
             drop(agent);
-            assert!(matches!(control.report().await, Report::Lost(_)), "{nonsense:?}");
+            assert!(
+                matches!(control.report().await, Report::Lost(_)),
+                "{nonsense:?}"
+            );
         }
     }
 
@@ -212,14 +298,18 @@ mod tests {
         let (mut agent, host) = tokio::io::duplex(64 * 1024);
         let (sender, _reports) = mpsc::channel(1);
         let (_orders, taken) = mpsc::channel(1);
-        let talk =
-            tokio::spawn(
-                async move { converse(host, Reader::default(), &Logs::default(), taken, &sender).await },
-            );
+        let talk = tokio::spawn(async move {
+            converse(host, Reader::default(), &Logs::default(), taken, &sender).await
+        });
         tokio::time::sleep(SILENCE - Duration::from_secs(1)).await;
-        wire::io::write(&mut agent, &FromAgent::Alive).await.unwrap();
+        wire::io::write(&mut agent, &FromAgent::Alive)
+            .await
+            .unwrap();
         let began = Instant::now();
-        assert_eq!(talk.await.unwrap(), Some(Report::Lost("it was silent for 60 seconds".into())));
+        assert_eq!(
+            talk.await.unwrap(),
+            Some(Report::Lost("it was silent for 60 seconds".into()))
+        );
         assert_eq!(began.elapsed(), SILENCE);
     }
 

@@ -83,11 +83,21 @@ const MAX_NAME: usize = 63;
 
 impl Daemon {
     /// Opens the store and brings every enclave back to where it should be.
-    pub async fn start(config: Config, issuer: Option<Arc<Issuer>>) -> Result<Arc<Daemon>, StartError> {
+    pub async fn start(
+        config: Config,
+        issuer: Option<Arc<Issuer>>,
+    ) -> Result<Arc<Daemon>, StartError> {
         let state = config.state_dir.clone();
-        for folder in [&state, &config.run_dir, &state.join("enclaves"), &state.join("configs")] {
-            std::fs::create_dir_all(folder)
-                .map_err(|source| StartError::Folder { path: folder.clone(), source })?;
+        for folder in [
+            &state,
+            &config.run_dir,
+            &state.join("enclaves"),
+            &state.join("configs"),
+        ] {
+            std::fs::create_dir_all(folder).map_err(|source| StartError::Folder {
+                path: folder.clone(),
+                source,
+            })?;
         }
         let lock = lock(&state)?;
         let store = Store::open(&state.join("redoubt.db"))?;
@@ -99,7 +109,12 @@ impl Daemon {
             }
         };
         let configs = Configs::new(state.join("configs"));
-        let context = Arc::new(Context { config, secrets, configs, issuer });
+        let context = Arc::new(Context {
+            config,
+            secrets,
+            configs,
+            issuer,
+        });
         let daemon = Daemon {
             context,
             store,
@@ -112,25 +127,35 @@ impl Daemon {
     }
 
     fn folder(&self, id: &EnclaveId) -> PathBuf {
-        self.context.config.state_dir.join("enclaves").join(id.as_str())
+        self.context
+            .config
+            .state_dir
+            .join("enclaves")
+            .join(id.as_str())
     }
 
     /// What an earlier daemon left: nothing of it runs any more, since its enclaves die with it.
     async fn recover(&self) -> Result<(), StartError> {
         let records = self.store.list().await?;
-        let known: BTreeSet<String> =
-            records.iter().filter(|r| r.status != Status::Destroyed).map(|r| r.id.to_string()).collect();
+        let known: BTreeSet<String> = records
+            .iter()
+            .filter(|r| r.status != Status::Destroyed)
+            .map(|r| r.id.to_string())
+            .collect();
         sweep(&self.context.config.state_dir.join("enclaves"), |_| false);
         sweep(&self.context.config.run_dir, |name| !name.starts_with("e-"));
         sweep(&self.context.config.state_dir.join("secrets"), |name| {
-            name.strip_suffix(".sealed").is_none_or(|id| known.contains(id))
+            name.strip_suffix(".sealed")
+                .is_none_or(|id| known.contains(id))
         });
         let configs: BTreeSet<String> = records
             .iter()
             .filter(|r| r.status != Status::Destroyed)
             .filter_map(|r| Some(format!("{}.{}", r.id, r.config.as_ref()?.sha256)))
             .collect();
-        sweep(&self.context.config.state_dir.join("configs"), |name| configs.contains(name));
+        sweep(&self.context.config.state_dir.join("configs"), |name| {
+            configs.contains(name)
+        });
         for mut record in records {
             if record.status == Status::Destroyed {
                 continue;
@@ -173,7 +198,10 @@ impl Daemon {
         // An enclave that is destroyed takes its handle with it, and so ends whoever follows its log.
         let task = tokio::spawn(async move {
             let _ = task.await;
-            enclaves.lock().unwrap_or_else(PoisonError::into_inner).remove(&own);
+            enclaves
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&own);
         });
         living.insert(id, (handle, task));
     }
@@ -194,8 +222,9 @@ impl Daemon {
         check_name(&name)?;
         let reference = Reference::parse(&image)
             .map_err(|e| CreateError::Invalid(e.to_string(), "correct the image reference"))?;
-        let manifest = Manifest::parse(&spec)
-            .map_err(|e| CreateError::Invalid(format!("enclave.toml: {e}"), "correct enclave.toml"))?;
+        let manifest = Manifest::parse(&spec).map_err(|e| {
+            CreateError::Invalid(format!("enclave.toml: {e}"), "correct enclave.toml")
+        })?;
         let config = check_config(&manifest, config.as_deref())?;
         if let Some(url) = &registry_url {
             check_registry(url, &reference)?;
@@ -210,10 +239,13 @@ impl Daemon {
                 ));
             }
         };
-        let configured = self.issuer().is_some_and(|issuer| !issuer.projects_of(&reference).is_empty());
+        let configured = self
+            .issuer()
+            .is_some_and(|issuer| !issuer.projects_of(&reference).is_empty());
         let source_type = check_source(source_type, credentials.is_some(), configured)?;
-        let id = EnclaveId::random()
-            .map_err(|_| CreateError::Invalid("the system gives no randomness".to_owned(), "try again"))?;
+        let id = EnclaveId::random().map_err(|_| {
+            CreateError::Invalid("the system gives no randomness".to_owned(), "try again")
+        })?;
         let mut record = Record {
             id: id.clone(),
             name,
@@ -234,10 +266,13 @@ impl Daemon {
             updated_at: now(),
         };
         // The record comes first: a crash in between leaves a name to clean up by, never a secret that nobody knows of.
-        self.store.insert(record.clone()).await.map_err(|error| match error {
-            StoreError::NameTaken(name) => CreateError::NameTaken(name),
-            other => CreateError::Store(other),
-        })?;
+        self.store
+            .insert(record.clone())
+            .await
+            .map_err(|error| match error {
+                StoreError::NameTaken(name) => CreateError::NameTaken(name),
+                other => CreateError::Store(other),
+            })?;
         if let Some(incoming) = &config
             && let Err(error) = self.context.configs.keep(&id, incoming)
         {
@@ -265,9 +300,16 @@ impl Daemon {
     }
 
     /// Stores the credentials, and their name in the record.
-    async fn keep(&self, record: &mut Record, credentials: &RegistryCredentials) -> Result<(), CreateError> {
+    async fn keep(
+        &self,
+        record: &mut Record,
+        credentials: &RegistryCredentials,
+    ) -> Result<(), CreateError> {
         record.credentials_arn = Some(self.context.secrets.create(&record.id, credentials).await?);
-        self.store.update(record.clone(), None).await.map_err(CreateError::Store)
+        self.store
+            .update(record.clone(), None)
+            .await
+            .map_err(CreateError::Store)
     }
 
     /// By id, or by name among the living.
@@ -278,13 +320,20 @@ impl Daemon {
             record.id.as_str() == id_or_name
                 || (record.name == id_or_name && record.status != Status::Destroyed)
         };
-        enclaves.values().map(|(handle, _)| handle).find(|handle| matches(handle)).cloned()
+        enclaves
+            .values()
+            .map(|(handle, _)| handle)
+            .find(|handle| matches(handle))
+            .cloned()
     }
 
     /// All living enclaves, oldest first.
     pub async fn list(&self) -> Result<Vec<Record>, StoreError> {
         let all = self.store.list().await?;
-        Ok(all.into_iter().filter(|record| record.status != Status::Destroyed).collect())
+        Ok(all
+            .into_iter()
+            .filter(|record| record.status != Status::Destroyed)
+            .collect())
     }
 
     pub fn store(&self) -> &Store {
@@ -299,7 +348,8 @@ impl Daemon {
     /// Stops every enclave, gracefully and all at once. The records stay: the next start brings them back.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
-        let tasks = std::mem::take(&mut *self.enclaves.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks =
+            std::mem::take(&mut *self.enclaves.lock().unwrap_or_else(PoisonError::into_inner));
         for (_, (_, task)) in tasks {
             let _ = task.await;
         }
@@ -308,8 +358,12 @@ impl Daemon {
 
 fn lock(state: &Path) -> Result<Flock<File>, StartError> {
     let path = state.join("lock");
-    let file = File::create(&path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::Locked(state.to_owned()))
+    let file = File::create(&path).map_err(|source| StartError::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| StartError::Locked(state.to_owned()))
 }
 
 /// Removes what is in a folder, but for the names to keep.
@@ -319,8 +373,11 @@ fn sweep(folder: &Path, keep: impl Fn(&str) -> bool) {
             continue;
         }
         let path = entry.path();
-        let removed =
-            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
         match removed {
             Ok(()) => tracing::info!(path = %path.display(), "removed what an earlier daemon left"),
             Err(error) => {
@@ -392,12 +449,18 @@ pub(crate) fn check_config(
 
 /// The credentials must belong to the image's registry, or they would go to a stranger.
 fn check_registry(url: &str, reference: &Reference) -> Result<(), CreateError> {
-    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or(url);
+    let host = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"))
+        .unwrap_or(url);
     let host = host.split('/').next().unwrap_or(host);
     match canonical_host(host) == reference.host() {
         true => Ok(()),
         false => Err(CreateError::Invalid(
-            format!("the credentials are for {host}, but the image is on {}", reference.host()),
+            format!(
+                "the credentials are for {host}, but the image is on {}",
+                reference.host()
+            ),
             "use the registry host of the image reference",
         )),
     }
@@ -410,7 +473,11 @@ mod tests {
     #[test]
     fn credentials_go_to_the_images_own_registry_only() {
         let reference = Reference::parse("registry-1.docker.io/my-org/app:v1").unwrap();
-        for url in ["docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"] {
+        for url in [
+            "docker.io",
+            "registry-1.docker.io",
+            "https://index.docker.io/v1/",
+        ] {
             assert!(check_registry(url, &reference).is_ok(), "{url}");
         }
         assert!(check_registry("ghcr.io", &reference).is_err());
@@ -424,9 +491,15 @@ mod tests {
         };
         assert_eq!(source(None, false, false), Ok(PublicRegistry));
         assert_eq!(source(None, false, true), Ok(ConfiguredRegistry));
-        assert_eq!(source(Some(PublicRegistry), false, true), Ok(PublicRegistry));
+        assert_eq!(
+            source(Some(PublicRegistry), false, true),
+            Ok(PublicRegistry)
+        );
         assert_eq!(source(None, true, true), Ok(PrivateRegistry));
-        assert_eq!(source(Some(ConfiguredRegistry), false, true), Ok(ConfiguredRegistry));
+        assert_eq!(
+            source(Some(ConfiguredRegistry), false, true),
+            Ok(ConfiguredRegistry)
+        );
         assert!(source(Some(ConfiguredRegistry), false, false).is_err());
         assert!(source(Some(ConfiguredRegistry), true, true).is_err());
         assert!(source(Some(PrivateRegistry), false, true).is_err());
@@ -435,7 +508,16 @@ mod tests {
     #[test]
     fn a_name_cannot_be_taken_for_an_id_or_a_path() {
         assert!(check_name("my-app-2").is_ok());
-        for bad in ["", "-a", "a-", "A", "a/b", "..", "e-0123456789abcdef", &"a".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a/b",
+            "..",
+            "e-0123456789abcdef",
+            &"a".repeat(64),
+        ] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

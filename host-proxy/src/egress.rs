@@ -43,7 +43,9 @@ pub async fn serve(listener: UnixListener, policy: Policy) {
         };
         let policy = policy.clone();
         // Beyond the limit the enclave sees its connection close.
-        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            continue;
+        };
         connections.spawn(async move {
             let _slot = slot;
             if let Err(error) = carry(enclave, &policy).await {
@@ -58,7 +60,9 @@ async fn carry(mut enclave: UnixStream, policy: &Policy) -> io::Result<()> {
     let request = timeout(REQUEST_TIMEOUT, wire::io::read(&mut enclave, &mut reader))
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
-    let Some(Connect { host, port }) = request else { return Ok(()) };
+    let Some(Connect { host, port }) = request else {
+        return Ok(());
+    };
     let dialled = dial(policy, &host, port).await;
     let outside = match dialled {
         Ok(outside) => outside,
@@ -77,20 +81,35 @@ async fn dial(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Refus
         return Err(Refusal::NotAllowed);
     }
     let found = timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await;
-    let addresses: Vec<SocketAddr> =
-        found.map_err(|_| Refusal::Unresolved)?.map_err(|_| Refusal::Unresolved)?.collect();
-    let allowed: Vec<SocketAddr> =
-        addresses.iter().copied().filter(|address| policy.reaches(address.ip())).collect();
+    let addresses: Vec<SocketAddr> = found
+        .map_err(|_| Refusal::Unresolved)?
+        .map_err(|_| Refusal::Unresolved)?
+        .collect();
+    let allowed: Vec<SocketAddr> = addresses
+        .iter()
+        .copied()
+        .filter(|address| policy.reaches(address.ip()))
+        .collect();
     if allowed.is_empty() {
-        return Err(if addresses.is_empty() { Refusal::Unresolved } else { Refusal::ForbiddenAddress });
+        return Err(if addresses.is_empty() {
+            Refusal::Unresolved
+        } else {
+            Refusal::ForbiddenAddress
+        });
     }
     let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(allowed.as_slice())).await;
-    connecting.map_err(|_| Refusal::Unreachable)?.map_err(|_| Refusal::Unreachable)
+    connecting
+        .map_err(|_| Refusal::Unreachable)?
+        .map_err(|_| Refusal::Unreachable)
 }
 
 impl Policy {
     fn reaches(&self, address: IpAddr) -> bool {
-        !is_inner(address) || self.allow_networks.iter().any(|network| network.contains(address))
+        !is_inner(address)
+            || self
+                .allow_networks
+                .iter()
+                .any(|network| network.contains(address))
     }
 }
 
@@ -129,25 +148,50 @@ mod tests {
     use wire::spec::Destination;
 
     fn policy(egress: &[String], allow: &[&str]) -> Policy {
-        let egress = egress.iter().map(|text| Destination::parse(text).unwrap()).collect();
+        let egress = egress
+            .iter()
+            .map(|text| Destination::parse(text).unwrap())
+            .collect();
         Policy {
-            network: wire::spec::Network { egress, ..Default::default() },
-            allow_networks: allow.iter().map(|text| Network::try_from((*text).to_owned()).unwrap()).collect(),
+            network: wire::spec::Network {
+                egress,
+                ..Default::default()
+            },
+            allow_networks: allow
+                .iter()
+                .map(|text| Network::try_from((*text).to_owned()).unwrap())
+                .collect(),
         }
     }
 
     async fn ask(policy: Policy, host: &str, port: u16) -> (UnixStream, Answer) {
         let (mut agent, host_side) = UnixStream::pair().unwrap();
         tokio::spawn(async move { carry(host_side, &policy).await });
-        wire::io::write(&mut agent, &Connect { host: host.into(), port }).await.unwrap();
-        let answer = wire::io::read(&mut agent, &mut Reader::default()).await.unwrap().unwrap();
+        wire::io::write(
+            &mut agent,
+            &Connect {
+                host: host.into(),
+                port,
+            },
+        )
+        .await
+        .unwrap();
+        let answer = wire::io::read(&mut agent, &mut Reader::default())
+            .await
+            .unwrap()
+            .unwrap();
         (agent, answer)
     }
 
     #[tokio::test]
     async fn nothing_leaves_without_a_rule() {
-        let refused = Answer::Refused { why: Refusal::NotAllowed };
-        assert_eq!(ask(policy(&[], &["0.0.0.0/0"]), "127.0.0.1", 80).await.1, refused);
+        let refused = Answer::Refused {
+            why: Refusal::NotAllowed,
+        };
+        assert_eq!(
+            ask(policy(&[], &["0.0.0.0/0"]), "127.0.0.1", 80).await.1,
+            refused
+        );
         let only_443 = policy(&["127.0.0.1:443".into()], &["0.0.0.0/0"]);
         assert_eq!(ask(only_443, "127.0.0.1", 80).await.1, refused);
     }
@@ -157,8 +201,13 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = server.local_addr().unwrap().port();
         let rule = [format!("127.0.0.1:{port}")];
-        let forbidden = Answer::Refused { why: Refusal::ForbiddenAddress };
-        assert_eq!(ask(policy(&rule, &[]), "127.0.0.1", port).await.1, forbidden);
+        let forbidden = Answer::Refused {
+            why: Refusal::ForbiddenAddress,
+        };
+        assert_eq!(
+            ask(policy(&rule, &[]), "127.0.0.1", port).await.1,
+            forbidden
+        );
         let (mut agent, answer) = ask(policy(&rule, &["127.0.0.1/32"]), "127.0.0.1", port).await;
         assert_eq!(answer, Answer::Opened);
         let (mut outside, _) = server.accept().await.unwrap();
@@ -169,15 +218,32 @@ mod tests {
         drop(outside);
         let mut answer = Vec::new();
         agent.read_to_end(&mut answer).await.unwrap();
-        assert_eq!((heard.as_str(), answer.as_slice()), ("out", &b"\0\0\0\x04back\0\0\0\0"[..]));
+        assert_eq!(
+            (heard.as_str(), answer.as_slice()),
+            ("out", &b"\0\0\0\x04back\0\0\0\0"[..])
+        );
     }
 
     #[tokio::test]
     async fn says_that_nobody_answered() {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let (_, answer) =
-            ask(policy(&[format!("127.0.0.1:{free}")], &["127.0.0.0/8"]), "127.0.0.1", free).await;
-        assert_eq!(answer, Answer::Refused { why: Refusal::Unreachable });
+        let free = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let (_, answer) = ask(
+            policy(&[format!("127.0.0.1:{free}")], &["127.0.0.0/8"]),
+            "127.0.0.1",
+            free,
+        )
+        .await;
+        assert_eq!(
+            answer,
+            Answer::Refused {
+                why: Refusal::Unreachable
+            }
+        );
     }
 
     #[test]

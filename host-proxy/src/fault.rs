@@ -61,16 +61,32 @@ impl Fault {
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Fault {
         // Messages quote registries, images and enclaves: nothing of theirs steers a terminal or floods the store.
         let message: String = message.into();
-        let message = message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
-        Fault { code, stage: None, retryable: false, message, hint: hint.into() }
+        let message = message
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_MESSAGE)
+            .collect();
+        Fault {
+            code,
+            stage: None,
+            retryable: false,
+            message,
+            hint: hint.into(),
+        }
     }
 
     pub fn retryable(self) -> Fault {
-        Fault { retryable: true, ..self }
+        Fault {
+            retryable: true,
+            ..self
+        }
     }
 
     pub fn at(self, stage: Stage) -> Fault {
-        Fault { stage: Some(stage), ..self }
+        Fault {
+            stage: Some(stage),
+            ..self
+        }
     }
 
     pub fn internal(error: impl std::fmt::Display) -> Fault {
@@ -83,7 +99,10 @@ impl Fault {
 }
 
 fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 impl From<PullError> for Fault {
@@ -104,10 +123,15 @@ impl From<PullError> for Fault {
             | PullError::TooLong { .. }
             | PullError::TooShort { .. } => Code::ImageInvalid,
             PullError::Disk { source, .. } if is_full(source) => Code::OutOfDisk,
-            PullError::Disk { .. } | PullError::Credentials(_) | PullError::Authority(_) => Code::Internal,
+            PullError::Disk { .. } | PullError::Credentials(_) | PullError::Authority(_) => {
+                Code::Internal
+            }
         };
         let retryable = error.is_transient();
-        Fault { retryable, ..Fault::new(code, error.to_string(), error.hint()) }
+        Fault {
+            retryable,
+            ..Fault::new(code, error.to_string(), error.hint())
+        }
     }
 }
 
@@ -115,13 +139,17 @@ impl From<ProviderError> for Fault {
     fn from(error: ProviderError) -> Fault {
         let message = format!("no credentials for the configured registry: {error}");
         match error {
-            ProviderError::Project(_) | ProviderError::NoProject(_) | ProviderError::Denied(_) => Fault::new(
-                Code::RegistryUnauthorized,
-                message,
-                "check [registry] of the daemon's configuration, and what its role or account may do there; or create the enclave with \
+            ProviderError::Project(_) | ProviderError::NoProject(_) | ProviderError::Denied(_) => {
+                Fault::new(
+                    Code::RegistryUnauthorized,
+                    message,
+                    "check [registry] of the daemon's configuration, and what its role or account may do there; or create the enclave with \
                  credentials, or with --source-type public-registry",
-            ),
-            ProviderError::Throttled { .. } | ProviderError::TimedOut(_) | ProviderError::Unavailable(_) => {
+                )
+            }
+            ProviderError::Throttled { .. }
+            | ProviderError::TimedOut(_)
+            | ProviderError::Unavailable(_) => {
                 Fault::new(Code::RegistryUnreachable, message, "redeploy in a while").retryable()
             }
         }
@@ -131,7 +159,10 @@ impl From<ProviderError> for Fault {
 impl From<ArtifactError> for Fault {
     fn from(error: ArtifactError) -> Fault {
         let code = match &error {
-            ArtifactError::Missing { name: eif_builder::artifacts::KERNEL, .. } => Code::KernelMissing,
+            ArtifactError::Missing {
+                name: eif_builder::artifacts::KERNEL,
+                ..
+            } => Code::KernelMissing,
             ArtifactError::Missing { .. } | ArtifactError::Unusable { .. } => Code::AgentMissing,
         };
         Fault::new(code, error.to_string(), error.hint())
@@ -146,7 +177,8 @@ impl From<BuildError> for Fault {
             BuildError::Spec(_) | BuildError::Cmdline => {
                 Fault::new(Code::SpecInvalid, error.to_string(), hint)
             }
-            BuildError::Write { ref source, .. } | BuildError::Rootfs(RootfsError::Write(ref source))
+            BuildError::Write { ref source, .. }
+            | BuildError::Rootfs(RootfsError::Write(ref source))
                 if is_full(source) =>
             {
                 Fault::new(Code::OutOfDisk, error.to_string(), hint)

@@ -35,12 +35,21 @@ pub struct ServiceUrl(String);
 impl ServiceUrl {
     pub fn parse(text: &str) -> Result<ServiceUrl, HttpsError> {
         // A password before the host would not belong into a message.
-        let wrong =
-            || HttpsError::Address(text.rsplit('@').next().unwrap_or(text).chars().take(200).collect());
+        let wrong = || {
+            HttpsError::Address(
+                text.rsplit('@')
+                    .next()
+                    .unwrap_or(text)
+                    .chars()
+                    .take(200)
+                    .collect(),
+            )
+        };
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let host = uri.host().ok_or_else(wrong)?;
         let name = host.trim_start_matches('[').trim_end_matches(']');
-        let on_loopback = name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let on_loopback =
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let carried = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => on_loopback,
@@ -59,7 +68,10 @@ impl ServiceUrl {
 
     /// Host, and port if there is one.
     pub fn authority(&self) -> &str {
-        let rest = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
+        let rest = self
+            .0
+            .split_once("://")
+            .map_or(self.0.as_str(), |(_, rest)| rest);
         rest.split('/').next().unwrap_or(rest)
     }
 }
@@ -99,27 +111,48 @@ impl Https {
             true => None,
             false => Some(std::fs::read(ca_cert).map_err(|e| wrong(&e))?),
         };
-        let endpoint = Endpoint { ca_cert, ..Endpoint::default() };
+        let endpoint = Endpoint {
+            ca_cert,
+            ..Endpoint::default()
+        };
         endpoint.client().map(Https).map_err(|e| wrong(&e))
     }
 
-    pub async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Answer, HttpsError> {
+    pub async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<Answer, HttpsError> {
         let exchange = async {
-            let response = self.0.request(request).await.map_err(|e| HttpsError::Failed(causes(&e)))?;
+            let response = self
+                .0
+                .request(request)
+                .await
+                .map_err(|e| HttpsError::Failed(causes(&e)))?;
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, MAX_BODY).collect().await;
-            let body = body.map_err(|e| HttpsError::Failed(format!("the answer cannot be read: {e}")))?;
+            let body =
+                body.map_err(|e| HttpsError::Failed(format!("the answer cannot be read: {e}")))?;
             let body = Zeroizing::new(body.to_bytes().to_vec());
-            Ok(Answer { status: parts.status, headers: parts.headers, body })
+            Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body,
+            })
         };
-        timeout(limit, exchange).await.map_err(|_| HttpsError::TimedOut(limit))?
+        timeout(limit, exchange)
+            .await
+            .map_err(|_| HttpsError::TimedOut(limit))?
     }
 }
 
 /// The row of causes: hyper's own message names the step alone, and an AWS SDK's says less.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    chain
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 #[cfg(test)]
@@ -151,6 +184,9 @@ mod tests {
             assert!(ServiceUrl::parse(bad).is_err(), "{bad}");
         }
         let url = ServiceUrl::parse("https://h:8443/gitlab/").unwrap();
-        assert_eq!((url.as_str(), url.authority()), ("https://h:8443/gitlab", "h:8443"));
+        assert_eq!(
+            (url.as_str(), url.authority()),
+            ("https://h:8443/gitlab", "h:8443")
+        );
     }
 }

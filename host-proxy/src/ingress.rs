@@ -47,7 +47,10 @@ pub async fn open(network: &NetworkManifest, vsock: &Vsock) -> io::Result<Gate> 
     let (mut bound, mut addresses, mut attestation) = (Vec::new(), Vec::new(), None);
     for IngressManifest { port, listen } in &network.ingress {
         let listener = bind(listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await?;
-        addresses.push(Ingress { port: *port, address: listener.local_addr()? });
+        addresses.push(Ingress {
+            port: *port,
+            address: listener.local_addr()?,
+        });
         bound.push((listener, Target::Port(*port)));
     }
     if let Some(listen) = network.attestation {
@@ -59,7 +62,11 @@ pub async fn open(network: &NetworkManifest, vsock: &Vsock) -> io::Result<Gate> 
     for (listener, target) in bound {
         tasks.spawn(accept(listener, target, vsock.clone()));
     }
-    Ok(Gate { addresses, attestation, tasks })
+    Ok(Gate {
+        addresses,
+        attestation,
+        tasks,
+    })
 }
 
 async fn bind(wanted: SocketAddr) -> io::Result<TcpListener> {
@@ -82,7 +89,9 @@ async fn accept(listener: TcpListener, target: Target, vsock: Vsock) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Err(_) => sleep(PAUSE_AFTER_ERROR).await,
             Ok((client, _)) => {
@@ -109,14 +118,17 @@ async fn ask(mut client: TcpStream, vsock: &Vsock) -> io::Result<()> {
         let mut enclave = vsock.connect(wire::ATTESTATION_PORT).await?;
         tokio::io::copy_bidirectional_with_sizes(&mut client, &mut enclave, CHUNK, CHUNK).await
     };
-    timeout(QUESTION_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    timeout(QUESTION_TIMEOUT, exchange)
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)??;
     Ok(())
 }
 
 async fn carry(client: TcpStream, port: u16, vsock: &Vsock) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let (enclave, first) =
-        timeout(OPEN_TIMEOUT, dial(vsock, port)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let (enclave, first) = timeout(OPEN_TIMEOUT, dial(vsock, port))
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)??;
     wire::io::relay(client, enclave, first, IDLE).await?;
     Ok(())
 }

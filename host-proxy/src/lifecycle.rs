@@ -136,19 +136,32 @@ impl State {
 
 /// One step. `None` for events that came too late to mean anything, such as a stage of a deploy that was stopped.
 pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Action>)>, Refused> {
-    let refused = |wanted| Err(Refused { status: state.status(), wanted });
+    let refused = |wanted| {
+        Err(Refused {
+            status: state.status(),
+            wanted,
+        })
+    };
     Ok(Some(match (state, event) {
-        (State::PendingDeploy, Event::Begin) => (State::Deploying(Stage::Credentials), vec![Action::Deploy]),
-        (State::PendingDestroy, Event::Begin) => (State::Destroying, vec![Action::Stop, Action::Clear]),
+        (State::PendingDeploy, Event::Begin) => {
+            (State::Deploying(Stage::Credentials), vec![Action::Deploy])
+        }
+        (State::PendingDestroy, Event::Begin) => {
+            (State::Destroying, vec![Action::Stop, Action::Clear])
+        }
 
-        (State::Deploying(at), Event::Entered(stage)) if stage > *at => (State::Deploying(stage), vec![]),
+        (State::Deploying(at), Event::Entered(stage)) if stage > *at => {
+            (State::Deploying(stage), vec![])
+        }
         (State::Deploying(_), Event::Attested) => (State::Deployed, vec![]),
         (State::Deploying(_) | State::Deployed, Event::Faulted(fault)) => {
             (State::Failed(fault), vec![Action::Stop])
         }
         (State::Destroying, Event::Cleared) => (State::Destroyed, vec![]),
 
-        (State::Deployed | State::Failed(_), Event::Redeploy) => (State::PendingDeploy, vec![Action::Stop]),
+        (State::Deployed | State::Failed(_), Event::Redeploy) => {
+            (State::PendingDeploy, vec![Action::Stop])
+        }
         (_, Event::Redeploy) => return refused("redeployed"),
 
         (State::PendingDestroy | State::Destroying | State::Destroyed, Event::Destroy) => {
@@ -175,29 +188,45 @@ mod tests {
     }
 
     fn walk(events: Vec<Event>) -> State {
-        events.into_iter().fold(State::PendingDeploy, |state, event| match step(&state, event) {
-            Ok(Some((next, _))) => next,
-            _ => state,
-        })
+        events
+            .into_iter()
+            .fold(State::PendingDeploy, |state, event| {
+                match step(&state, event) {
+                    Ok(Some((next, _))) => next,
+                    _ => state,
+                }
+            })
     }
 
     #[test]
     fn a_deploy_goes_through_its_stages_in_order() {
         use Event::*;
-        assert_eq!(walk(vec![Begin, Entered(Stage::Pull)]), State::Deploying(Stage::Pull));
+        assert_eq!(
+            walk(vec![Begin, Entered(Stage::Pull)]),
+            State::Deploying(Stage::Pull)
+        );
         assert_eq!(
             walk(vec![Begin, Entered(Stage::Pull), Entered(Stage::Resolve)]),
             State::Deploying(Stage::Pull)
         );
         assert_eq!(walk(vec![Begin, Attested]), State::Deployed);
-        assert_eq!(walk(vec![Begin, Attested, Faulted(fault())]), State::Failed(fault()));
-        assert_eq!(walk(vec![Begin, Faulted(fault()), Redeploy]), State::PendingDeploy);
+        assert_eq!(
+            walk(vec![Begin, Attested, Faulted(fault())]),
+            State::Failed(fault())
+        );
+        assert_eq!(
+            walk(vec![Begin, Faulted(fault()), Redeploy]),
+            State::PendingDeploy
+        );
         assert_eq!(walk(vec![Begin, Destroy, Begin, Cleared]), State::Destroyed);
     }
 
     #[test]
     fn a_late_stage_of_a_stopped_deploy_changes_nothing() {
-        assert_eq!(step(&State::PendingDestroy, Event::Entered(Stage::Attest)), Ok(None));
+        assert_eq!(
+            step(&State::PendingDestroy, Event::Entered(Stage::Attest)),
+            Ok(None)
+        );
         assert_eq!(step(&State::Destroying, Event::Attested), Ok(None));
         assert_eq!(step(&State::Destroyed, Event::Faulted(fault())), Ok(None));
     }
@@ -205,7 +234,10 @@ mod tests {
     #[test]
     fn says_why_an_order_is_refused() {
         let error = step(&State::Deploying(Stage::Pull), Event::Redeploy).unwrap_err();
-        assert_eq!(error.to_string(), "an enclave that is DEPLOYING cannot be redeployed");
+        assert_eq!(
+            error.to_string(),
+            "an enclave that is DEPLOYING cannot be redeployed"
+        );
         assert!(step(&State::Destroyed, Event::Destroy).is_err());
     }
 

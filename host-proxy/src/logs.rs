@@ -36,7 +36,10 @@ struct Kept {
 
 impl Default for Logs {
     fn default() -> Self {
-        Logs { kept: Arc::default(), live: broadcast::channel(QUEUE).0 }
+        Logs {
+            kept: Arc::default(),
+            live: broadcast::channel(QUEUE).0,
+        }
     }
 }
 
@@ -49,7 +52,9 @@ impl Logs {
         kept.bytes += piece.bytes.len() + OVERHEAD;
         kept.pieces.push_back(piece.clone());
         while kept.bytes > KEPT {
-            let Some(oldest) = kept.pieces.pop_front() else { break };
+            let Some(oldest) = kept.pieces.pop_front() else {
+                break;
+            };
             kept.bytes -= oldest.bytes.len() + OVERHEAD;
         }
         // Nobody may be listening.
@@ -70,7 +75,10 @@ impl Logs {
         }
         let text = String::from_utf8_lossy(tail.make_contiguous()).into_owned();
         let line = text.trim_end().lines().last().unwrap_or_default();
-        line.chars().filter(|c| !c.is_control()).take(MAX_LINE).collect()
+        line.chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_LINE)
+            .collect()
     }
 
     /// What is kept, and everything after it, without a gap between them.
@@ -89,7 +97,10 @@ mod tests {
         let logs = Logs::default();
         assert_eq!(logs.last_line(), "");
         for piece in ["first\nsec", "ond\x1b[1m l", "ine\n\n"] {
-            logs.add(Piece { stream: Stream::Stderr, bytes: piece.into() });
+            logs.add(Piece {
+                stream: Stream::Stderr,
+                bytes: piece.into(),
+            });
         }
         assert_eq!(logs.last_line(), "second[1m line");
     }
@@ -98,7 +109,10 @@ mod tests {
     fn keeps_the_last_mebibyte() {
         let logs = Logs::default();
         for n in 0..200u8 {
-            logs.add(Piece { stream: Stream::Stdout, bytes: vec![n; 8192] });
+            logs.add(Piece {
+                stream: Stream::Stdout,
+                bytes: vec![n; 8192],
+            });
         }
         let (kept, _) = logs.follow();
         assert_eq!(kept.len(), KEPT / (8192 + OVERHEAD));

@@ -27,7 +27,11 @@ impl TryFrom<String> for EnclaveId {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         let digits = text.strip_prefix("e-").unwrap_or_default();
-        match digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        match digits.len() == 16
+            && digits
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        {
             true => Ok(EnclaveId(text)),
             false => Err("an enclave id is e- and 16 hexadecimal digits".to_owned()),
         }
@@ -155,7 +159,10 @@ pub fn now() -> String {
     let now = time::OffsetDateTime::now_utc();
     let (year, month, day) = now.to_calendar_date();
     let (hour, minute, second, micros) = now.to_hms_micro();
-    format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z", u8::from(month))
+    format!(
+        "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z",
+        u8::from(month)
+    )
 }
 
 /// Something that happened to an enclave, one line of `GET …/events`.
@@ -189,7 +196,13 @@ mod tests {
     fn an_id_is_nothing_that_could_be_a_path() {
         let id = EnclaveId::random().unwrap();
         assert_eq!(EnclaveId::try_from(id.to_string()), Ok(id));
-        for bad in ["", "e-", "e-../../etc/passwd1", "e-0123456789ABCDEF", "x-0123456789abcdef"] {
+        for bad in [
+            "",
+            "e-",
+            "e-../../etc/passwd1",
+            "e-0123456789ABCDEF",
+            "x-0123456789abcdef",
+        ] {
             assert!(EnclaveId::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }

@@ -24,12 +24,20 @@ pub(crate) async fn credentials() -> Result<AwsCredentials, Fault> {
     };
     let found = timeout(TIMEOUT, async {
         let shared = aws_config::load_defaults(BehaviorVersion::latest()).await;
-        let provider = shared.credentials_provider().ok_or_else(|| missing(&"nothing provides any"))?;
-        provider.provide_credentials().await.map_err(|e| missing(&e))
+        let provider = shared
+            .credentials_provider()
+            .ok_or_else(|| missing(&"nothing provides any"))?;
+        provider
+            .provide_credentials()
+            .await
+            .map_err(|e| missing(&e))
     })
     .await
     .map_err(|_| missing(&"nobody answered within 15 seconds"))??;
-    if found.expiry().is_some_and(|expiry| expiry < SystemTime::now() + MIN_LIFE) {
+    if found
+        .expiry()
+        .is_some_and(|expiry| expiry < SystemTime::now() + MIN_LIFE)
+    {
         return Err(missing(&"those that were found are about to expire"));
     }
     Ok(AwsCredentials {

@@ -35,7 +35,10 @@ pub struct Incoming {
 
 impl Incoming {
     /// Checks what an order brings against its spec; `None` if neither knows of a config.
-    pub fn check(manifest: &Manifest, encoded: Option<&str>) -> Result<Option<Incoming>, ConfigError> {
+    pub fn check(
+        manifest: &Manifest,
+        encoded: Option<&str>,
+    ) -> Result<Option<Incoming>, ConfigError> {
         let spec = manifest.resolve(ImageDefaults::any())?;
         let (config, encoded) = match (&spec.config, encoded) {
             (None, None) => return Ok(None),
@@ -47,13 +50,26 @@ impl Incoming {
             return Err(SealedError::TooLong(encoded.len()).into());
         }
         let bytes = STANDARD.decode(encoded).map_err(|_| ConfigError::Base64)?;
-        let Header { name, version, kms_key, .. } = {
+        let Header {
+            name,
+            version,
+            kms_key,
+            ..
+        } = {
             let header = Sealed::parse(&bytes)?.header;
             header.belongs_to(spec.name.as_deref().unwrap_or_default(), config)?;
             header
         };
         let sha256 = hex::encode(Sha256::digest(&bytes));
-        Ok(Some(Incoming { record: ConfigRecord { name, version, kms_key, sha256 }, bytes }))
+        Ok(Some(Incoming {
+            record: ConfigRecord {
+                name,
+                version,
+                kms_key,
+                sha256,
+            },
+            bytes,
+        }))
     }
 }
 
@@ -77,7 +93,8 @@ impl Configs {
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         file.write_all(&incoming.bytes)?;
         file.as_file().sync_all()?;
-        file.persist(self.path(id, &incoming.record)).map_err(|e| e.error)?;
+        file.persist(self.path(id, &incoming.record))
+            .map_err(|e| e.error)?;
         File::open(&self.folder)?.sync_all()
     }
 
@@ -137,14 +154,34 @@ mod tests {
     fn a_config_must_be_there_if_the_spec_asks_and_only_then() {
         let plain = Manifest::default();
         assert!(Incoming::check(&plain, None).unwrap().is_none());
-        assert!(matches!(Incoming::check(&plain, Some("")), Err(ConfigError::NotAsked)));
-        assert!(check(None).unwrap_err().contains("asks for a sealed config"));
-        assert_eq!(check(Some(&sealed(|_| ()))).unwrap().unwrap().record.version, 2);
+        assert!(matches!(
+            Incoming::check(&plain, Some("")),
+            Err(ConfigError::NotAsked)
+        ));
+        assert!(
+            check(None)
+                .unwrap_err()
+                .contains("asks for a sealed config")
+        );
+        assert_eq!(
+            check(Some(&sealed(|_| ())))
+                .unwrap()
+                .unwrap()
+                .record
+                .version,
+            2
+        );
         assert!(check(Some("?")).unwrap_err().contains("base64"));
         assert!(check(Some("")).unwrap_err().contains("no sealed config"));
-        assert!(check(Some(&sealed(|header| header.version = 1))).unwrap_err().contains("wants 2 at least"));
         assert!(
-            check(Some(&sealed(|header| header.name.clear()))).unwrap_err().contains("sealed for the name")
+            check(Some(&sealed(|header| header.version = 1)))
+                .unwrap_err()
+                .contains("wants 2 at least")
+        );
+        assert!(
+            check(Some(&sealed(|header| header.name.clear())))
+                .unwrap_err()
+                .contains("sealed for the name")
         );
     }
 
@@ -154,14 +191,25 @@ mod tests {
         let configs = Configs::new(folder.path().to_owned());
         let id = EnclaveId::random().unwrap();
         let first = check(Some(&sealed(|_| ()))).unwrap().unwrap();
-        let second = check(Some(&sealed(|header| header.version = 3))).unwrap().unwrap();
+        let second = check(Some(&sealed(|header| header.version = 3)))
+            .unwrap()
+            .unwrap();
         configs.keep(&id, &first).unwrap();
         configs.keep(&id, &second).unwrap();
         assert_eq!(configs.load(&id, &first.record).unwrap(), first.bytes);
         configs.forget_others(&id, Some(&second.record));
-        assert_eq!(configs.load(&id, &first.record).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            configs.load(&id, &first.record).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
         fs::write(configs.path(&id, &second.record), b"x").unwrap();
-        assert!(configs.load(&id, &second.record).unwrap_err().to_string().contains("changed"));
+        assert!(
+            configs
+                .load(&id, &second.record)
+                .unwrap_err()
+                .to_string()
+                .contains("changed")
+        );
         configs.forget_others(&id, None);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

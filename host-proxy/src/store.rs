@@ -81,11 +81,21 @@ impl Store {
     pub async fn insert(&self, record: Record) -> Result<(), StoreError> {
         self.run(move |connection| {
             let json = serde_json::to_string(&record)?;
-            let values = params![record.id.as_str(), record.name, record.status.to_string(), json];
-            let result = connection
-                .execute("INSERT INTO enclaves (id, name, status, record) VALUES (?1, ?2, ?3, ?4)", values);
+            let values = params![
+                record.id.as_str(),
+                record.name,
+                record.status.to_string(),
+                json
+            ];
+            let result = connection.execute(
+                "INSERT INTO enclaves (id, name, status, record) VALUES (?1, ?2, ?3, ?4)",
+                values,
+            );
             match result {
-                Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                Err(error)
+                    if error.sqlite_error_code()
+                        == Some(rusqlite::ErrorCode::ConstraintViolation) =>
+                {
                     Err(StoreError::NameTaken(record.name))
                 }
                 other => Ok(other.map(|_| ())?),
@@ -95,7 +105,11 @@ impl Store {
     }
 
     /// Writes a record and, in the same transaction, the event that changed it.
-    pub async fn update(&self, record: Record, event: Option<EnclaveEvent>) -> Result<(), StoreError> {
+    pub async fn update(
+        &self,
+        record: Record,
+        event: Option<EnclaveEvent>,
+    ) -> Result<(), StoreError> {
         self.run(move |connection| {
             let transaction = connection.transaction()?;
             let id = record.id.as_str();
@@ -151,7 +165,8 @@ impl Store {
     /// All enclaves, oldest first.
     pub async fn list(&self) -> Result<Vec<Record>, StoreError> {
         self.run(|connection| {
-            let mut statement = connection.prepare("SELECT record FROM enclaves ORDER BY created, rowid")?;
+            let mut statement =
+                connection.prepare("SELECT record FROM enclaves ORDER BY created, rowid")?;
             let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
             rows.map(|json| Ok(serde_json::from_str(&json?)?)).collect()
         })
@@ -161,8 +176,8 @@ impl Store {
     /// The stored events of an enclave, oldest first.
     pub async fn events(&self, id: EnclaveId) -> Result<Vec<EnclaveEvent>, StoreError> {
         self.run(move |connection| {
-            let mut statement =
-                connection.prepare("SELECT event FROM events WHERE enclave = ?1 ORDER BY number")?;
+            let mut statement = connection
+                .prepare("SELECT event FROM events WHERE enclave = ?1 ORDER BY number")?;
             let rows = statement.query_map(params![id.as_str()], |row| row.get::<_, String>(0))?;
             rows.map(|json| Ok(serde_json::from_str(&json?)?)).collect()
         })
@@ -224,14 +239,21 @@ mod tests {
             let store = Store::open(&path).unwrap();
             store.insert(record.clone()).await.unwrap();
             for done in 0..=600 {
-                let event = EnclaveEvent::Progress { stage: crate::lifecycle::Stage::Pull, done, total: 600 };
+                let event = EnclaveEvent::Progress {
+                    stage: crate::lifecycle::Stage::Pull,
+                    done,
+                    total: 600,
+                };
                 store.update(record.clone(), Some(event)).await.unwrap();
             }
         }
         let store = Store::open(&path).unwrap();
         let events = store.events(record.id.clone()).await.unwrap();
         assert_eq!(events.len(), usize::try_from(MAX_EVENTS).unwrap());
-        assert!(matches!(events.last(), Some(EnclaveEvent::Progress { done: 600, .. })));
+        assert!(matches!(
+            events.last(),
+            Some(EnclaveEvent::Progress { done: 600, .. })
+        ));
         assert_eq!(store.list().await.unwrap(), [record]);
     }
 }

@@ -24,7 +24,9 @@ struct Outcome {
 
 impl Case {
     fn new(Minted { document, root }: &Minted) -> Case {
-        let case = Case { folder: tempfile::tempdir().unwrap() };
+        let case = Case {
+            folder: tempfile::tempdir().unwrap(),
+        };
         case.write("document", document);
         case.write("root.pem", pem(root));
         case
@@ -35,12 +37,22 @@ impl Case {
     }
 
     fn run(&self, arguments: &[&str]) -> Outcome {
-        outcome(Command::new(ours("attest")).current_dir(&self.folder).args(arguments))
+        outcome(
+            Command::new(ours("attest"))
+                .current_dir(&self.folder)
+                .args(arguments),
+        )
     }
 
     /// `attest verify document` below our root, at the time it was made.
     fn verify(&self, arguments: &[&str]) -> Outcome {
-        self.run(&[&["verify", "document", "--root", "root.pem", "--at", AT], arguments].concat())
+        self.run(
+            &[
+                &["verify", "document", "--root", "root.pem", "--at", AT],
+                arguments,
+            ]
+            .concat(),
+        )
     }
 }
 
@@ -61,49 +73,112 @@ fn register(index: u8, byte: u8) -> String {
 fn exit_codes_tell_trusted_rejected_and_unusable_apart() {
     let case = Case::new(&Plan::default().mint());
     let (right, wrong) = (register(0, 1), register(0, 9));
-    let trusted = case.verify(&["--pcr", &right, "--nonce", "3132333435363738", "--max-age", "60"]);
+    let trusted = case.verify(&[
+        "--pcr",
+        &right,
+        "--nonce",
+        "3132333435363738",
+        "--max-age",
+        "60",
+    ]);
     assert_eq!(trusted.code, 0, "{}", trusted.stderr);
-    assert!(trusted.stdout.contains("\nTRUSTED: i-0123456789abcdef0-enc"), "{}", trusted.stdout);
     assert!(
-        trusted.stdout.contains("caution: root.pem is trusted in place of AWS's root"),
+        trusted
+            .stdout
+            .contains("\nTRUSTED: i-0123456789abcdef0-enc"),
         "{}",
         trusted.stdout
     );
-    assert!(trusted.stdout.contains("caution: this is as of 2026-01-01T12:00:00Z"), "{}", trusted.stdout);
     assert!(
-        trusted.stdout.contains("time           ok      valid at 2026-01-01T12:00:00Z"),
+        trusted
+            .stdout
+            .contains("caution: root.pem is trusted in place of AWS's root"),
+        "{}",
+        trusted.stdout
+    );
+    assert!(
+        trusted
+            .stdout
+            .contains("caution: this is as of 2026-01-01T12:00:00Z"),
+        "{}",
+        trusted.stdout
+    );
+    assert!(
+        trusted
+            .stdout
+            .contains("time           ok      valid at 2026-01-01T12:00:00Z"),
         "{}",
         trusted.stdout
     );
 
     let rejected = case.verify(&["--pcr", &wrong]);
     assert_eq!(rejected.code, 1);
-    for line in
-        ["PCR0           FAILED  expected  0909", "found     0101", "Other code runs.", "REJECTED: genuine"]
-    {
-        assert!(rejected.stdout.contains(line), "{line} is missing:\n{}", rejected.stdout);
+    for line in [
+        "PCR0           FAILED  expected  0909",
+        "found     0101",
+        "Other code runs.",
+        "REJECTED: genuine",
+    ] {
+        assert!(
+            rejected.stdout.contains(line),
+            "{line} is missing:\n{}",
+            rejected.stdout
+        );
     }
-    assert_eq!(case.verify(&["--pcr", &wrong, "--pcr", &right]).code, 0, "either will do");
+    assert_eq!(
+        case.verify(&["--pcr", &wrong, "--pcr", &right]).code,
+        0,
+        "either will do"
+    );
 
     // AWS's root did not sign this, and no flag says otherwise.
     let foreign = case.run(&["verify", "document", "--at", AT, "--pcr", &right]);
     assert_eq!(foreign.code, 1);
-    assert!(foreign.stdout.contains("policy         -       not checked"), "{}", foreign.stdout);
+    assert!(
+        foreign
+            .stdout
+            .contains("policy         -       not checked"),
+        "{}",
+        foreign.stdout
+    );
 
     case.write("document", b"no document");
     assert_eq!(case.verify(&["--pcr", &right]).code, 2);
     for (arguments, why) in [
-        (vec!["verify", "document"], "nothing in this policy says which code may run"),
-        (vec!["verify", "nowhere", "--pcr", &right], "nowhere: No such file"),
+        (
+            vec!["verify", "document"],
+            "nothing in this policy says which code may run",
+        ),
+        (
+            vec!["verify", "nowhere", "--pcr", &right],
+            "nowhere: No such file",
+        ),
         (vec!["verify", "document", "--pcr", "0"], "the = is missing"),
-        (vec!["verify", "document", "--pcr", &right, "--at", "document"], "without a nonce"),
-        (vec!["verify", "document", "--pcr", &right, "--at", "yesterday"], "is not a time"),
-        (vec!["verify", "document", "--pcr", &right, "--nonce", ""], "a nonce has 1 to 1024 bytes"),
+        (
+            vec!["verify", "document", "--pcr", &right, "--at", "document"],
+            "without a nonce",
+        ),
+        (
+            vec!["verify", "document", "--pcr", &right, "--at", "yesterday"],
+            "is not a time",
+        ),
+        (
+            vec!["verify", "document", "--pcr", &right, "--nonce", ""],
+            "a nonce has 1 to 1024 bytes",
+        ),
         (vec!["verify"], "Usage: attest verify"),
     ] {
         let unusable = case.run(&arguments);
-        assert_eq!((unusable.code, unusable.stdout.as_str()), (2, ""), "{arguments:?}");
-        assert!(unusable.stderr.contains(why), "{arguments:?}: {}", unusable.stderr);
+        assert_eq!(
+            (unusable.code, unusable.stdout.as_str()),
+            (2, ""),
+            "{arguments:?}"
+        );
+        assert!(
+            unusable.stderr.contains(why),
+            "{arguments:?}: {}",
+            unusable.stderr
+        );
     }
 }
 
@@ -117,9 +192,16 @@ fn json_carries_the_fields_of_verified_documents_only() {
     assert_eq!(trusted["document"]["pcrs"]["15"], "10".repeat(48));
     assert_eq!(trusted["document"]["timestamp"], AT);
     let rejected = json(&case.verify(&["--json", "--pcr", &register(0, 2)]));
-    assert_eq!((rejected["verdict"].as_str(), rejected.get("document")), (Some("rejected"), None));
-    let failed: Vec<&Value> =
-        rejected["checks"].as_array().unwrap().iter().filter(|check| check["holds"] == false).collect();
+    assert_eq!(
+        (rejected["verdict"].as_str(), rejected.get("document")),
+        (Some("rejected"), None)
+    );
+    let failed: Vec<&Value> = rejected["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["holds"] == false)
+        .collect();
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0]["subject"]["pcr"], 0);
     assert_eq!(failed[0]["found"], "01".repeat(48));
@@ -136,58 +218,126 @@ fn policies_come_from_files_too() {
         "built.json",
         serde_json::json!({"eif": "x", "image": {}, "measurements": measurements}).to_string(),
     );
-    case.write("nitro.json", serde_json::json!({"EifVersion": 4, "Measurements": measurements}).to_string());
+    case.write(
+        "nitro.json",
+        serde_json::json!({"EifVersion": 4, "Measurements": measurements}).to_string(),
+    );
     case.write(
         "policy.toml",
-        format!("require_nonce = true\n[pcrs]\n0 = [\"{}\", \"{}\"]\n", digits(7), digits(1)),
+        format!(
+            "require_nonce = true\n[pcrs]\n0 = [\"{}\", \"{}\"]\n",
+            digits(7),
+            digits(1)
+        ),
     );
     case.write("typo.toml", "max_age = 5\n");
     let aged = "max_age_seconds = 5\nclock_skew_seconds = 5\nnonce = \"3132333435363738\"\n";
-    case.write("aged.toml", format!("{aged}[pcrs]\n0 = \"{}\"\n", digits(1)));
+    case.write(
+        "aged.toml",
+        format!("{aged}[pcrs]\n0 = \"{}\"\n", digits(1)),
+    );
     assert_eq!(case.verify(&["--policy", "built.json"]).code, 0);
     assert_eq!(case.verify(&["--measurements", "built.json"]).code, 0);
-    assert_eq!(case.verify(&["--measurements", "nitro.json", "--pcr", &register(8, 9)]).code, 0);
+    assert_eq!(
+        case.verify(&["--measurements", "nitro.json", "--pcr", &register(8, 9)])
+            .code,
+        0
+    );
     let nonce = ["--policy", "policy.toml", "--nonce", "3132333435363738"];
     assert_eq!(case.verify(&nonce).code, 0);
-    assert_eq!(case.verify(&["--policy", "policy.toml", "--nonce", "00"]).code, 1);
+    assert_eq!(
+        case.verify(&["--policy", "policy.toml", "--nonce", "00"])
+            .code,
+        1
+    );
     let missing = case.verify(&["--policy", "policy.toml"]);
     assert_eq!(missing.code, 2);
-    assert!(missing.stderr.contains("the policy requires a nonce"), "{}", missing.stderr);
-    assert!(case.verify(&["--policy", "typo.toml"]).stderr.contains("unknown field `max_age`"));
+    assert!(
+        missing.stderr.contains("the policy requires a nonce"),
+        "{}",
+        missing.stderr
+    );
+    assert!(
+        case.verify(&["--policy", "typo.toml"])
+            .stderr
+            .contains("unknown field `max_age`")
+    );
     let conflict = case.verify(&["--measurements", "nitro.json", "--pcr", &register(0, 9)]);
-    assert!(conflict.stderr.contains("PCR0 is asked for twice"), "{}", conflict.stderr);
+    assert!(
+        conflict.stderr.contains("PCR0 is asked for twice"),
+        "{}",
+        conflict.stderr
+    );
     let loose = case.verify(&["--pcr", &register(4, 5)]);
     assert_eq!(loose.code, 0);
-    assert!(loose.stdout.contains("does not fix the code that runs"), "{}", loose.stdout);
+    assert!(
+        loose.stdout.contains("does not fix the code that runs"),
+        "{}",
+        loose.stdout
+    );
 
     // Nothing on the command line loosens what a file says.
     for (arguments, name) in [
-        (vec!["--policy", "policy.toml", "--pcr", &register(0, 9)], "PCR0"),
-        (vec!["--policy", "aged.toml", "--max-age", "9999"], "max_age_seconds"),
-        (vec!["--policy", "aged.toml", "--clock-skew", "9"], "clock_skew_seconds"),
-        (vec!["--policy", "aged.toml", "--nonce", "3132333435363738"], "nonce"),
-        (vec!["--policy", "built.json", "--measurements", "built.json"], "measurements"),
+        (
+            vec!["--policy", "policy.toml", "--pcr", &register(0, 9)],
+            "PCR0",
+        ),
+        (
+            vec!["--policy", "aged.toml", "--max-age", "9999"],
+            "max_age_seconds",
+        ),
+        (
+            vec!["--policy", "aged.toml", "--clock-skew", "9"],
+            "clock_skew_seconds",
+        ),
+        (
+            vec!["--policy", "aged.toml", "--nonce", "3132333435363738"],
+            "nonce",
+        ),
+        (
+            vec!["--policy", "built.json", "--measurements", "built.json"],
+            "measurements",
+        ),
     ] {
         let twice = case.verify(&arguments);
         assert_eq!(twice.code, 2);
         assert!(
-            twice.stderr.contains(&format!("{name} is in the policy file and among the flags")),
+            twice
+                .stderr
+                .contains(&format!("{name} is in the policy file and among the flags")),
             "{}",
             twice.stderr
         );
     }
     let policy = serde_json::json!({"measurements": measurements, "require_nonce": true});
     case.write("policy.json", policy.to_string());
-    assert_eq!(case.verify(&["--policy", "policy.json"]).code, 2, "a nonce is required");
+    assert_eq!(
+        case.verify(&["--policy", "policy.json"]).code,
+        2,
+        "a nonce is required"
+    );
     let misplaced = case.verify(&["--measurements", "policy.json"]);
-    assert!(misplaced.stderr.contains("unknown field `require_nonce`"), "{}", misplaced.stderr);
+    assert!(
+        misplaced.stderr.contains("unknown field `require_nonce`"),
+        "{}",
+        misplaced.stderr
+    );
 }
 
 #[test]
 fn every_flag_is_a_condition() {
     use sha2::{Digest as _, Sha384};
-    let named = |name: &[u8]| Sha384::new().chain_update([0; 48]).chain_update(name).finalize().to_vec();
-    let (arn, id) = ("arn:aws:iam::123456789012:role/orders", "i-0123456789abcdef0");
+    let named = |name: &[u8]| {
+        Sha384::new()
+            .chain_update([0; 48])
+            .chain_update(name)
+            .finalize()
+            .to_vec()
+    };
+    let (arn, id) = (
+        "arn:aws:iam::123456789012:role/orders",
+        "i-0123456789abcdef0",
+    );
     let signer = Plan::default().minted_certificates().pop().unwrap();
     let minted = Plan::with(|plan| {
         let mut registers = registers();
@@ -203,32 +353,84 @@ fn every_flag_is_a_condition() {
     case.write("other.pem", pem(&minted.root));
     let pcr = register(0, 1);
     for (flag, right, wrong, name) in [
-        ("--role-arn", arn, "arn:aws:iam::123456789012:role/order", "PCR3"),
+        (
+            "--role-arn",
+            arn,
+            "arn:aws:iam::123456789012:role/order",
+            "PCR3",
+        ),
         ("--instance-id", id, "i-0123456789abcdef1", "PCR4"),
         ("--signing-certificate", "signer.pem", "other.pem", "PCR8"),
         ("--public-key", "6b6579", "6b65", "public key"),
         ("--user-data", "", "00", "user data"),
         ("--nonce", "3132333435363738", "3132333435363739", "nonce"),
     ] {
-        assert_eq!(case.verify(&["--pcr", &pcr, flag, right]).code, 0, "{flag} {right}");
+        assert_eq!(
+            case.verify(&["--pcr", &pcr, flag, right]).code,
+            0,
+            "{flag} {right}"
+        );
         let rejected = case.verify(&["--pcr", &pcr, flag, wrong]);
         assert_eq!(rejected.code, 1, "{flag} {wrong}");
         let asked = format!("not what the policy asks for: {name}\n");
-        assert!(rejected.stdout.contains(&asked), "{flag}: {}", rejected.stdout);
+        assert!(
+            rejected.stdout.contains(&asked),
+            "{flag}: {}",
+            rejected.stdout
+        );
     }
     assert_eq!(case.verify(&["--pcr", &pcr, "--sealed-config"]).code, 0);
     let good = Case::new(&Plan::default().mint());
     assert_eq!(good.verify(&["--pcr", &pcr, "--sealed-config"]).code, 1);
     let later = |more: &[&str]| {
-        let at = ["verify", "document", "--root", "root.pem", "--pcr", &pcr, "--at", "2026-01-01T12:05:00Z"];
+        let at = [
+            "verify",
+            "document",
+            "--root",
+            "root.pem",
+            "--pcr",
+            &pcr,
+            "--at",
+            "2026-01-01T12:05:00Z",
+        ];
         good.run(&[at.as_slice(), more].concat()).code
     };
-    assert_eq!((later(&[]), later(&["--max-age", "300"]), later(&["--max-age", "299"])), (0, 0, 1));
-    let before = ["verify", "document", "--root", "root.pem", "--pcr", &pcr, "--at", "2026-01-01T11:59:50Z"];
-    assert_eq!(good.run(&[&before[..], &["--clock-skew", "9"]].concat()).code, 1);
-    assert_eq!(good.run(&[&before[..], &["--clock-skew", "10"]].concat()).code, 0);
-    let own = ["verify", "document", "--root", "root.pem", "--pcr", &pcr, "--at", "document"];
-    assert_eq!(good.run(&[&own[..], &["--nonce", "3132333435363738"]].concat()).code, 0);
+    assert_eq!(
+        (
+            later(&[]),
+            later(&["--max-age", "300"]),
+            later(&["--max-age", "299"])
+        ),
+        (0, 0, 1)
+    );
+    let before = [
+        "verify",
+        "document",
+        "--root",
+        "root.pem",
+        "--pcr",
+        &pcr,
+        "--at",
+        "2026-01-01T11:59:50Z",
+    ];
+    assert_eq!(
+        good.run(&[&before[..], &["--clock-skew", "9"]].concat())
+            .code,
+        1
+    );
+    assert_eq!(
+        good.run(&[&before[..], &["--clock-skew", "10"]].concat())
+            .code,
+        0
+    );
+    let own = [
+        "verify", "document", "--root", "root.pem", "--pcr", &pcr, "--at", "document",
+    ];
+    assert_eq!(
+        good.run(&[&own[..], &["--nonce", "3132333435363738"]].concat())
+            .code,
+        0
+    );
 }
 
 #[test]
@@ -239,31 +441,59 @@ fn documents_may_be_text_and_come_from_a_pipe() {
     assert_eq!(case.verify(&["--pcr", &register(0, 1)]).code, 0);
     let mut child = Command::new(ours("attest"))
         .current_dir(&case.folder)
-        .args(["verify", "-", "--root", "root.pem", "--at", AT, "--pcr", &register(0, 1)])
+        .args([
+            "verify",
+            "-",
+            "--root",
+            "root.pem",
+            "--at",
+            AT,
+            "--pcr",
+            &register(0, 1),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(&minted.document).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&minted.document)
+        .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
 fn show_prints_anything_and_vouches_for_nothing() {
-    let case = Case::new(&Plan::with(|plan| plan.signature = tests::pki::Signature::Bytes(vec![1; 96])));
+    let case = Case::new(&Plan::with(|plan| {
+        plan.signature = tests::pki::Signature::Bytes(vec![1; 96])
+    }));
     let shown = case.run(&["show", "document"]);
     assert_eq!(shown.code, 0);
     assert!(shown.stderr.contains("nothing of this was verified"));
     assert!(
-        shown.stdout.contains("origin      not trusted: cabundle[0] is not the root"),
+        shown
+            .stdout
+            .contains("origin      not trusted: cabundle[0] is not the root"),
         "{}",
         shown.stdout
     );
-    assert!(shown.stdout.contains(&format!("PCR15       {}", "10".repeat(48))), "{}", shown.stdout);
-    let json: Value = serde_json::from_str(&case.run(&["show", "--json", "document"]).stdout).unwrap();
+    assert!(
+        shown
+            .stdout
+            .contains(&format!("PCR15       {}", "10".repeat(48))),
+        "{}",
+        shown.stdout
+    );
+    let json: Value =
+        serde_json::from_str(&case.run(&["show", "--json", "document"]).stdout).unwrap();
     assert_eq!(
-        (json["verified"].as_bool(), json["certificates"].as_array().unwrap().len()),
+        (
+            json["verified"].as_bool(),
+            json["certificates"].as_array().unwrap().len()
+        ),
         (Some(false), 5)
     );
     case.write("document", [0x84]);
@@ -277,10 +507,24 @@ fn fake_enclave(answer: impl FnOnce(Vec<u8>) -> (u16, Vec<u8>) + Send + 'static)
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        let head: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
-        let digits = head[0].split_once("GET /attestation?nonce=").unwrap().1.split(' ').next().unwrap();
+        let head: Vec<String> = lines
+            .map(Result::unwrap)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let digits = head[0]
+            .split_once("GET /attestation?nonce=")
+            .unwrap()
+            .1
+            .split(' ')
+            .next()
+            .unwrap();
         let (status, body) = answer(hex::decode(digits).unwrap());
-        write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
+        write!(
+            stream,
+            "HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        )
+        .unwrap();
         stream.write_all(&body).unwrap();
     });
     url
@@ -292,15 +536,25 @@ fn fetch_asks_with_its_own_nonce_and_verifies_the_answer() {
     let case = Case::new(&Plan::default().mint());
     let fetch = |url: &str| {
         let pcr = register(0, 1);
-        case.run(&["fetch", url, "--root", "root.pem", "--at", AT, "--pcr", &pcr, "--output", "kept"])
+        case.run(&[
+            "fetch", url, "--root", "root.pem", "--at", AT, "--pcr", &pcr, "--output", "kept",
+        ])
     };
     // Every document of this process stands below the same root.
     let good = fetch(&fake_enclave(move |nonce| (200, minted(nonce))));
     assert_eq!(good.code, 0, "{}{}", good.stdout, good.stderr);
     assert!(Path::new(&case.folder.path().join("kept")).is_file());
-    let replayed = fetch(&fake_enclave(move |_| (200, minted(b"an older question".to_vec()))));
+    let replayed = fetch(&fake_enclave(move |_| {
+        (200, minted(b"an older question".to_vec()))
+    }));
     assert_eq!(replayed.code, 1);
-    assert!(replayed.stdout.contains("This document answers another question"), "{}", replayed.stdout);
+    assert!(
+        replayed
+            .stdout
+            .contains("This document answers another question"),
+        "{}",
+        replayed.stdout
+    );
     let busy = fetch(&fake_enclave(|_| (503, b"busy".to_vec())));
     assert_eq!(busy.code, 2);
     assert!(busy.stderr.contains("the answer is 503"), "{}", busy.stderr);
@@ -308,19 +562,29 @@ fn fetch_asks_with_its_own_nonce_and_verifies_the_answer() {
     assert_eq!(endless.code, 2, "{}", endless.stderr);
     let nobody = fetch(&format!("http://127.0.0.1:{}", tests::free_port()));
     assert_eq!(nobody.code, 2);
-    assert!(nobody.stderr.contains("check the address"), "{}", nobody.stderr);
+    assert!(
+        nobody.stderr.contains("check the address"),
+        "{}",
+        nobody.stderr
+    );
 }
 
 #[test]
 fn debug_mode_must_be_asked_for() {
     let debug = Plan::with(|plan| {
         let mut registers = registers();
-        registers[..3].iter_mut().for_each(|(_, pcr)| *pcr = vec![0; 48]);
+        registers[..3]
+            .iter_mut()
+            .for_each(|(_, pcr)| *pcr = vec![0; 48]);
         plan.set("pcrs", pcrs(&registers));
     });
     let case = Case::new(&debug);
     let zero = register(0, 0);
-    assert_eq!(case.verify(&["--pcr", &zero]).code, 2, "that is no condition");
+    assert_eq!(
+        case.verify(&["--pcr", &zero]).code,
+        2,
+        "that is no condition"
+    );
     assert_eq!(case.verify(&["--pcr", &register(3, 4)]).code, 1);
     assert_eq!(case.verify(&["--pcr", &zero, "--allow-debug"]).code, 0);
 }

@@ -5,7 +5,8 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
+    RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,12 +20,17 @@ use tests::pki::{Server, pem, pem_of, server};
 use tests::programs::{ours, run};
 use tests::wait_for;
 
-const DOCKER: [(&str, &str); 2] =
-    [("HOST_PROXY_REGISTRY__TYPE", "docker"), ("HOST_PROXY_REGISTRY__REGISTRY_URL", "localhost:5000")];
+const DOCKER: [(&str, &str); 2] = [
+    ("HOST_PROXY_REGISTRY__TYPE", "docker"),
+    ("HOST_PROXY_REGISTRY__REGISTRY_URL", "localhost:5000"),
+];
 
 #[test]
 fn a_job_learns_where_to_push_and_nobody_learns_what_exists() {
-    let more = [("HOST_PROXY_REGISTRY__NAMESPACE", "rise-apps"), ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "7")];
+    let more = [
+        ("HOST_PROXY_REGISTRY__NAMESPACE", "rise-apps"),
+        ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "7"),
+    ];
     let broker = Broker::start(&[&DOCKER[..], &more].concat());
     let mine = token("ci", &["my-app"], SECRET);
     let (status, answer) = broker.ask("?project=my-app", Some(&mine));
@@ -37,17 +43,39 @@ fn a_job_learns_where_to_push_and_nobody_learns_what_exists() {
     let (status, unknown) = broker.ask("?project=no-such-app", Some(&mine));
     let (_, hostile) = broker.ask("?project=my-*", Some(&token("ci", &["my-*"], SECRET)));
     assert_eq!((status, &unknown), (404, &hostile));
-    assert_eq!(broker.ask("?project=my-app&action=delete", Some(&mine)).0, 400);
-    assert_eq!(broker.ask("?project=my-app&action=pull", Some(&mine)).0, 200);
-    for wrong in [None, Some(""), Some("x.y.z"), Some(token("ci", &["my-app"], &[7; 32]).as_str())] {
+    assert_eq!(
+        broker.ask("?project=my-app&action=delete", Some(&mine)).0,
+        400
+    );
+    assert_eq!(
+        broker.ask("?project=my-app&action=pull", Some(&mine)).0,
+        200
+    );
+    for wrong in [
+        None,
+        Some(""),
+        Some("x.y.z"),
+        Some(token("ci", &["my-app"], &[7; 32]).as_str()),
+    ] {
         assert_eq!(broker.ask("?project=my-app", wrong).0, 401, "{wrong:?}");
     }
     // Five questions were asked in this name so far.
     assert_eq!(broker.ask("?project=my-app", Some(&mine)).0, 200);
     assert_eq!(broker.ask("?project=my-app", Some(&mine)).0, 200);
     let (head, _) = broker.exchange("?project=my-app", Some(&mine));
-    assert!(head.starts_with("HTTP/1.1 429") && head.contains("retry-after: 60"), "{head}");
-    assert_eq!(broker.ask("?project=my-app", Some(&token("other", &["my-app"], SECRET))).0, 200);
+    assert!(
+        head.starts_with("HTTP/1.1 429") && head.contains("retry-after: 60"),
+        "{head}"
+    );
+    assert_eq!(
+        broker
+            .ask(
+                "?project=my-app",
+                Some(&token("other", &["my-app"], SECRET))
+            )
+            .0,
+        200
+    );
     let log = broker.daemon.log();
     assert!(
         log.contains("told where to push") && log.contains("no such project, or not this caller's"),
@@ -59,13 +87,25 @@ fn a_job_learns_where_to_push_and_nobody_learns_what_exists() {
         &json!({ "alg": "x\n2026-01-01 INFO audit: credentials issued to=stranger" }),
         &claims("x", &[]),
     );
-    assert_eq!(broker.ask("?project=my-app", Some(&signed(&forged, b"x"))).0, 401);
+    assert_eq!(
+        broker
+            .ask("?project=my-app", Some(&signed(&forged, b"x")))
+            .0,
+        401
+    );
     let log = broker.daemon.log();
     let line = log.lines().find(|line| line.contains("to=stranger"));
-    assert!(line.is_none_or(|line| line.contains("a token was refused")), "{log}");
-    let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
     assert!(
-        log.lines().any(|line| line.contains(id) && line.contains("too many questions")),
+        line.is_none_or(|line| line.contains("a token was refused")),
+        "{log}"
+    );
+    let id = head
+        .lines()
+        .find_map(|line| line.strip_prefix("x-request-id: "))
+        .unwrap();
+    assert!(
+        log.lines()
+            .any(|line| line.contains(id) && line.contains("too many questions")),
         "{id} in {log}"
     );
 }
@@ -93,15 +133,24 @@ fn what_was_asked_is_counted() {
 #[test]
 fn rules_and_secrets_that_change_hold_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let (rules, secret) = (folder.path().join("rules.toml"), folder.path().join("secret"));
+    let (rules, secret) = (
+        folder.path().join("rules.toml"),
+        folder.path().join("secret"),
+    );
     let write = |project: &str| {
-        std::fs::write(&rules, format!("[[rule]]\nsubject = 'repo:org/app:*'\nprojects = ['{project}']"))
-            .unwrap();
+        std::fs::write(
+            &rules,
+            format!("[[rule]]\nsubject = 'repo:org/app:*'\nprojects = ['{project}']"),
+        )
+        .unwrap();
     };
     write("first");
     std::fs::write(&secret, SECRET).unwrap();
     let files = [
-        ("HOST_PROXY_BROKER__JWT_SECRET_FILE", secret.to_str().unwrap()),
+        (
+            "HOST_PROXY_BROKER__JWT_SECRET_FILE",
+            secret.to_str().unwrap(),
+        ),
         ("HOST_PROXY_BROKER__RULES_FILE", rules.to_str().unwrap()),
         ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "100000"),
     ];
@@ -114,7 +163,9 @@ fn rules_and_secrets_that_change_hold_at_once() {
     let after = token("repo:org/app:main", &[], &fresh);
     assert_eq!(broker.ask("?project=first", Some(&after)).0, 401);
     std::fs::write(&secret, fresh).unwrap();
-    wait_for("the new secret", 30, || broker.ask("?project=first", Some(&after)).0 == 200);
+    wait_for("the new secret", 30, || {
+        broker.ask("?project=first", Some(&after)).0 == 200
+    });
     assert_eq!(ask("first"), 401);
     std::fs::write(&secret, SECRET).unwrap();
     wait_for("the secret before", 30, || ask("first") == 200);
@@ -127,7 +178,15 @@ fn rules_and_secrets_that_change_hold_at_once() {
         assert_eq!(ask("second"), 200);
         broker.daemon.log().contains("those before hold")
     });
-    assert_eq!(broker.ask("?project=second", Some(&token("repo:org/other:main", &[], SECRET))).0, 404);
+    assert_eq!(
+        broker
+            .ask(
+                "?project=second",
+                Some(&token("repo:org/other:main", &[], SECRET))
+            )
+            .0,
+        404
+    );
 }
 
 /// Of each kind that an issuer may sign with.
@@ -172,10 +231,17 @@ impl Issuer {
         let signature = match algorithm {
             "RS256" => {
                 let mut signature = vec![0; self.rsa.public_modulus_len()];
-                self.rsa.sign(&RSA_PKCS1_SHA256, &random, text.as_bytes(), &mut signature).unwrap();
+                self.rsa
+                    .sign(&RSA_PKCS1_SHA256, &random, text.as_bytes(), &mut signature)
+                    .unwrap();
                 signature
             }
-            "ES256" => self.ecdsa.sign(&random, text.as_bytes()).unwrap().as_ref().to_vec(),
+            "ES256" => self
+                .ecdsa
+                .sign(&random, text.as_bytes())
+                .unwrap()
+                .as_ref()
+                .to_vec(),
             _ => self.ed25519.sign(text.as_bytes()).as_ref().to_vec(),
         };
         signed(&text, &signature)
@@ -193,8 +259,20 @@ fn tokens_of_every_kind_are_checked_with_a_file_of_keys() {
     let file = [("HOST_PROXY_BROKER__JWKS_FILE", path.to_str().unwrap())];
     let broker = Broker::start_in(folder, &[&DOCKER[..], &file].concat());
     for algorithm in ALGORITHMS {
-        assert_eq!(broker.ask("?project=my-app", Some(&issuer.token(algorithm))).0, 200, "{algorithm}");
-        assert_eq!(broker.ask("?project=my-app", Some(&stranger.token(algorithm))).0, 401, "{algorithm}");
+        assert_eq!(
+            broker
+                .ask("?project=my-app", Some(&issuer.token(algorithm)))
+                .0,
+            200,
+            "{algorithm}"
+        );
+        assert_eq!(
+            broker
+                .ask("?project=my-app", Some(&stranger.token(algorithm)))
+                .0,
+            401,
+            "{algorithm}"
+        );
     }
     // A public key is no secret: who signs with it as if it were one is not believed, in whatever form he takes it.
     let modulus = issuer.keys()["keys"][1]["n"].as_str().unwrap().to_owned();
@@ -205,15 +283,34 @@ fn tokens_of_every_kind_are_checked_with_a_file_of_keys() {
         (der.as_ref(), "DER"),
         (pem_of("PUBLIC KEY", der.as_ref()).as_bytes(), "PEM"),
     ] {
-        let text = unsigned(&json!({ "alg": "HS256", "kid": "RS256" }), &claims("stranger", &["my-app"]));
-        let forged =
-            signed(&text, hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref());
-        assert_eq!(broker.ask("?project=my-app", Some(&forged)).0, 401, "{form}");
+        let text = unsigned(
+            &json!({ "alg": "HS256", "kid": "RS256" }),
+            &claims("stranger", &["my-app"]),
+        );
+        let forged = signed(
+            &text,
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref(),
+        );
+        assert_eq!(
+            broker.ask("?project=my-app", Some(&forged)).0,
+            401,
+            "{form}"
+        );
     }
     // The issuer changes its keys.
     std::fs::write(&path, stranger.keys().to_string()).unwrap();
-    wait_for("the new keys", 30, || broker.ask("?project=my-app", Some(&stranger.token("ES256"))).0 == 200);
-    assert_eq!(broker.ask("?project=my-app", Some(&issuer.token("ES256"))).0, 401);
+    wait_for("the new keys", 30, || {
+        broker
+            .ask("?project=my-app", Some(&stranger.token("ES256")))
+            .0
+            == 200
+    });
+    assert_eq!(
+        broker
+            .ask("?project=my-app", Some(&issuer.token("ES256")))
+            .0,
+        401
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,13 +320,25 @@ async fn an_issuers_address_is_asked_for_keys_and_again_when_they_change() {
     let shown = published.clone();
     let server = FakeRegistry::start(move |_| {
         let (status, body) = shown.lock().unwrap().clone();
-        answer(status, &[("content-type", "application/json")], body.to_string())
+        answer(
+            status,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
     })
     .await;
     let url = format!("http://{}/.well-known/jwks", server.host());
-    let settings = [&DOCKER[..], &[("HOST_PROXY_BROKER__JWKS_URL", url.as_str())]].concat();
+    let settings = [
+        &DOCKER[..],
+        &[("HOST_PROXY_BROKER__JWKS_URL", url.as_str())],
+    ]
+    .concat();
     let broker = Broker::start_in(tempfile::tempdir().unwrap(), &settings);
-    let ask = |issuer: &Issuer| broker.ask("?project=my-app", Some(&issuer.token("ES256"))).0;
+    let ask = |issuer: &Issuer| {
+        broker
+            .ask("?project=my-app", Some(&issuer.token("ES256")))
+            .0
+    };
     // A daemon that starts before its issuer can check nothing yet, and says so.
     assert_eq!(ask(&first), 503);
     *published.lock().unwrap() = (200, first.keys());
@@ -238,17 +347,35 @@ async fn an_issuers_address_is_asked_for_keys_and_again_when_they_change() {
     wait_for("the rotation", 30, || {
         // The names of the keys are the same: only one that is not known makes the broker look at once.
         let text = unsigned(&json!({ "alg": "ES256", "kid": "new" }), &claims("x", &[]));
-        assert_eq!(broker.ask("?project=my-app", Some(&signed(&text, &[0; 64]))).0, 401);
+        assert_eq!(
+            broker
+                .ask("?project=my-app", Some(&signed(&text, &[0; 64])))
+                .0,
+            401
+        );
         ask(&second) == 200
     });
-    assert_eq!(ask(&first), 401, "what the issuer took back is not believed");
+    assert_eq!(
+        ask(&first),
+        401,
+        "what the issuer took back is not believed"
+    );
     // Strangers cannot make the broker ask all the time.
     let asked = server.asked().len();
     for _ in 0..50 {
         let text = unsigned(&json!({ "alg": "ES256", "kid": "none" }), &claims("x", &[]));
-        assert_eq!(broker.ask("?project=my-app", Some(&signed(&text, &[0; 64]))).0, 401);
+        assert_eq!(
+            broker
+                .ask("?project=my-app", Some(&signed(&text, &[0; 64])))
+                .0,
+            401
+        );
     }
-    assert!(server.asked().len() <= asked + 1, "{} questions", server.asked().len() - asked);
+    assert!(
+        server.asked().len() <= asked + 1,
+        "{} questions",
+        server.asked().len() - asked
+    );
     assert_eq!(ask(&second), 200);
 }
 
@@ -256,7 +383,12 @@ async fn an_issuers_address_is_asked_for_keys_and_again_when_they_change() {
 fn curl(port: u16, authority: &Path) -> Option<i32> {
     let url = format!("https://broker.example:{port}/healthz");
     Command::new("curl")
-        .args(["-sSf", "--resolve", &format!("broker.example:{port}:127.0.0.1"), "--cacert"])
+        .args([
+            "-sSf",
+            "--resolve",
+            &format!("broker.example:{port}:127.0.0.1"),
+            "--cacert",
+        ])
         .arg(authority)
         .arg(url)
         .output()
@@ -269,15 +401,26 @@ fn curl(port: u16, authority: &Path) -> Option<i32> {
 fn a_new_certificate_serves_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let write = |Server { authority, certificate, key }: &Server, n: u8| {
+    let write = |Server {
+                     authority,
+                     certificate,
+                     key,
+                 }: &Server,
+                 n: u8| {
         std::fs::write(path(&format!("ca{n}")), pem(authority)).unwrap();
         std::fs::write(path("cert"), pem(certificate)).unwrap();
         std::fs::write(path("key"), pem_of("PRIVATE KEY", key)).unwrap();
     };
     let (first, second) = (server("broker.example"), server("broker.example"));
     write(&first, 1);
-    let (cert, key) = (path("cert").display().to_string(), path("key").display().to_string());
-    let tls = [("HOST_PROXY_BROKER__TLS_CERT", cert.as_str()), ("HOST_PROXY_BROKER__TLS_KEY", &key)];
+    let (cert, key) = (
+        path("cert").display().to_string(),
+        path("key").display().to_string(),
+    );
+    let tls = [
+        ("HOST_PROXY_BROKER__TLS_CERT", cert.as_str()),
+        ("HOST_PROXY_BROKER__TLS_KEY", &key),
+    ];
     let broker = Broker::start(&[&DOCKER[..], &tls].concat());
     assert_eq!(curl(broker.port, &path("ca1")), Some(0));
     // Half of it is written: the one before serves.
@@ -288,8 +431,14 @@ fn a_new_certificate_serves_without_a_restart() {
     });
     assert_eq!(curl(broker.port, &path("ca1")), Some(0));
     write(&second, 2);
-    wait_for("the new certificate", 30, || curl(broker.port, &path("ca2")) == Some(0));
-    assert_ne!(curl(broker.port, &path("ca1")), Some(0), "the first authority did not sign this one");
+    wait_for("the new certificate", 30, || {
+        curl(broker.port, &path("ca2")) == Some(0)
+    });
+    assert_ne!(
+        curl(broker.port, &path("ca1")),
+        Some(0),
+        "the first authority did not sign this one"
+    );
 }
 
 #[test]
@@ -315,13 +464,26 @@ fn a_broker_that_would_be_careless_does_not_start() {
         served
     };
     let with = |more: &[(&str, &str)]| both(&[&DOCKER[..], more].concat());
-    assert!(both(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("there is no [registry]"));
+    assert!(
+        both(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("there is no [registry]")
+    );
     assert!(with(&[("HOST_PROXY_BROKER__LISTEN", "0.0.0.0:0")]).contains("no loopback address"));
-    assert!(with(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("broker.audience is empty"));
-    let half = [("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"), ("HOST_PROXY_BROKER__TLS_KEY", "/key")];
+    assert!(
+        with(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0")]).contains("broker.audience is empty")
+    );
+    let half = [
+        ("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"),
+        ("HOST_PROXY_BROKER__TLS_KEY", "/key"),
+    ];
     assert!(with(&half).contains("belong together"));
-    let keyless = with(&[("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"), ("HOST_PROXY_BROKER__AUDIENCE", "a")]);
-    assert!(keyless.contains("name one of broker.jwt_secret_file"), "{keyless}");
+    let keyless = with(&[
+        ("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"),
+        ("HOST_PROXY_BROKER__AUDIENCE", "a"),
+    ]);
+    assert!(
+        keyless.contains("name one of broker.jwt_secret_file"),
+        "{keyless}"
+    );
     let plain = with(&[
         ("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"),
         ("HOST_PROXY_BROKER__AUDIENCE", "a"),
@@ -329,8 +491,15 @@ fn a_broker_that_would_be_careless_does_not_start() {
     ]);
     assert!(plain.contains("http:// is for loopback only"), "{plain}");
     let name = [("HOST_PROXY_BROKER__LISTEN", "localhost:9443")];
-    assert!(with(&name).contains("(broker.listen is set in HOST_PROXY_BROKER__LISTEN)"), "{}", with(&name));
-    let never = [("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"), ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "0")];
+    assert!(
+        with(&name).contains("(broker.listen is set in HOST_PROXY_BROKER__LISTEN)"),
+        "{}",
+        with(&name)
+    );
+    let never = [
+        ("HOST_PROXY_BROKER__LISTEN", "127.0.0.1:0"),
+        ("HOST_PROXY_BROKER__RATE_PER_MINUTE", "0"),
+    ];
     assert!(with(&never).contains("nobody could ask"));
     let gitlab = |key: &'static str, value: &'static str| {
         let mut settings = vec![
@@ -345,8 +514,15 @@ fn a_broker_that_would_be_careless_does_not_start() {
     };
     assert!(gitlab("", "").contains("/no/such/file"));
     assert!(gitlab("HOST_PROXY_REGISTRY__NAMESPACE", "My-Org").contains("namespace is lower-case"));
-    assert!(gitlab("HOST_PROXY_REGISTRY__REGISTRY_URL", "https://r.example").contains("host or host:port"));
+    assert!(
+        gitlab("HOST_PROXY_REGISTRY__REGISTRY_URL", "https://r.example")
+            .contains("host or host:port")
+    );
     assert!(gitlab("HOST_PROXY_REGISTRY__LIFETIME_SECONDS", "300").contains("900 to 2592000"));
-    assert!(gitlab("HOST_PROXY_REGISTRY__URL", "http://u:secret@gitlab.example").contains("loopback"));
-    assert!(!gitlab("HOST_PROXY_REGISTRY__URL", "http://u:secret@gitlab.example").contains("secret"));
+    assert!(
+        gitlab("HOST_PROXY_REGISTRY__URL", "http://u:secret@gitlab.example").contains("loopback")
+    );
+    assert!(
+        !gitlab("HOST_PROXY_REGISTRY__URL", "http://u:secret@gitlab.example").contains("secret")
+    );
 }

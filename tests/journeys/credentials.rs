@@ -47,14 +47,18 @@ fn the_secret_is_made_with_the_enclave_and_deleted_with_it() {
     let id = record["id"].as_str().unwrap();
     let arn = record["credentials_arn"].as_str().unwrap();
     assert!(
-        arn.starts_with("arn:aws:secretsmanager:us-east-1:") && arn.contains(&format!("redoubt/{id}")),
+        arn.starts_with("arn:aws:secretsmanager:us-east-1:")
+            && arn.contains(&format!("redoubt/{id}")),
         "{arn}"
     );
     let query = serde_json::json!({ "SecretId": arn }).to_string();
     let held = ask(&stack, "GetSecretValue", &query);
     assert!(held.contains(PASSWORD), "{held}");
     let described = ask(&stack, "DescribeSecret", &query);
-    assert!(described.contains("redoubt:enclave") && described.contains(id), "{described}");
+    assert!(
+        described.contains("redoubt:enclave") && described.contains(id),
+        "{described}"
+    );
 
     // It stays for redeploys, and what it holds now is what is used.
     assert_eq!(daemon.ctl(&["redeploy", "app"], "").code, 0);
@@ -68,7 +72,10 @@ fn the_secret_is_made_with_the_enclave_and_deleted_with_it() {
     let gone = ask(&stack, "GetSecretValue", &query);
     assert!(gone.contains("ResourceNotFoundException"), "{gone}");
     assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(files_with(daemon.folder(), PASSWORD.as_bytes()), Vec::<String>::new());
+    assert_eq!(
+        files_with(daemon.folder(), PASSWORD.as_bytes()),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -85,10 +92,23 @@ fn without_its_secret_store_nothing_is_deployed_and_nothing_is_forgotten() {
             ("AWS_SECRET_ACCESS_KEY", "test"),
         ],
     );
-    let answer = create(&daemon, "app", &format!("{}/org/app:v1", registry.host()), SPEC);
+    let answer = create(
+        &daemon,
+        "app",
+        &format!("{}/org/app:v1", registry.host()),
+        SPEC,
+    );
     assert_eq!(answer.code, 77, "{answer:?}");
-    assert!(answer.stderr.contains("the credentials could not be stored"), "{}", answer.stderr);
+    assert!(
+        answer
+            .stderr
+            .contains("the credentials could not be stored"),
+        "{}",
+        answer.stderr
+    );
     assert!(!answer.stderr.contains(PASSWORD) && !daemon.log().contains(PASSWORD));
     // Nobody knows whether the secret was made: it is deleted, and until that worked the record says so.
-    wait_for("the clean-up to begin", 20, || daemon.show("app")["status"] == "DESTROYING");
+    wait_for("the clean-up to begin", 20, || {
+        daemon.show("app")["status"] == "DESTROYING"
+    });
 }

@@ -13,17 +13,28 @@ use tests::registry::{PASSWORD, Registry, USER};
 use tests::wait_for;
 
 fn settings(registry: &Registry) -> Vec<(&'static str, String)> {
-    vec![("HOST_PROXY_PULL__PLAIN_HTTP", format!("['{}']", registry.host()))]
+    vec![(
+        "HOST_PROXY_PULL__PLAIN_HTTP",
+        format!("['{}']", registry.host()),
+    )]
 }
 
 pub(crate) fn start(registry: &Registry, more: &[(&str, &str)]) -> Daemon {
     let own = settings(registry);
-    let all: Vec<(&str, &str)> =
-        own.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()).collect();
+    let all: Vec<(&str, &str)> = own
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .chain(more.iter().copied())
+        .collect();
     Daemon::start(&all)
 }
 
-pub(crate) fn create(daemon: &Daemon, name: &str, reference: &str, spec: &str) -> tests::daemon::Answer {
+pub(crate) fn create(
+    daemon: &Daemon,
+    name: &str,
+    reference: &str,
+    spec: &str,
+) -> tests::daemon::Answer {
     let path = daemon.folder().join(format!("{name}.toml"));
     std::fs::write(&path, spec).unwrap();
     let arguments = [
@@ -43,10 +54,10 @@ pub(crate) fn create(daemon: &Daemon, name: &str, reference: &str, spec: &str) -
 
 /// Busybox's httpd.
 fn web_image() -> Image {
-    let site =
-        Layer::default().file("srv/index.html", 0o644, 0, "hello\n").file("srv/old.html", 0o644, 0, "old\n");
-    let script =
-        "echo \"up as $(busybox id -u) in $PWD with $GREETING\"; exec busybox httpd -f -p 127.0.0.1:8080";
+    let site = Layer::default()
+        .file("srv/index.html", 0o644, 0, "hello\n")
+        .file("srv/old.html", 0o644, 0, "old\n");
+    let script = "echo \"up as $(busybox id -u) in $PWD with $GREETING\"; exec busybox httpd -f -p 127.0.0.1:8080";
     Image::new(serde_json::json!({
         "Entrypoint": ["/bin/sh", "-c", script], "User": "web", "WorkingDir": "/srv", "Env": ["GREETING=cheer"],
     }))
@@ -57,7 +68,9 @@ fn web_image() -> Image {
 
 pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    stream
+        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -69,11 +82,16 @@ pub(crate) fn files_with(folder: &Path, needle: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         if kind.is_dir() {
             found.extend(files_with(&path, needle));
         } else if kind.is_file()
-            && std::fs::read(&path).unwrap_or_default().windows(needle.len()).any(|window| window == needle)
+            && std::fs::read(&path)
+                .unwrap_or_default()
+                .windows(needle.len())
+                .any(|window| window == needle)
         {
             found.push(path.display().to_string());
         }
@@ -105,7 +123,11 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
         "workload",
         "attestation",
     ] {
-        assert!(created.stderr.contains(stage), "{stage} is not in {}", created.stderr);
+        assert!(
+            created.stderr.contains(stage),
+            "{stage} is not in {}",
+            created.stderr
+        );
     }
     let record = daemon.show("web");
     assert_eq!(record["status"], "DEPLOYED");
@@ -113,8 +135,14 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
     // The workload: as its user, in its directory, with its environment, behind the one port that the spec opens.
     let address = record["ingress"][0]["address"].as_str().unwrap();
     let page = get(address, "/");
-    assert!(page.starts_with("HTTP/1.") && page.ends_with("hello\n"), "{page}");
-    assert!(get(address, "/old.html").contains(" 404 "), "a whiteout hides the file");
+    assert!(
+        page.starts_with("HTTP/1.") && page.ends_with("hello\n"),
+        "{page}"
+    );
+    assert!(
+        get(address, "/old.html").contains(" 404 "),
+        "a whiteout hides the file"
+    );
     let logs = daemon.ctl(&["logs", "web"], "");
     assert_eq!(logs.stdout, "up as 1000 in /srv with cheer\n");
 
@@ -134,39 +162,78 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
         assert_eq!(attested["pcrs"][pcr], built["measurements"][pcr], "{pcr}");
     }
     assert_eq!(
-        (&attested["fresh"], &attested["matches"], &attested["signed"]),
+        (
+            &attested["fresh"],
+            &attested["matches"],
+            &attested["signed"]
+        ),
         (&true.into(), &true.into(), &false.into())
     );
 
     // A relying party asks the enclave itself. QEMU signs nothing, and that is what it is told.
     let kept = folder.path().join("document");
     let asked = Command::new(ours("attest"))
-        .args(["fetch", &format!("http://{}", record["attestation"].as_str().unwrap())])
-        .args(["--pcr", &format!("0={}", built["measurements"]["PCR0"].as_str().unwrap())])
+        .args([
+            "fetch",
+            &format!("http://{}", record["attestation"].as_str().unwrap()),
+        ])
+        .args([
+            "--pcr",
+            &format!("0={}", built["measurements"]["PCR0"].as_str().unwrap()),
+        ])
         .args([OsStr::new("--output"), kept.as_os_str()])
         .output()
         .unwrap();
     let verdict = String::from_utf8(asked.stdout).unwrap();
     assert_eq!(asked.status.code(), Some(1), "{verdict}");
-    assert!(verdict.contains("QEMU's NSM writes -1 and signs nothing"), "{verdict}");
+    assert!(
+        verdict.contains("QEMU's NSM writes -1 and signs nothing"),
+        "{verdict}"
+    );
     let shown = run(Command::new(ours("attest")).arg("show").arg(&kept));
-    assert!(shown.contains(built["measurements"]["PCR0"].as_str().unwrap()), "{shown}");
+    assert!(
+        shown.contains(built["measurements"]["PCR0"].as_str().unwrap()),
+        "{shown}"
+    );
 
     // The password is in the secret store, encrypted, and nowhere else.
-    assert!(record["credentials_arn"].as_str().unwrap().starts_with("file:e-"));
-    assert_eq!(files_with(daemon.folder(), PASSWORD.as_bytes()), Vec::<String>::new());
+    assert!(
+        record["credentials_arn"]
+            .as_str()
+            .unwrap()
+            .starts_with("file:e-")
+    );
+    assert_eq!(
+        files_with(daemon.folder(), PASSWORD.as_bytes()),
+        Vec::<String>::new()
+    );
     assert!(!daemon.helpers().iter().any(|line| line.contains(PASSWORD)));
     assert_eq!(daemon.helpers().len(), 2, "QEMU and its vsock device");
 
     let ended = daemon.ctl(&["terminate", "web"], "");
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(daemon.helpers(), Vec::<String>::new());
-    assert!(TcpStream::connect(address).is_err(), "the ingress port is closed");
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "the ingress port is closed"
+    );
     for left in ["state/enclaves", "state/secrets"] {
-        assert_eq!(std::fs::read_dir(daemon.folder().join(left)).unwrap().count(), 0, "{left}");
+        assert_eq!(
+            std::fs::read_dir(daemon.folder().join(left))
+                .unwrap()
+                .count(),
+            0,
+            "{left}"
+        );
     }
     assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(std::fs::read_dir(daemon.folder().join("run")).unwrap().count(), 0, "run");
+    assert_eq!(
+        std::fs::read_dir(daemon.folder().join("run"))
+            .unwrap()
+            .count(),
+        0,
+        "run"
+    );
     assert!(!daemon.log().contains(PASSWORD));
 }
 
@@ -181,11 +248,23 @@ fn a_daemon_that_is_killed_brings_its_enclaves_back_and_leaves_no_orphans() {
     assert_eq!(daemon.helpers().len(), 2);
 
     daemon.crash();
-    wait_for("the enclave to die with its daemon", 10, || daemon.helpers().is_empty());
+    wait_for("the enclave to die with its daemon", 10, || {
+        daemon.helpers().is_empty()
+    });
     daemon.restart();
-    wait_for("the enclave to come back", 60, || daemon.show("app")["status"] == "DEPLOYED");
-    let sockets = std::fs::read_dir(daemon.folder().join("run")).unwrap().flatten();
-    assert_eq!(sockets.filter(|entry| entry.file_name() != "api.sock").count(), 1, "one enclave, one folder");
+    wait_for("the enclave to come back", 60, || {
+        daemon.show("app")["status"] == "DEPLOYED"
+    });
+    let sockets = std::fs::read_dir(daemon.folder().join("run"))
+        .unwrap()
+        .flatten();
+    assert_eq!(
+        sockets
+            .filter(|entry| entry.file_name() != "api.sock")
+            .count(),
+        1,
+        "one enclave, one folder"
+    );
 
     // A second daemon over the same state is refused.
     let second = std::process::Command::new(tests::programs::ours("host-proxy"))
@@ -207,7 +286,8 @@ fn a_stop_signal_reaches_the_workload_and_a_deaf_one_is_killed() {
     let registry = Registry::start();
     let mut image = web_image();
     let script = "trap 'echo bye; exit 0' USR1; echo ready; while :; do busybox sleep 1; done";
-    image.config = serde_json::json!({ "Entrypoint": ["/bin/sh", "-c", script], "StopSignal": "SIGUSR1" });
+    image.config =
+        serde_json::json!({ "Entrypoint": ["/bin/sh", "-c", script], "StopSignal": "SIGUSR1" });
     image.write(&folder.path().join("layout"));
     let reference = registry.push(&folder.path().join("layout"), "org/trap:v1");
     let daemon = start(&registry, &[]);
@@ -215,7 +295,9 @@ fn a_stop_signal_reaches_the_workload_and_a_deaf_one_is_killed() {
     let id = daemon.show("trap")["id"].as_str().unwrap().to_owned();
     let following = std::thread::scope(|scope| {
         let logs = scope.spawn(|| daemon.ctl(&["logs", "--follow", &id], "").stdout);
-        wait_for("the log", 10, || daemon.ctl(&["logs", "trap"], "").stdout.contains("ready"));
+        wait_for("the log", 10, || {
+            daemon.ctl(&["logs", "trap"], "").stdout.contains("ready")
+        });
         assert_eq!(daemon.ctl(&["terminate", "trap"], "").code, 0);
         logs.join().unwrap()
     });
@@ -258,15 +340,21 @@ fn what_leaves_an_enclave_is_in_its_spec_and_allowed_by_its_host() {
         "{SPEC}[run]\ncommand = ['/bin/sh', '-c', 'echo \"got: $(echo hi | busybox nc 127.0.0.1 5432)\"; busybox sleep 1000']\n\
          [network]\negress = ['127.0.0.1:{port}']\nforward = [{{ listen = '127.0.0.1:5432', to = '127.0.0.1:{port}' }}]\n"
     );
-    for (setting, wanted, connections) in
-        [("[]", "got: \n", 0), ("['127.0.0.1/32']", "got: from outside\n", 1)]
-    {
+    for (setting, wanted, connections) in [
+        ("[]", "got: \n", 0),
+        ("['127.0.0.1/32']", "got: from outside\n", 1),
+    ] {
         let daemon = start(&registry, &[("HOST_PROXY_EGRESS__ALLOW_NETWORKS", setting)]);
         let created = create(&daemon, "out", &reference, &spec);
         assert_eq!(created.code, 0, "{created:?}");
-        wait_for("the answer", 30, || !daemon.ctl(&["logs", "out"], "").stdout.is_empty());
+        wait_for("the answer", 30, || {
+            !daemon.ctl(&["logs", "out"], "").stdout.is_empty()
+        });
         let said = daemon.ctl(&["logs", "out"], "").stdout;
         assert!(said.ends_with(wanted), "with {setting} it said {said}");
-        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), connections);
+        assert_eq!(
+            asked.load(std::sync::atomic::Ordering::Relaxed),
+            connections
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Documents that real enclaves gave out, and a good one of our own.
 
 use attestation::{
-    Check, Conditions, Error, Malformed, Part, Pcr, Policy, Subject, Time, TrustAnchor, Untrusted, Verified,
-    Verifier, verify,
+    Check, Conditions, Error, Malformed, Part, Pcr, Policy, Subject, Time, TrustAnchor, Untrusted,
+    Verified, Verifier, verify,
 };
 use std::path::PathBuf;
 use tests::pki::{MADE_AT, MODULE_ID, Plan};
@@ -13,8 +13,10 @@ fn samples() -> Option<PathBuf> {
     let folder = std::env::var_os("REDOUBT_SAMPLES").map_or_else(beside, PathBuf::from);
     let found = folder.join("docs").is_dir();
     if !found {
-        let notice =
-            format!("SKIPPED: {} has no documents of real enclaves (REDOUBT_SAMPLES)\n", folder.display());
+        let notice = format!(
+            "SKIPPED: {} has no documents of real enclaves (REDOUBT_SAMPLES)\n",
+            folder.display()
+        );
         let _ = std::io::Write::write_all(&mut std::io::stderr(), notice.as_bytes());
     }
     found.then_some(folder)
@@ -30,11 +32,19 @@ fn at(text: &str) -> Time {
 }
 
 /// All registers of a document, read without any of our code: in real documents each is its index, `58 30`, and 48 bytes.
-fn all_registers(document: &[u8]) -> std::collections::BTreeMap<u8, std::collections::BTreeSet<Pcr>> {
-    let start = document.windows(5).position(|window| window == b"\x64pcrs").unwrap() + 5;
+fn all_registers(
+    document: &[u8],
+) -> std::collections::BTreeMap<u8, std::collections::BTreeSet<Pcr>> {
+    let start = document
+        .windows(5)
+        .position(|window| window == b"\x64pcrs")
+        .unwrap()
+        + 5;
     let count = usize::from(document[start] - 0xa0);
     let entries = document[start + 1..].chunks(51).take(count);
-    entries.map(|entry| (entry[0], [Pcr::try_from(&entry[3..]).unwrap()].into())).collect()
+    entries
+        .map(|entry| (entry[0], [Pcr::try_from(&entry[3..]).unwrap()].into()))
+        .collect()
 }
 
 /// PCR0 of a document.
@@ -43,13 +53,25 @@ fn first_register(document: &[u8]) -> Pcr {
 }
 
 fn exactly(pcr0: Pcr) -> Conditions {
-    Conditions { pcrs: [(0, [pcr0].into())].into(), ..Conditions::default() }
+    Conditions {
+        pcrs: [(0, [pcr0].into())].into(),
+        ..Conditions::default()
+    }
 }
 
 fn check(document: &[u8], time: &str) -> Result<Verified, Error> {
     let pcrs = all_registers(document);
-    let conditions = Conditions { pcrs, allow_debug: true, ..Conditions::default() };
-    verify(document, &TrustAnchor::aws(), at(time), &Policy::new(conditions).unwrap())
+    let conditions = Conditions {
+        pcrs,
+        allow_debug: true,
+        ..Conditions::default()
+    };
+    verify(
+        document,
+        &TrustAnchor::aws(),
+        at(time),
+        &Policy::new(conditions).unwrap(),
+    )
 }
 
 const GENUINE: [(&str, &str); 6] = [
@@ -68,12 +90,18 @@ fn genuine_documents_verify_at_their_times() {
         let verified = check(&document, time).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(verified.debug, name.contains("debug"), "{name}");
         assert!(
-            verified.pcrs.iter().all(|(index, pcr)| all_registers(&document)[&index].contains(pcr)),
+            verified
+                .pcrs
+                .iter()
+                .all(|(index, pcr)| all_registers(&document)[&index].contains(pcr)),
             "{name}"
         );
         let instance = verified.module_id.split_once("-enc").unwrap().0.to_owned();
-        let by_instance =
-            Conditions { instance_id: Some(instance), allow_debug: true, ..Conditions::default() };
+        let by_instance = Conditions {
+            instance_id: Some(instance),
+            allow_debug: true,
+            ..Conditions::default()
+        };
         let policy = Policy::new(by_instance).unwrap();
         verify(&document, &TrustAnchor::aws(), at(time), &policy)
             .unwrap_or_else(|e| panic!("{name}, PCR4: {e}"));
@@ -83,64 +111,141 @@ fn genuine_documents_verify_at_their_times() {
 #[test]
 fn genuine_documents_have_the_fields_that_are_known_of_them() {
     let verified = |name| {
-        let (_, time) = GENUINE.into_iter().find(|(known, _)| *known == name).unwrap();
+        let (_, time) = GENUINE
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .unwrap();
         Some(check(&sample(name)?, time).unwrap())
     };
-    let Some(base) = verified("base-hinted-2026-01-03") else { return };
+    let Some(base) = verified("base-hinted-2026-01-03") else {
+        return;
+    };
     assert_eq!(base.user_data.unwrap().len(), 20);
-    assert_eq!(verified("evervault-valid-2022-10-13").unwrap().nonce.unwrap().len(), 256);
-    assert_eq!(verified("nautilus-weather-2025-04-15").unwrap().public_key.unwrap().len(), 32);
+    assert_eq!(
+        verified("evervault-valid-2022-10-13")
+            .unwrap()
+            .nonce
+            .unwrap()
+            .len(),
+        256
+    );
+    assert_eq!(
+        verified("nautilus-weather-2025-04-15")
+            .unwrap()
+            .public_key
+            .unwrap()
+            .len(),
+        32
+    );
     let veracruz = verified("veracruz-2022-11-09").unwrap();
-    assert_eq!((veracruz.user_data.unwrap().len(), veracruz.nonce.unwrap().len()), (32, 32));
+    assert_eq!(
+        (
+            veracruz.user_data.unwrap().len(),
+            veracruz.nonce.unwrap().len()
+        ),
+        (32, 32)
+    );
     let oyster = verified("oyster-aws-pcr16-2025-04-29").unwrap();
     assert_eq!(
-        (oyster.user_data, oyster.pcrs.get(16).is_some(), oyster.pcrs.get(17)),
+        (
+            oyster.user_data,
+            oyster.pcrs.get(16).is_some(),
+            oyster.pcrs.get(17)
+        ),
         (Some(vec![]), true, None)
     );
     let debug = verified("evervault-debug-2022-10-12").unwrap();
     assert_eq!(debug.pcrs.get(0), Some(&Pcr::ZERO));
-    assert_ne!(debug.pcrs.get(4), Some(&Pcr::ZERO), "debug mode does not zero every register");
+    assert_ne!(
+        debug.pcrs.get(4),
+        Some(&Pcr::ZERO),
+        "debug mode does not zero every register"
+    );
 }
 
 #[test]
 fn refuses_a_bad_signature_a_foreign_root_and_debug_mode() {
-    let Some(bad) = sample("veracruz-BAD-SIG-2022-11-09") else { return };
-    assert_eq!(check(&bad, "2022-11-09T22:52:00Z"), Err(Untrusted::Signature(Part::Document).into()));
+    let Some(bad) = sample("veracruz-BAD-SIG-2022-11-09") else {
+        return;
+    };
+    assert_eq!(
+        check(&bad, "2022-11-09T22:52:00Z"),
+        Err(Untrusted::Signature(Part::Document).into())
+    );
     let foreign = sample("oyster-CUSTOM-ROOT-2024-12-13").unwrap();
-    assert_eq!(check(&foreign, "2024-12-13T09:05:45Z"), Err(Untrusted::Root.into()));
+    assert_eq!(
+        check(&foreign, "2024-12-13T09:05:45Z"),
+        Err(Untrusted::Root.into())
+    );
     let debug = sample("evervault-debug-2022-10-12").unwrap();
-    let policy = Policy::new(Conditions { allow_debug: true, ..exactly(Pcr::ZERO) }).unwrap();
-    assert!(verify(&debug, &TrustAnchor::aws(), at("2022-10-12T13:50:06Z"), &policy).is_ok());
+    let policy = Policy::new(Conditions {
+        allow_debug: true,
+        ..exactly(Pcr::ZERO)
+    })
+    .unwrap();
+    assert!(
+        verify(
+            &debug,
+            &TrustAnchor::aws(),
+            at("2022-10-12T13:50:06Z"),
+            &policy
+        )
+        .is_ok()
+    );
     let policy = Policy::new(Conditions {
         role_arn: Some("arn:aws:iam::111122223333:role/orders".to_owned()),
         ..Conditions::default()
     })
     .unwrap();
-    let Err(Error::Rejected(checks)) =
-        verify(&debug, &TrustAnchor::aws(), at("2022-10-12T13:50:06Z"), &policy)
-    else {
+    let Err(Error::Rejected(checks)) = verify(
+        &debug,
+        &TrustAnchor::aws(),
+        at("2022-10-12T13:50:06Z"),
+        &policy,
+    ) else {
         panic!("a debug document passed")
     };
-    let failed: Vec<_> = checks.iter().filter(|check| !check.holds).map(|check| check.subject).collect();
+    let failed: Vec<_> = checks
+        .iter()
+        .filter(|check| !check.holds)
+        .map(|check| check.subject)
+        .collect();
     assert_eq!(failed, [Subject::Debug, Subject::Pcr(3)]);
 }
 
 #[test]
 fn genuine_documents_expire() {
-    let Some(document) = sample("base-hinted-2026-01-03") else { return };
-    assert!(matches!(check(&document, "2026-01-04T00:41:07Z"), Err(Error::Expired { part: Part::Leaf, .. })));
+    let Some(document) = sample("base-hinted-2026-01-03") else {
+        return;
+    };
+    assert!(matches!(
+        check(&document, "2026-01-04T00:41:07Z"),
+        Err(Error::Expired {
+            part: Part::Leaf,
+            ..
+        })
+    ));
     assert!(matches!(
         check(&document, "2025-12-01T00:00:00Z"),
-        Err(Error::NotYetValid { part: Part::Ca(1), .. })
+        Err(Error::NotYetValid {
+            part: Part::Ca(1),
+            ..
+        })
     ));
     let own_time = Conditions {
         time: attestation::Clock::Document,
         nonce: Some(vec![1; 8]),
         ..exactly(first_register(&document))
     };
-    let years_later =
-        verify(&document, &TrustAnchor::aws(), at("2030-01-01T00:00:00Z"), &Policy::new(own_time).unwrap());
-    let Err(Error::Rejected(checks)) = years_later else { panic!("{years_later:?}") };
+    let years_later = verify(
+        &document,
+        &TrustAnchor::aws(),
+        at("2030-01-01T00:00:00Z"),
+        &Policy::new(own_time).unwrap(),
+    );
+    let Err(Error::Rejected(checks)) = years_later else {
+        panic!("{years_later:?}")
+    };
     let nonce = checks.into_iter().find(|check| !check.holds).unwrap();
     assert_eq!(
         nonce,
@@ -156,7 +261,11 @@ fn genuine_documents_expire() {
 /// Every bit of a document, one after the other: the property, not a sample of it.
 fn no_flipped_bit_verifies(document: &[u8], anchor: TrustAnchor, now: Time, pcr0: Pcr) {
     let verifier = Verifier::new(anchor);
-    let policy = Policy::new(Conditions { allow_debug: true, ..exactly(pcr0) }).unwrap();
+    let policy = Policy::new(Conditions {
+        allow_debug: true,
+        ..exactly(pcr0)
+    })
+    .unwrap();
     assert!(verifier.verify(document, now, &policy).is_ok());
     std::thread::scope(|scope| {
         for half in 0..2 {
@@ -165,14 +274,20 @@ fn no_flipped_bit_verifies(document: &[u8], anchor: TrustAnchor, now: Time, pcr0
                 let mut flipped = document.to_vec();
                 for bit in (0..document.len() * 8).filter(|bit| bit % 2 == half) {
                     flipped[bit / 8] ^= 1 << (bit % 8);
-                    assert!(verifier.verify(&flipped, now, policy).is_err(), "bit {bit} does not matter");
+                    assert!(
+                        verifier.verify(&flipped, now, policy).is_err(),
+                        "bit {bit} does not matter"
+                    );
                     flipped[bit / 8] ^= 1 << (bit % 8);
                 }
             });
         }
     });
     for len in 0..document.len() {
-        assert!(verifier.verify(&document[..len], now, &policy).is_err(), "cut to {len} bytes");
+        assert!(
+            verifier.verify(&document[..len], now, &policy).is_err(),
+            "cut to {len} bytes"
+        );
     }
 }
 
@@ -180,7 +295,12 @@ fn no_flipped_bit_verifies(document: &[u8], anchor: TrustAnchor, now: Time, pcr0
 fn no_single_bit_of_a_genuine_document_can_be_flipped() {
     let (name, time) = GENUINE[0];
     let Some(document) = sample(name) else { return };
-    no_flipped_bit_verifies(&document, TrustAnchor::aws(), at(time), first_register(&document));
+    no_flipped_bit_verifies(
+        &document,
+        TrustAnchor::aws(),
+        at(time),
+        first_register(&document),
+    );
 }
 
 #[test]
@@ -209,7 +329,10 @@ fn a_verifier_that_remembers_links_decides_like_one_that_does_not() {
     );
     assert!(matches!(
         verifier.verify(&good.document, at("2026-01-02T12:00:00Z"), &policy),
-        Err(Error::Expired { part: Part::Ca(3), .. })
+        Err(Error::Expired {
+            part: Part::Ca(3),
+            ..
+        })
     ));
 }
 
@@ -223,11 +346,21 @@ fn refuses_documents_that_nobody_signed() {
     let policy = Policy::new(exactly(Pcr::try_from([1; 48].as_slice()).unwrap())).unwrap();
     let anchor = TrustAnchor::from_der(&unsigned.root).unwrap();
     assert_eq!(
-        verify(&unsigned.document, &anchor, Time::from_millis(MADE_AT), &policy),
+        verify(
+            &unsigned.document,
+            &anchor,
+            Time::from_millis(MADE_AT),
+            &policy
+        ),
         Err(Untrusted::Algorithm(-1).into())
     );
     assert_eq!(
-        verify(&[0; 16 * 1024 + 1], &anchor, Time::from_millis(MADE_AT), &policy),
+        verify(
+            &[0; 16 * 1024 + 1],
+            &anchor,
+            Time::from_millis(MADE_AT),
+            &policy
+        ),
         Err(Malformed::TooLong(16 * 1024 + 1).into())
     );
 }

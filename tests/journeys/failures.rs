@@ -20,28 +20,58 @@ fn scene() -> Scene {
     let registry = Registry::start();
     listing_image().write(&folder.path().join("layout"));
     let reference = registry.push(&folder.path().join("layout"), "org/app:v1");
-    Scene { folder, registry, reference }
+    Scene {
+        folder,
+        registry,
+        reference,
+    }
 }
 
 /// Creates an enclave that must fail, checks how, and that nothing of it runs on.
-fn fails(daemon: &Daemon, reference: &str, spec: &str, code: &str, stage: &str, message: &str, hint: &str) {
+fn fails(
+    daemon: &Daemon,
+    reference: &str,
+    spec: &str,
+    code: &str,
+    stage: &str,
+    message: &str,
+    hint: &str,
+) {
     let answer = create(daemon, "app", reference, spec);
     let record = daemon.show("app");
     assert_eq!(answer.code, 1, "{answer:?}");
     assert_eq!(record["status"], "FAILED");
     let fault = &record["fault"];
-    assert_eq!((fault["code"].as_str(), fault["stage"].as_str()), (Some(code), Some(stage)), "{fault}");
-    for (what, text, wanted) in [("message", &fault["message"], message), ("hint", &fault["hint"], hint)] {
-        assert!(text.as_str().unwrap().contains(wanted), "{what} should hold '{wanted}': {fault}");
+    assert_eq!(
+        (fault["code"].as_str(), fault["stage"].as_str()),
+        (Some(code), Some(stage)),
+        "{fault}"
+    );
+    for (what, text, wanted) in [
+        ("message", &fault["message"], message),
+        ("hint", &fault["hint"], hint),
+    ] {
+        assert!(
+            text.as_str().unwrap().contains(wanted),
+            "{what} should hold '{wanted}': {fault}"
+        );
     }
-    assert!(answer.stderr.contains(message) && answer.stderr.contains(hint), "{}", answer.stderr);
+    assert!(
+        answer.stderr.contains(message) && answer.stderr.contains(hint),
+        "{}",
+        answer.stderr
+    );
     assert_eq!(daemon.helpers(), Vec::<String>::new());
     assert_eq!(daemon.ctl(&["terminate", "app"], "").code, 0);
 }
 
 #[test]
 fn registry_errors_say_whose_fault_it_is() {
-    let Scene { registry, reference, folder } = scene();
+    let Scene {
+        registry,
+        reference,
+        folder,
+    } = scene();
     let mut arm = listing_image();
     arm.architecture = "arm64";
     arm.write(&folder.path().join("arm"));
@@ -66,7 +96,11 @@ fn registry_errors_say_whose_fault_it_is() {
         (Some("REGISTRY_UNAUTHORIZED"), Some(false)),
         "{fault}"
     );
-    assert!(answer.stderr.contains("check user name and password"), "{}", answer.stderr);
+    assert!(
+        answer.stderr.contains("check user name and password"),
+        "{}",
+        answer.stderr
+    );
     assert_eq!(daemon.ctl(&["terminate", "app"], "").code, 0);
 
     let missing = reference.replace(":v1", ":v2");
@@ -112,7 +146,11 @@ fn registry_errors_say_whose_fault_it_is() {
 
 #[test]
 fn a_machine_that_lacks_something_says_what() {
-    let Scene { registry, reference, folder } = scene();
+    let Scene {
+        registry,
+        reference,
+        folder,
+    } = scene();
     let empty = folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     let empty = empty.to_str().unwrap();
@@ -127,7 +165,10 @@ fn a_machine_that_lacks_something_says_what() {
         "qemu-system-x86_64 was not found",
         "scripts/sandbox",
     );
-    let no_kernel = start(&registry, &[("REDOUBT_LIB", empty), ("XDG_CACHE_HOME", empty)]);
+    let no_kernel = start(
+        &registry,
+        &[("REDOUBT_LIB", empty), ("XDG_CACHE_HOME", empty)],
+    );
     fails(
         &no_kernel,
         &reference,
@@ -152,7 +193,11 @@ fn a_machine_that_lacks_something_says_what() {
 
 #[test]
 fn a_workload_that_cannot_run_says_why() {
-    let Scene { registry, reference, .. } = scene();
+    let Scene {
+        registry,
+        reference,
+        ..
+    } = scene();
     let daemon = start(&registry, &[]);
     let with = |run: &str| format!("{SPEC}[run]\n{run}\n");
     let missing = with("command = ['/usr/bin/nope']");
@@ -199,7 +244,11 @@ fn a_workload_that_cannot_run_says_why() {
 
 #[test]
 fn an_enclave_that_never_sends_its_heartbeat_is_given_up() {
-    let Scene { registry, reference, folder } = scene();
+    let Scene {
+        registry,
+        reference,
+        folder,
+    } = scene();
     let lib_folder = folder.path().join("lib");
     std::fs::create_dir(&lib_folder).unwrap();
     std::fs::copy(lib().join("bzImage"), lib_folder.join("bzImage")).unwrap();
@@ -207,7 +256,10 @@ fn an_enclave_that_never_sends_its_heartbeat_is_given_up() {
     std::fs::copy(lib().join("tree-listing"), lib_folder.join("enclave-agent")).unwrap();
     let daemon = start(
         &registry,
-        &[("REDOUBT_LIB", lib_folder.to_str().unwrap()), ("HOST_PROXY_QEMU__HEARTBEAT_TIMEOUT_SECONDS", "8")],
+        &[
+            ("REDOUBT_LIB", lib_folder.to_str().unwrap()),
+            ("HOST_PROXY_QEMU__HEARTBEAT_TIMEOUT_SECONDS", "8"),
+        ],
     );
     fails(
         &daemon,
@@ -225,9 +277,13 @@ struct SmallDisk<'a>(&'a Path);
 
 impl SmallDisk<'_> {
     fn mount(path: &Path) -> Option<SmallDisk<'_>> {
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(path).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(SmallDisk(path))
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(path)
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then_some(SmallDisk(path))
     }
 }
 
@@ -239,49 +295,106 @@ impl Drop for SmallDisk<'_> {
 
 #[test]
 fn a_full_disk_is_named_and_nothing_half_done_stays_on_it() {
-    let Scene { registry, reference, folder } = scene();
+    let Scene {
+        registry,
+        reference,
+        folder,
+    } = scene();
     let state = folder.path().join("state");
     std::fs::create_dir(&state).unwrap();
     let Some(disk) = SmallDisk::mount(&state) else {
-        let _ =
-            std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: only root can mount a small disk\n");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"SKIPPED: only root can mount a small disk\n",
+        );
         return;
     };
-    let daemon = start(&registry, &[("HOST_PROXY_STATE_DIR", state.to_str().unwrap())]);
+    let daemon = start(
+        &registry,
+        &[("HOST_PROXY_STATE_DIR", state.to_str().unwrap())],
+    );
     let answer = create(&daemon, "app", &reference, SPEC);
     let fault = daemon.show("app")["fault"].clone();
-    assert_eq!((answer.code, fault["code"].as_str()), (1, Some("OUT_OF_DISK")), "{fault}");
+    assert_eq!(
+        (answer.code, fault["code"].as_str()),
+        (1, Some("OUT_OF_DISK")),
+        "{fault}"
+    );
     assert!(answer.stderr.contains("make room"), "{}", answer.stderr);
-    assert_eq!(std::fs::read_dir(state.join("enclaves")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(state.join("enclaves")).unwrap().count(),
+        0
+    );
     drop(daemon);
     drop(disk);
 }
 
 #[test]
 fn orders_that_make_no_sense_are_refused_before_anything_is_stored() {
-    let Scene { registry, reference, .. } = scene();
+    let Scene {
+        registry,
+        reference,
+        ..
+    } = scene();
     let daemon = start(&registry, &[]);
     let refused = |arguments: &[&str], code: i32, text: &str| {
         let answer = daemon.ctl(&[&["create"], arguments].concat(), "pw");
         assert_eq!(answer.code, code, "{answer:?}");
-        assert!(answer.stderr.contains(text), "'{text}' is not in {}", answer.stderr);
+        assert!(
+            answer.stderr.contains(text),
+            "'{text}' is not in {}",
+            answer.stderr
+        );
     };
     let credentials = ["--registry-username", USER, "--registry-password-stdin"];
-    refused(&["--name", "a b", "--image", &reference], 64, "a name is 1 to 63");
-    refused(&["--name", "app", "--image", "UPPER/x"], 64, "is not an image reference");
     refused(
-        &[&["--name", "app", "--image", &reference, "--registry-url", "ghcr.io"], &credentials[..]].concat(),
+        &["--name", "a b", "--image", &reference],
+        64,
+        "a name is 1 to 63",
+    );
+    refused(
+        &["--name", "app", "--image", "UPPER/x"],
+        64,
+        "is not an image reference",
+    );
+    refused(
+        &[
+            &[
+                "--name",
+                "app",
+                "--image",
+                &reference,
+                "--registry-url",
+                "ghcr.io",
+            ],
+            &credentials[..],
+        ]
+        .concat(),
         64,
         "the credentials are for ghcr.io",
     );
     refused(
-        &["--name", "app", "--image", &reference, "--provider", "aws-nitro"],
+        &[
+            "--name",
+            "app",
+            "--image",
+            &reference,
+            "--provider",
+            "aws-nitro",
+        ],
         64,
         "cannot drive /dev/nitro_enclaves yet",
     );
     refused(&["--image", &reference], 64, "--name is missing");
     refused(
-        &["--name", "app", "--image", &reference, "--source-type", "private-registry"],
+        &[
+            "--name",
+            "app",
+            "--image",
+            &reference,
+            "--source-type",
+            "private-registry",
+        ],
         64,
         "--registry-username is missing",
     );
@@ -305,9 +418,18 @@ fn orders_that_make_no_sense_are_refused_before_anything_is_stored() {
         ],
         "",
     );
-    assert!(answer.stderr.contains("warning: a password on the command line"), "{}", answer.stderr);
+    assert!(
+        answer
+            .stderr
+            .contains("warning: a password on the command line"),
+        "{}",
+        answer.stderr
+    );
     let taken = daemon.ctl(&["create", "--name", "app", "--image", &reference], "");
-    assert!(taken.code == 77 && taken.stderr.contains("exists already"), "{taken:?}");
+    assert!(
+        taken.code == 77 && taken.stderr.contains("exists already"),
+        "{taken:?}"
+    );
 }
 
 /// Answers prompts on a terminal of its own (script(1) makes one), and gives everything that the terminal showed.
@@ -334,10 +456,18 @@ fn converse(command: &str, answers: &[(&str, &str)]) -> String {
         }
         // The program prompts first and turns the echo off then; nobody types as fast as this test.
         if prompt.starts_with("Password") {
-            let tty = String::from_utf8_lossy(&shown).lines().next().unwrap().trim().to_owned();
+            let tty = String::from_utf8_lossy(&shown)
+                .lines()
+                .next()
+                .unwrap()
+                .trim()
+                .to_owned();
             wait_for("the echo to be off", 10, || {
-                let settings = tests::programs::run(Command::new("stty").args(["--file", &tty, "--all"]));
-                settings.split_ascii_whitespace().any(|word| word == "-echo")
+                let settings =
+                    tests::programs::run(Command::new("stty").args(["--file", &tty, "--all"]));
+                settings
+                    .split_ascii_whitespace()
+                    .any(|word| word == "-echo")
             });
         }
         writeln!(stdin, "{answer}").unwrap();
@@ -349,7 +479,11 @@ fn converse(command: &str, answers: &[(&str, &str)]) -> String {
 
 #[test]
 fn create_asks_for_what_is_missing_and_does_not_show_the_password() {
-    let Scene { registry, reference, .. } = scene();
+    let Scene {
+        registry,
+        reference,
+        ..
+    } = scene();
     let daemon = start(&registry, &[]);
     let program = tests::programs::ours("enclavectl");
     let command = format!(

@@ -22,7 +22,10 @@ fn dependencies_point_one_way() {
         .current_dir(env!("CARGO_MANIFEST_DIR")));
     let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    let names: BTreeSet<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
+    let names: BTreeSet<&str> = packages
+        .iter()
+        .map(|package| package["name"].as_str().unwrap())
+        .collect();
     let mut found = BTreeMap::new();
     for package in packages {
         let name = package["name"].as_str().unwrap();
@@ -31,8 +34,13 @@ fn dependencies_point_one_way() {
             .unwrap()
             .iter()
             .map(|dependency| dependency["name"].as_str().unwrap());
-        let inner: BTreeSet<&str> = dependencies.filter(|dependency| names.contains(dependency)).collect();
-        let wrong: Vec<_> = inner.iter().filter(|dependency| !allowed(name).contains(dependency)).collect();
+        let inner: BTreeSet<&str> = dependencies
+            .filter(|dependency| names.contains(dependency))
+            .collect();
+        let wrong: Vec<_> = inner
+            .iter()
+            .filter(|dependency| !allowed(name).contains(dependency))
+            .collect();
         assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
         found.insert(name, inner);
     }
@@ -44,14 +52,27 @@ fn dependencies_point_one_way() {
 fn a_crates_identity_is_not_its_folder() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/stable-rustc");
     let identity = |metadata: &str, kind: &str| {
-        let arguments =
-            ["echo", "--crate-name", "wire", "--crate-type", kind, "-C", metadata, "-C", "extra-filename=-1"];
+        let arguments = [
+            "echo",
+            "--crate-name",
+            "wire",
+            "--crate-type",
+            kind,
+            "-C",
+            metadata,
+            "-C",
+            "extra-filename=-1",
+        ];
         let package = [("CARGO_PKG_NAME", "wire"), ("CARGO_PKG_VERSION", "0.1.0")];
         run(Command::new(script).args(arguments).envs(package))
     };
     let here = identity("metadata=61f0", "lib");
     assert_eq!(here, identity("metadata=93aa", "lib"));
-    assert_ne!(here, identity("metadata=61f0", "bin"), "a library and a program of one name are two crates");
+    assert_ne!(
+        here,
+        identity("metadata=61f0", "bin"),
+        "a library and a program of one name are two crates"
+    );
     assert!(here.contains("extra-filename=-1"), "{here}");
 }
 
@@ -59,12 +80,20 @@ fn a_crates_identity_is_not_its_folder() {
 #[test]
 fn the_agent_holds_no_path_of_this_machine() {
     let agent = std::fs::read(lib().join("enclave-agent")).unwrap();
-    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME")).unwrap();
-    for path in [home.as_str(), env!("CARGO_MANIFEST_DIR").trim_end_matches("/tests")] {
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME"))
+        .unwrap();
+    for path in [
+        home.as_str(),
+        env!("CARGO_MANIFEST_DIR").trim_end_matches("/tests"),
+    ] {
         let needle = format!("{path}/");
-        let found = agent.windows(needle.len()).position(|window| window == needle.as_bytes());
-        let text =
-            found.map(|at| String::from_utf8_lossy(&agent[at..(at + 100).min(agent.len())]).into_owned());
+        let found = agent
+            .windows(needle.len())
+            .position(|window| window == needle.as_bytes());
+        let text = found.map(|at| {
+            String::from_utf8_lossy(&agent[at..(at + 100).min(agent.len())]).into_owned()
+        });
         assert_eq!(text, None, "{path}");
     }
 }
@@ -72,6 +101,8 @@ fn the_agent_holds_no_path_of_this_machine() {
 /// 8 MB is the promise of the design; the agent lives in the enclave's memory.
 #[test]
 fn the_agent_is_small() {
-    let len = std::fs::metadata(lib().join("enclave-agent")).unwrap().len();
+    let len = std::fs::metadata(lib().join("enclave-agent"))
+        .unwrap()
+        .len();
     assert!(len <= 8_000_000, "{len} bytes");
 }

@@ -31,15 +31,32 @@ fn iam(ministack: &MiniStack, query: &str) {
 
 /// A role that the account may assume, with the right to do this.
 fn role(ministack: &MiniStack, name: &str, action: &str) {
-    let form =
-        |value: &Value| value.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let form = |value: &Value| {
+        value
+            .to_string()
+            .bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect::<String>()
+    };
     let trust = json!({ "Version": "2012-10-17", "Statement": [
         { "Effect": "Allow", "Principal": { "AWS": "arn:aws:iam::000000000000:root" }, "Action": "sts:AssumeRole" } ] });
     let rights = json!({ "Version": "2012-10-17", "Statement": [
         { "Effect": "Allow", "Action": action, "Resource": "*" } ] });
     let role = format!("Version=2010-05-08&RoleName={name}");
-    iam(ministack, &format!("Action=CreateRole&{role}&AssumeRolePolicyDocument={}", form(&trust)));
-    iam(ministack, &format!("Action=PutRolePolicy&{role}&PolicyName=p&PolicyDocument={}", form(&rights)));
+    iam(
+        ministack,
+        &format!(
+            "Action=CreateRole&{role}&AssumeRolePolicyDocument={}",
+            form(&trust)
+        ),
+    );
+    iam(
+        ministack,
+        &format!(
+            "Action=PutRolePolicy&{role}&PolicyName=p&PolicyDocument={}",
+            form(&rights)
+        ),
+    );
 }
 
 /// MiniStack with a role that may do all of ECR.
@@ -72,24 +89,42 @@ fn ecr_credentials_come_from_a_session_for_one_project() {
     let (status, answer) = broker.ask("?project=my-app", Some(&mine));
     assert_eq!(status, 200, "{answer}\n{}", broker.daemon.log());
     let credentials = &answer["credentials"];
-    assert_eq!(credentials["registry_url"], "000000000000.dkr.ecr.us-east-1.amazonaws.com");
+    assert_eq!(
+        credentials["registry_url"],
+        "000000000000.dkr.ecr.us-east-1.amazonaws.com"
+    );
     assert_eq!(credentials["username"], "AWS");
     let password = credentials["password"].as_str().unwrap();
     assert!(!password.is_empty() && !broker.daemon.log().contains(password));
     let expires_in = credentials["expires_in"].as_u64().unwrap();
-    assert!((11 * 3600..=12 * 3600).contains(&expires_in), "{expires_in} s, by ECR's own word");
+    assert!(
+        (11 * 3600..=12 * 3600).contains(&expires_in),
+        "{expires_in} s, by ECR's own word"
+    );
     assert_eq!(answer["repository"], "my-app");
     // The same by the image's name; and nothing for one that is nobody's.
     let by_image = "?image=000000000000.dkr.ecr.us-east-1.amazonaws.com/rise/my-app:v1&action=pull";
     assert_eq!(broker.ask(by_image, Some(&mine)).1["repository"], "my-app");
-    for foreign in ["ghcr.io/rise/my-app", "000000000000.dkr.ecr.us-east-1.amazonaws.com/my-app", "%00"] {
-        assert_eq!(broker.ask(&format!("?image={foreign}"), Some(&mine)).0, 404, "{foreign}");
+    for foreign in [
+        "ghcr.io/rise/my-app",
+        "000000000000.dkr.ecr.us-east-1.amazonaws.com/my-app",
+        "%00",
+    ] {
+        assert_eq!(
+            broker.ask(&format!("?image={foreign}"), Some(&mine)).0,
+            404,
+            "{foreign}"
+        );
     }
 
     let broker = Broker::start(&ecr("arn:aws:iam::000000000000:role/nobody", &url));
     let (status, answer) = broker.ask("?project=my-app", Some(&mine));
     assert!(matches!(status, 502 | 503), "{answer}");
-    assert!(broker.daemon.log().contains("cannot assume the role"), "{}", broker.daemon.log());
+    assert!(
+        broker.daemon.log().contains("cannot assume the role"),
+        "{}",
+        broker.daemon.log()
+    );
 }
 
 /// Between the daemon and MiniStack: remembers what came back.
@@ -107,7 +142,9 @@ fn eavesdrop(ministack: &MiniStack) -> (String, Arc<Mutex<String>>) {
             std::thread::spawn(move || {
                 let mut piece = [0; 16 * 1024];
                 while let Ok(len @ 1..) = from.read(&mut piece) {
-                    ear.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..len]));
+                    ear.lock()
+                        .unwrap()
+                        .push_str(&String::from_utf8_lossy(&piece[..len]));
                     if to.write_all(&piece[..len]).is_err() {
                         return;
                     }
@@ -127,7 +164,10 @@ struct Session {
 
 impl Session {
     fn root() -> Session {
-        Session { user: "test:test".to_owned(), token: String::new() }
+        Session {
+            user: "test:test".to_owned(),
+            token: String::new(),
+        }
     }
 
     /// The last one that STS gave out.
@@ -146,10 +186,19 @@ impl Session {
     /// What ECR answers to a request that curl signs: the error's kind, or the answer.
     fn ecr(&self, ministack: &MiniStack, action: &str, body: &Value) -> Result<Value, String> {
         let mut curl = Command::new("curl");
-        curl.args(["-sS", "--aws-sigv4", "aws:amz:us-east-1:ecr", "--user", &self.user])
-            .args(["-H", "content-type: application/x-amz-json-1.1"])
-            .args(["-H", &format!("x-amz-target: AmazonEC2ContainerRegistry_V20150921.{action}")])
-            .args(["-d", &body.to_string(), &ministack.url()]);
+        curl.args([
+            "-sS",
+            "--aws-sigv4",
+            "aws:amz:us-east-1:ecr",
+            "--user",
+            &self.user,
+        ])
+        .args(["-H", "content-type: application/x-amz-json-1.1"])
+        .args([
+            "-H",
+            &format!("x-amz-target: AmazonEC2ContainerRegistry_V20150921.{action}"),
+        ])
+        .args(["-d", &body.to_string(), &ministack.url()]);
         if !self.token.is_empty() {
             curl.args(["-H", &format!("x-amz-security-token: {}", self.token)]);
         }
@@ -164,7 +213,11 @@ impl Session {
     fn push(&self, ministack: &MiniStack, repository: &str) -> Result<(), String> {
         use base64::Engine as _;
         let layer = b"a layer";
-        let upload = self.ecr(ministack, "InitiateLayerUpload", &json!({ "repositoryName": repository }))?;
+        let upload = self.ecr(
+            ministack,
+            "InitiateLayerUpload",
+            &json!({ "repositoryName": repository }),
+        )?;
         let upload = upload["uploadId"].as_str().unwrap();
         let blob = base64::engine::general_purpose::STANDARD.encode(layer);
         let part = json!({
@@ -173,15 +226,15 @@ impl Session {
         });
         self.ecr(ministack, "UploadLayerPart", &part)?;
         let digest = eif_builder::image::Digest::of(layer).to_string();
-        let whole = json!({ "repositoryName": repository, "uploadId": upload, "layerDigests": [digest] });
+        let whole =
+            json!({ "repositoryName": repository, "uploadId": upload, "layerDigests": [digest] });
         self.ecr(ministack, "CompleteLayerUpload", &whole)?;
         let manifest = json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": layer.len() },
             "layers": [],
         });
-        let image =
-            json!({ "repositoryName": repository, "imageManifest": manifest.to_string(), "imageTag": "v1" });
+        let image = json!({ "repositoryName": repository, "imageManifest": manifest.to_string(), "imageTag": "v1" });
         self.ecr(ministack, "PutImage", &image).map(drop)
     }
 }
@@ -191,7 +244,12 @@ fn a_session_for_a_reaches_a_and_nothing_else() {
     let ministack = ministack_with_role();
     let root = Session::root();
     for repository in ["rise/a", "rise/b"] {
-        root.ecr(&ministack, "CreateRepository", &json!({ "repositoryName": repository })).unwrap();
+        root.ecr(
+            &ministack,
+            "CreateRepository",
+            &json!({ "repositoryName": repository }),
+        )
+        .unwrap();
         root.push(&ministack, repository).unwrap();
     }
     let (url, heard) = eavesdrop(&ministack);
@@ -207,22 +265,41 @@ fn a_session_for_a_reaches_a_and_nothing_else() {
         assert!(kind.starts_with("AccessDenied"), "{what}: {kind}");
     };
     let of = |repository: &str| json!({ "repositoryName": repository });
-    let image =
-        |repository: &str| json!({ "repositoryName": repository, "imageIds": [{ "imageTag": "v1" }] });
+    let image = |repository: &str| json!({ "repositoryName": repository, "imageIds": [{ "imageTag": "v1" }] });
 
     let push = session("?project=a");
     push.push(&ministack, "rise/a").unwrap();
-    push.ecr(&ministack, "BatchGetImage", &image("rise/a")).unwrap();
-    denied(push.push(&ministack, "rise/b").map(Value::from), "push to b");
-    denied(push.ecr(&ministack, "BatchGetImage", &image("rise/b")), "pull from b");
-    denied(push.ecr(&ministack, "DescribeRepositories", &json!({})), "DescribeRepositories");
-    denied(push.ecr(&ministack, "DeleteRepository", &of("rise/a")), "DeleteRepository a");
-    denied(push.ecr(&ministack, "DeleteRepository", &of("rise/b")), "DeleteRepository b");
-    denied(push.ecr(&ministack, "BatchDeleteImage", &image("rise/a")), "BatchDeleteImage");
+    push.ecr(&ministack, "BatchGetImage", &image("rise/a"))
+        .unwrap();
+    denied(
+        push.push(&ministack, "rise/b").map(Value::from),
+        "push to b",
+    );
+    denied(
+        push.ecr(&ministack, "BatchGetImage", &image("rise/b")),
+        "pull from b",
+    );
+    denied(
+        push.ecr(&ministack, "DescribeRepositories", &json!({})),
+        "DescribeRepositories",
+    );
+    denied(
+        push.ecr(&ministack, "DeleteRepository", &of("rise/a")),
+        "DeleteRepository a",
+    );
+    denied(
+        push.ecr(&ministack, "DeleteRepository", &of("rise/b")),
+        "DeleteRepository b",
+    );
+    denied(
+        push.ecr(&ministack, "BatchDeleteImage", &image("rise/a")),
+        "BatchDeleteImage",
+    );
 
     let pull = session("?project=a&action=pull");
     let layer = eif_builder::image::Digest::of(b"a layer").to_string();
-    pull.ecr(&ministack, "BatchGetImage", &image("rise/a")).unwrap();
+    pull.ecr(&ministack, "BatchGetImage", &image("rise/a"))
+        .unwrap();
     for action in [
         "BatchCheckLayerAvailability",
         "InitiateLayerUpload",
@@ -237,7 +314,10 @@ fn a_session_for_a_reaches_a_and_nothing_else() {
         denied(pull.ecr(&ministack, action, &body), action);
     }
     let log = broker.daemon.log();
-    assert!(!log.contains(&push.token) && !log.contains(&pull.token), "{log}");
+    assert!(
+        !log.contains(&push.token) && !log.contains(&pull.token),
+        "{log}"
+    );
 }
 
 #[test]
@@ -250,7 +330,11 @@ fn a_role_of_the_daemons_own_is_assumed_before() {
     let ask = |own: &str| {
         let own = format!("arn:aws:iam::000000000000:role/{own}");
         let broker = Broker::start(
-            &[&ecr(ROLE, &url)[..], &[("HOST_PROXY_REGISTRY__ROLE_ARN", own.as_str())]].concat(),
+            &[
+                &ecr(ROLE, &url)[..],
+                &[("HOST_PROXY_REGISTRY__ROLE_ARN", own.as_str())],
+            ]
+            .concat(),
         );
         let (status, answer) = broker.ask("?project=team%2Fmy-app", Some(&mine));
         (status, answer, broker.daemon.log())
@@ -258,7 +342,10 @@ fn a_role_of_the_daemons_own_is_assumed_before() {
     let (status, answer, log) = ask("backend");
     assert_eq!(status, 200, "{answer}\n{log}");
     let heard = heard.lock().unwrap().clone();
-    for session in ["role/backend/redoubt-team-my-app", "role/push/redoubt-team-my-app"] {
+    for session in [
+        "role/backend/redoubt-team-my-app",
+        "role/push/redoubt-team-my-app",
+    ] {
         assert!(heard.contains(session), "{session} in {heard}");
     }
     let (status, answer, log) = ask("powerless");
@@ -274,7 +361,11 @@ fn a_token_that_is_over_when_it_comes_is_given_to_nobody() {
     let broker = Broker::start(&ecr("arn:aws:iam::123456789012:role/push", &url));
     let (status, answer) = broker.ask("?project=my-app", Some(&token("ci", &["my-app"], SECRET)));
     assert_eq!(status, 503, "{answer}");
-    assert!(broker.daemon.log().contains("issued an expired token"), "{}", broker.daemon.log());
+    assert!(
+        broker.daemon.log().contains("issued an expired token"),
+        "{}",
+        broker.daemon.log()
+    );
 }
 
 /// As STS words its errors.
@@ -298,9 +389,17 @@ async fn what_sts_refuses_is_told_apart() {
     let mine = token("ci", &["my-app"], SECRET);
     for (server, expected, words) in [
         (refuses(403, "AccessDenied").await, 502, "AccessDenied"),
-        (refuses(400, "PackedPolicyTooLarge").await, 502, "PackedPolicyTooLarge"),
+        (
+            refuses(400, "PackedPolicyTooLarge").await,
+            502,
+            "PackedPolicyTooLarge",
+        ),
         (refuses(400, "Throttling").await, 503, "Throttling"),
-        (refuses(500, "InternalFailure").await, 503, "InternalFailure"),
+        (
+            refuses(500, "InternalFailure").await,
+            503,
+            "InternalFailure",
+        ),
         (
             FakeRegistry::start(|_| answer(200, &[("content-type", "text/xml")], SPOILT)).await,
             503,
@@ -312,25 +411,51 @@ async fn what_sts_refuses_is_told_apart() {
         let (status, told) = broker.ask("?project=my-app", Some(&mine));
         let log = broker.daemon.log();
         assert_eq!(status, expected, "{words}: {told}\n{log}");
-        assert_eq!(told.to_string().contains("was asked too often"), words == "Throttling", "{told}");
-        assert!(log.contains(words) && !log.contains("spoilt-secret"), "{words} in {log}");
-        assert!(!told.to_string().contains(words), "what AWS said is the operator's: {told}");
+        assert_eq!(
+            told.to_string().contains("was asked too often"),
+            words == "Throttling",
+            "{told}"
+        );
+        assert!(
+            log.contains(words) && !log.contains("spoilt-secret"),
+            "{words} in {log}"
+        );
+        assert!(
+            !told.to_string().contains(words),
+            "what AWS said is the operator's: {told}"
+        );
     }
     let nobody = format!("http://127.0.0.1:{}", tests::free_port());
-    assert_eq!(Broker::start(&ecr(ROLE, &nobody)).ask("?project=my-app", Some(&mine)).0, 503);
+    assert_eq!(
+        Broker::start(&ecr(ROLE, &nobody))
+            .ask("?project=my-app", Some(&mine))
+            .0,
+        503
+    );
     // One that takes the connection and is silent.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    assert_eq!(Broker::start(&ecr(ROLE, &url)).ask("?project=my-app", Some(&mine)).0, 504);
+    assert_eq!(
+        Broker::start(&ecr(ROLE, &url))
+            .ask("?project=my-app", Some(&mine))
+            .0,
+        504
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_jobs_at_once_are_one_question() {
     let made = Made::default();
-    let server =
-        FakeRegistry::start(harbor(made.clone(), ("robot$my-app+redoubt-1", "Robot-secret-of-test-1"))).await;
+    let server = FakeRegistry::start(harbor(
+        made.clone(),
+        ("robot$my-app+redoubt-1", "Robot-secret-of-test-1"),
+    ))
+    .await;
     let folder = tempfile::tempdir().unwrap();
-    let (url, file) = (format!("http://{}", server.host()), secret_file(&folder, HARBOR_USER.1));
+    let (url, file) = (
+        format!("http://{}", server.host()),
+        secret_file(&folder, HARBOR_USER.1),
+    );
     let broker = Broker::start(&[
         ("HOST_PROXY_REGISTRY__TYPE", "harbor"),
         ("HOST_PROXY_REGISTRY__URL", &url),
@@ -346,7 +471,9 @@ async fn a_thousand_jobs_at_once_are_one_question() {
         );
         jobs.spawn(async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -354,10 +481,20 @@ async fn a_thousand_jobs_at_once_are_one_question() {
         });
     }
     for answer in jobs.join_all().await {
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("Robot-secret-of-test-1"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("Robot-secret-of-test-1"),
+            "{answer}"
+        );
     }
     assert_eq!(made.lock().unwrap().len(), 1);
-    assert_eq!(server.asked().iter().filter(|asked| asked.method == "POST").count(), 1);
+    assert_eq!(
+        server
+            .asked()
+            .iter()
+            .filter(|asked| asked.method == "POST")
+            .count(),
+        1
+    );
 }
 
 /// A secret in a file of its own.
@@ -370,10 +507,16 @@ fn secret_file(folder: &tempfile::TempDir, text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn gitlab_makes_a_deploy_token_for_one_project() {
     let made = Made::default();
-    let server =
-        FakeRegistry::start(gitlab(made.clone(), ("gitlab+deploy-token-1", "gldt-secret-of-test"))).await;
+    let server = FakeRegistry::start(gitlab(
+        made.clone(),
+        ("gitlab+deploy-token-1", "gldt-secret-of-test"),
+    ))
+    .await;
     let folder = tempfile::tempdir().unwrap();
-    let (url, file) = (format!("http://{}/", server.host()), secret_file(&folder, GITLAB_TOKEN));
+    let (url, file) = (
+        format!("http://{}/", server.host()),
+        secret_file(&folder, GITLAB_TOKEN),
+    );
     let broker = Broker::start(&[
         ("HOST_PROXY_REGISTRY__TYPE", "gitlab"),
         ("HOST_PROXY_REGISTRY__URL", &url),
@@ -381,13 +524,23 @@ async fn gitlab_makes_a_deploy_token_for_one_project() {
         ("HOST_PROXY_REGISTRY__NAMESPACE", "group/apps"),
         ("HOST_PROXY_REGISTRY__TOKEN_FILE", &file),
     ]);
-    let projects =
-        ["my-app", "web", "not-a-maintainer", "too-often", "upgrading", "odd", "endless", "unknown"];
+    let projects = [
+        "my-app",
+        "web",
+        "not-a-maintainer",
+        "too-often",
+        "upgrading",
+        "odd",
+        "endless",
+        "unknown",
+    ];
     let mine = token("ci", &projects, SECRET);
     let ask = |query: &str| broker.ask(query, Some(&mine));
     // One of ours is over, and somebody else's too.
     let over = |id: u8, name: &str| json!({ "id": id, "name": name, "expired": false, "expires_at": "2026-01-02T03:04:05.000Z" });
-    made.lock().unwrap().extend([over(100, "redoubt"), over(101, "somebody's")]);
+    made.lock()
+        .unwrap()
+        .extend([over(100, "redoubt"), over(101, "somebody's")]);
 
     let (status, told) = ask("?project=my-app");
     assert_eq!(status, 200, "{told}\n{}", broker.daemon.log());
@@ -395,25 +548,40 @@ async fn gitlab_makes_a_deploy_token_for_one_project() {
     assert_eq!(granted["registry_url"], "registry.example.com");
     assert_eq!(
         (&granted["username"], &granted["password"]),
-        (&json!("gitlab+deploy-token-1"), &json!("gldt-secret-of-test"))
+        (
+            &json!("gitlab+deploy-token-1"),
+            &json!("gldt-secret-of-test")
+        )
     );
     let expires_in = granted["expires_in"].as_u64().unwrap();
     assert!((3500..=3600).contains(&expires_in), "{expires_in}");
     for image in ["my-app:v1", "my-app/web", "my-app/web/nginx"] {
-        let told = ask(&format!("?image=registry.example.com/group/apps/{image}&action=pull")).1;
+        let told = ask(&format!(
+            "?image=registry.example.com/group/apps/{image}&action=pull"
+        ))
+        .1;
         assert_eq!(told["repository"], "my-app", "{image}");
     }
     assert_eq!(ask("?project=my-app").0, 200);
     {
         let made = made.lock().unwrap();
-        let scopes: Vec<&Value> =
-            made.iter().filter(|token| token["name"] == "redoubt").map(|token| &token["scopes"]).collect();
+        let scopes: Vec<&Value> = made
+            .iter()
+            .filter(|token| token["name"] == "redoubt")
+            .map(|token| &token["scopes"])
+            .collect();
         assert_eq!(
             scopes,
-            [&json!(["read_registry", "write_registry"]), &json!(["read_registry"])],
+            [
+                &json!(["read_registry", "write_registry"]),
+                &json!(["read_registry"])
+            ],
             "asked twice, cached once"
         );
-        assert!(made.iter().any(|token| token["name"] == "somebody's"), "only our own are tidied away");
+        assert!(
+            made.iter().any(|token| token["name"] == "somebody's"),
+            "only our own are tidied away"
+        );
         assert!(!made.iter().any(|token| token["id"] == 100));
     }
     let before = made.lock().unwrap().len();
@@ -426,39 +594,73 @@ async fn gitlab_makes_a_deploy_token_for_one_project() {
         ("endless", 503, "never expires; it was deleted"),
     ] {
         let (head, told) = broker.exchange(&format!("?project={project}"), Some(&mine));
-        assert!(head.starts_with(&format!("HTTP/1.1 {expected}")), "{project}: {head}");
-        assert_eq!(head.contains("retry-after: 23"), project == "too-often", "{head}");
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {expected}")),
+            "{project}: {head}"
+        );
+        assert_eq!(
+            head.contains("retry-after: 23"),
+            project == "too-often",
+            "{head}"
+        );
         assert!(broker.daemon.log().contains(words), "{words}");
         assert!(!told.to_string().contains(words), "{told}");
     }
     assert_eq!(made.lock().unwrap().len(), before, "nothing is left behind");
     // The daemon's own token runs out, and is replaced without a restart.
-    for (own, words) in [("expired", "Token is expired"), ("read-only", "higher privileges"), ("", "empty")] {
+    for (own, words) in [
+        ("expired", "Token is expired"),
+        ("read-only", "higher privileges"),
+        ("", "empty"),
+    ] {
         secret_file(&folder, own);
         assert_eq!(ask("?project=unknown").0, 502);
         assert!(broker.daemon.log().contains(words), "{words}");
     }
     let log = broker.daemon.log();
-    assert!(!log.contains(GITLAB_TOKEN) && !log.contains("gldt-secret") && !log.contains("<html>"), "{log}");
+    assert!(
+        !log.contains(GITLAB_TOKEN) && !log.contains("gldt-secret") && !log.contains("<html>"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn harbor_makes_a_robot_for_one_project() {
     let made = Made::default();
-    let server =
-        FakeRegistry::start(harbor(made.clone(), ("robot$my-app+redoubt-1", "Robot-secret-of-test-1"))).await;
+    let server = FakeRegistry::start(harbor(
+        made.clone(),
+        ("robot$my-app+redoubt-1", "Robot-secret-of-test-1"),
+    ))
+    .await;
     let folder = tempfile::tempdir().unwrap();
-    let (url, file) = (format!("http://{}", server.host()), secret_file(&folder, HARBOR_USER.1));
+    let (url, file) = (
+        format!("http://{}", server.host()),
+        secret_file(&folder, HARBOR_USER.1),
+    );
     let broker = Broker::start(&[
         ("HOST_PROXY_REGISTRY__TYPE", "harbor"),
         ("HOST_PROXY_REGISTRY__URL", &url),
         ("HOST_PROXY_REGISTRY__USERNAME", HARBOR_USER.0),
         ("HOST_PROXY_REGISTRY__PASSWORD_FILE", &file),
     ]);
-    let mine = token("ci", &["my-app", "not-mine", "down", "endless", "unknown", "my-app/part"], SECRET);
+    let mine = token(
+        "ci",
+        &[
+            "my-app",
+            "not-mine",
+            "down",
+            "endless",
+            "unknown",
+            "my-app/part",
+        ],
+        SECRET,
+    );
     let ask = |query: &str| broker.ask(query, Some(&mine));
     let over = |id: u8, name: &str| json!({ "id": id, "name": name, "expires_at": 1_600_000_000 });
-    made.lock().unwrap().extend([over(100, "robot$my-app+redoubt-0a"), over(101, "robot$my-app+nightly")]);
+    made.lock().unwrap().extend([
+        over(100, "robot$my-app+redoubt-0a"),
+        over(101, "robot$my-app+nightly"),
+    ]);
 
     let (status, told) = ask("?project=my-app");
     assert_eq!(status, 200, "{told}\n{}", broker.daemon.log());
@@ -466,24 +668,44 @@ async fn harbor_makes_a_robot_for_one_project() {
     assert_eq!(granted["registry_url"], server.host());
     assert_eq!(
         (&granted["username"], &granted["password"]),
-        (&json!("robot$my-app+redoubt-1"), &json!("Robot-secret-of-test-1"))
+        (
+            &json!("robot$my-app+redoubt-1"),
+            &json!("Robot-secret-of-test-1")
+        )
     );
     let expires_in = granted["expires_in"].as_u64().unwrap();
-    assert!((HARBOR_LIFE - 60..=HARBOR_LIFE).contains(&expires_in), "{expires_in}");
+    assert!(
+        (HARBOR_LIFE - 60..=HARBOR_LIFE).contains(&expires_in),
+        "{expires_in}"
+    );
     // From the cache, and less than before.
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let (head, told) = broker.exchange("?project=my-app", Some(&mine));
-    assert!(told["credentials"]["expires_in"].as_u64().unwrap() < expires_in, "{told}");
-    let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
+    assert!(
+        told["credentials"]["expires_in"].as_u64().unwrap() < expires_in,
+        "{told}"
+    );
+    let id = head
+        .lines()
+        .find_map(|line| line.strip_prefix("x-request-id: "))
+        .unwrap();
     let log = broker.daemon.log();
     let line = log.lines().find(|line| line.contains(id)).unwrap();
-    for part in
-        ["credentials issued", "subject=\"ci\"", "project=\"my-app\"", "action=\"push\"", "expires_at=\"20"]
-    {
+    for part in [
+        "credentials issued",
+        "subject=\"ci\"",
+        "project=\"my-app\"",
+        "action=\"push\"",
+        "expires_at=\"20",
+    ] {
         assert!(line.contains(part), "{part} in {line}");
     }
     assert_eq!(
-        ask(&format!("?image={}/my-app/web--x/y:v1&action=pull", server.host())).1["repository"],
+        ask(&format!(
+            "?image={}/my-app/web--x/y:v1&action=pull",
+            server.host()
+        ))
+        .1["repository"],
         "my-app"
     );
     {
@@ -494,13 +716,25 @@ async fn harbor_makes_a_robot_for_one_project() {
             .collect();
         let pull = json!({ "resource": "repository", "action": "pull" });
         let push = json!({ "resource": "repository", "action": "push" });
-        assert_eq!(granted, [json!([pull, push]).to_string(), json!([pull]).to_string()]);
+        assert_eq!(
+            granted,
+            [json!([pull, push]).to_string(), json!([pull]).to_string()]
+        );
         let names: Vec<&Value> = made.iter().map(|robot| &robot["id"]).collect();
-        assert!(names.contains(&&json!(101)) && !names.contains(&&json!(100)), "{names:?}");
+        assert!(
+            names.contains(&&json!(101)) && !names.contains(&&json!(100)),
+            "{names:?}"
+        );
     }
     // Revoked by hand: a new one is made once somebody says so.
     assert_eq!(ask("?project=my-app").0, 200);
-    let robots = || made.lock().unwrap().iter().filter(|robot| robot.get("permissions").is_some()).count();
+    let robots = || {
+        made.lock()
+            .unwrap()
+            .iter()
+            .filter(|robot| robot.get("permissions").is_some())
+            .count()
+    };
     assert_eq!(robots(), 2);
     assert_eq!(broker.daemon.ctl(&["registry", "forget"], "").code, 0);
     assert_eq!(ask("?project=my-app").0, 200);
@@ -523,5 +757,8 @@ async fn harbor_makes_a_robot_for_one_project() {
     assert_eq!(ask("?project=unknown").0, 502);
     let log = broker.daemon.log();
     assert!(log.contains("unauthorized"), "{log}");
-    assert!(!log.contains(HARBOR_USER.1) && !log.contains("Robot-secret"), "{log}");
+    assert!(
+        !log.contains(HARBOR_USER.1) && !log.contains("Robot-secret"),
+        "{log}"
+    );
 }

@@ -26,7 +26,9 @@ struct Parts {
 }
 
 fn parts() -> Parts {
-    let layer = Layer::default().file("hello", 0o644, 0, vec![b'x'; 100_000]).finish();
+    let layer = Layer::default()
+        .file("hello", 0o644, 0, vec![b'x'; 100_000])
+        .finish();
     let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer).to_string()] } });
     let config = serde_json::to_vec(&config).unwrap();
     let blob = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len() });
@@ -35,18 +37,30 @@ fn parts() -> Parts {
         "config": blob("application/vnd.oci.image.config.v1+json", &config),
         "layers": [blob("application/vnd.oci.image.layer.v1.tar", &layer)],
     });
-    Parts { layer, config, manifest: serde_json::to_vec(&manifest).unwrap() }
+    Parts {
+        layer,
+        config,
+        manifest: serde_json::to_vec(&manifest).unwrap(),
+    }
 }
 
 impl Parts {
     fn serve(&self, asked: &Asked) -> Answer {
-        let Parts { layer, config, manifest } = self;
+        let Parts {
+            layer,
+            config,
+            manifest,
+        } = self;
         match asked.path.as_str() {
             path if path.contains("/manifests/") => {
                 answer(200, &[("content-type", MANIFEST)], manifest.clone())
             }
-            path if path.ends_with(&Digest::of(config).to_string()) => answer(200, &[], config.clone()),
-            path if path.ends_with(&Digest::of(layer).to_string()) => answer(200, &[], layer.clone()),
+            path if path.ends_with(&Digest::of(config).to_string()) => {
+                answer(200, &[], config.clone())
+            }
+            path if path.ends_with(&Digest::of(layer).to_string()) => {
+                answer(200, &[], layer.clone())
+            }
             _ => answer(404, &[], ""),
         }
     }
@@ -57,7 +71,9 @@ impl Parts {
 }
 
 async fn fetch(registry: &FakeRegistry, also_plain: &[String]) -> Result<VerifiedImage, PullError> {
-    let plain_http = std::iter::once(registry.host()).chain(also_plain.iter().cloned()).collect();
+    let plain_http = std::iter::once(registry.host())
+        .chain(also_plain.iter().cloned())
+        .collect();
     let folder = tempfile::tempdir().unwrap();
     let request = Request {
         reference: Reference::parse(&format!("{}/org/app:v1", registry.host())).unwrap(),
@@ -66,12 +82,19 @@ async fn fetch(registry: &FakeRegistry, also_plain: &[String]) -> Result<Verifie
             username: "alice".into(),
             password: Secret::new("open-sesame"),
         }),
-        endpoint: Endpoint { plain_http, ca_cert: None },
+        endpoint: Endpoint {
+            plain_http,
+            ca_cert: None,
+        },
         work_dir: folder.path().to_owned(),
         max_unpacked: DEFAULT_MAX_UNPACKED,
     };
     let result = pull(request, Arc::new(Quiet)).await;
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left in the work folder");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "nothing is left in the work folder"
+    );
     result
 }
 
@@ -87,7 +110,11 @@ async fn logs_in_only_when_asked_and_gets_every_byte() {
     .await;
     let pulled = fetch(&registry, &[]).await.unwrap();
     assert_eq!(pulled.layers().len(), 1);
-    assert_eq!(registry.asked()[0].authorization, None, "credentials are not sent unasked");
+    assert_eq!(
+        registry.asked()[0].authorization,
+        None,
+        "credentials are not sent unasked"
+    );
 }
 
 #[tokio::test]
@@ -96,9 +123,14 @@ async fn exchanges_the_password_for_a_token_at_the_registrys_own_realm() {
     let port = Arc::new(AtomicU64::new(0));
     let own = port.clone();
     let registry = FakeRegistry::start(move |asked| {
-        let realm =
-            format!("Bearer realm=\"http://127.0.0.1:{}/token\",service=\"r\"", own.load(Ordering::Relaxed));
-        match (asked.path.starts_with("/token"), asked.authorization.as_deref()) {
+        let realm = format!(
+            "Bearer realm=\"http://127.0.0.1:{}/token\",service=\"r\"",
+            own.load(Ordering::Relaxed)
+        );
+        match (
+            asked.path.starts_with("/token"),
+            asked.authorization.as_deref(),
+        ) {
             (true, Some(BASIC)) => answer(200, &[], r#"{"token":"t0ken","expires_in":300}"#),
             (true, _) => answer(401, &[], ""),
             (false, Some("Bearer t0ken")) => image.serve(asked),
@@ -109,9 +141,15 @@ async fn exchanges_the_password_for_a_token_at_the_registrys_own_realm() {
     port.store(u64::from(registry.port), Ordering::Relaxed);
     fetch(&registry, &[]).await.unwrap();
     let asked = registry.asked();
-    let tokens: Vec<_> = asked.iter().filter(|asked| asked.path.starts_with("/token")).collect();
+    let tokens: Vec<_> = asked
+        .iter()
+        .filter(|asked| asked.path.starts_with("/token"))
+        .collect();
     assert_eq!(tokens.len(), 1, "one token for the whole image: {asked:?}");
-    assert_eq!(tokens[0].path, "/token?scope=repository%3Aorg%2Fapp%3Apull&service=r");
+    assert_eq!(
+        tokens[0].path,
+        "/token?scope=repository%3Aorg%2Fapp%3Apull&service=r"
+    );
     assert!(
         asked
             .iter()
@@ -129,8 +167,10 @@ async fn a_realm_elsewhere_gets_nothing() {
         "https://attacker.example/token".to_owned(),
     ] {
         let challenge = format!("Bearer realm=\"{realm}\"");
-        let registry =
-            FakeRegistry::start(move |_| answer(401, &[("www-authenticate", challenge.as_str())], "")).await;
+        let registry = FakeRegistry::start(move |_| {
+            answer(401, &[("www-authenticate", challenge.as_str())], "")
+        })
+        .await;
         // Even where the operator allows plain HTTP to both: the realm must be the registry's own.
         let error = fetch(&registry, &[thief.host()]).await.unwrap_err();
         assert!(matches!(error, PullError::Realm { .. }), "{error}");
@@ -151,7 +191,10 @@ async fn a_wrong_password_never_becomes_an_anonymous_pull() {
     .await;
     match fetch(&registry, &[]).await.unwrap_err() {
         PullError::Unauthorized { reason, .. } => {
-            assert_eq!(reason, "UNAUTHORIZED: bad credentials … …", "what a server repeats is not passed on")
+            assert_eq!(
+                reason, "UNAUTHORIZED: bad credentials … …",
+                "what a server repeats is not passed on"
+            )
         }
         other => panic!("{other}"),
     }
@@ -188,18 +231,30 @@ async fn a_broken_download_goes_on_where_it_stopped() {
             return image.serve(asked);
         }
         // 30,000 bytes at a time, whatever was asked for.
-        let start: usize = asked
-            .range
-            .as_deref()
-            .map_or(0, |range| range.strip_prefix("bytes=").unwrap().trim_end_matches('-').parse().unwrap());
+        let start: usize = asked.range.as_deref().map_or(0, |range| {
+            range
+                .strip_prefix("bytes=")
+                .unwrap()
+                .trim_end_matches('-')
+                .parse()
+                .unwrap()
+        });
         let end = (start + 30_000).min(len);
         let range = format!("bytes {start}-{}/{len}", end - 1);
         let status = if start == 0 { 200 } else { 206 };
-        answer(status, &[("content-range", range.as_str())], image.layer[start..end].to_vec())
+        answer(
+            status,
+            &[("content-range", range.as_str())],
+            image.layer[start..end].to_vec(),
+        )
     })
     .await;
     fetch(&registry, &[]).await.unwrap();
-    let ranges: Vec<_> = registry.asked().into_iter().filter_map(|asked| asked.range).collect();
+    let ranges: Vec<_> = registry
+        .asked()
+        .into_iter()
+        .filter_map(|asked| asked.range)
+        .collect();
     assert_eq!(ranges, ["bytes=30000-", "bytes=60000-", "bytes=90000-"]);
 }
 
@@ -234,18 +289,26 @@ async fn altered_bytes_are_refused_wherever_they_are() {
         true => answer(200, &[], [parts.layer.clone(), vec![0; 1_000_000]].concat()),
         false => original,
     };
-    let config: Change = |parts, asked, original| match asked
-        .path
-        .ends_with(&Digest::of(&parts.config).to_string())
-    {
-        true => answer(200, &[], String::from_utf8(parts.config.clone()).unwrap().replace("amd64", "amd65")),
-        false => original,
-    };
-    for (name, change, wanted) in
-        [("swapped", swap, "digest"), ("endless", endless, "longer than"), ("config", config, "digest")]
-    {
+    let config: Change =
+        |parts, asked, original| match asked.path.ends_with(&Digest::of(&parts.config).to_string())
+        {
+            true => answer(
+                200,
+                &[],
+                String::from_utf8(parts.config.clone())
+                    .unwrap()
+                    .replace("amd64", "amd65"),
+            ),
+            false => original,
+        };
+    for (name, change, wanted) in [
+        ("swapped", swap, "digest"),
+        ("endless", endless, "longer than"),
+        ("config", config, "digest"),
+    ] {
         let image = parts();
-        let registry = FakeRegistry::start(move |asked| change(&image, asked, image.serve(asked))).await;
+        let registry =
+            FakeRegistry::start(move |asked| change(&image, asked, image.serve(asked))).await;
         let error = fetch(&registry, &[]).await.unwrap_err().to_string();
         assert!(error.contains(wanted), "{name}: {error}");
     }
@@ -270,20 +333,49 @@ async fn a_blob_redirect_drops_credentials_and_does_not_lead_inwards() {
     assert!(matches!(error, PullError::Redirect { .. }), "{error}");
     assert_eq!(store.asked(), []);
     fetch(&registry, &[store.host()]).await.unwrap();
-    assert_eq!(store.asked().iter().map(|asked| asked.authorization.clone()).collect::<Vec<_>>(), [None]);
+    assert_eq!(
+        store
+            .asked()
+            .iter()
+            .map(|asked| asked.authorization.clone())
+            .collect::<Vec<_>>(),
+        [None]
+    );
 }
 
 #[tokio::test]
 async fn a_manifest_without_end_or_of_two_kinds_is_refused() {
-    let endless =
-        FakeRegistry::start(|_| answer(200, &[("content-type", MANIFEST)], vec![b' '; 5 * 1024 * 1024]))
-            .await;
+    let endless = FakeRegistry::start(|_| {
+        answer(
+            200,
+            &[("content-type", MANIFEST)],
+            vec![b' '; 5 * 1024 * 1024],
+        )
+    })
+    .await;
     let error = fetch(&endless, &[]).await.unwrap_err();
-    assert!(matches!(error, PullError::TooLong { limit: 4_194_304, .. }), "{error}");
-    let html =
-        FakeRegistry::start(|_| answer(200, &[("content-type", "text/html")], "<html>log in here</html>"))
-            .await;
-    assert!(matches!(fetch(&html, &[]).await.unwrap_err(), PullError::Invalid { .. }));
+    assert!(
+        matches!(
+            error,
+            PullError::TooLong {
+                limit: 4_194_304,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let html = FakeRegistry::start(|_| {
+        answer(
+            200,
+            &[("content-type", "text/html")],
+            "<html>log in here</html>",
+        )
+    })
+    .await;
+    assert!(matches!(
+        fetch(&html, &[]).await.unwrap_err(),
+        PullError::Invalid { .. }
+    ));
 }
 
 #[tokio::test]

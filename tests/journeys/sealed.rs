@@ -32,8 +32,10 @@ const FILE_SCRIPT: &str = "cd /run/config && busybox stat -c '%a %u %g %n' . app
      busybox mount | busybox grep -c 'tmpfs on /run/config'; exec busybox sleep 1000";
 
 fn image(script: &str, env: &str) -> Image {
-    Image::new(serde_json::json!({ "Entrypoint": ["/bin/sh", "-c", script], "User": "web", "Env": [env] }))
-        .layer(busybox(), Compression::Gzip)
+    Image::new(
+        serde_json::json!({ "Entrypoint": ["/bin/sh", "-c", script], "User": "web", "Env": [env] }),
+    )
+    .layer(busybox(), Compression::Gzip)
 }
 
 /// A KMS, a key, a registry with an image, and a spec that names them.
@@ -67,7 +69,13 @@ impl House {
             kms.ca()
         );
         std::fs::write(&spec, text).unwrap();
-        House { folder, kms, key, registry, spec }
+        House {
+            folder,
+            kms,
+            key,
+            registry,
+            spec,
+        }
     }
 
     fn reference(&self) -> String {
@@ -77,8 +85,12 @@ impl House {
     /// Builds what the daemon will build, and lets KMS decrypt for it; its path and PCR0.
     fn allow(&self) -> (PathBuf, String) {
         let path = self.folder.path().join("app.eif");
-        let built =
-            eif::build(&self.registry, &self.reference(), &path, &["--spec", self.spec.to_str().unwrap()]);
+        let built = eif::build(
+            &self.registry,
+            &self.reference(),
+            &path,
+            &["--spec", self.spec.to_str().unwrap()],
+        );
         let built: Value = serde_json::from_slice(&built.stdout).unwrap();
         let pcr0 = built["measurements"]["PCR0"].as_str().unwrap().to_owned();
         self.kms.set_policy(&self.key, &attested_policy(&pcr0));
@@ -86,7 +98,10 @@ impl House {
     }
 
     fn daemon(&self, more: &[(&str, &str)]) -> Daemon {
-        let aws = [("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)];
+        let aws = [
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
+        ];
         start(&self.registry, &[&aws[..], more].concat())
     }
 
@@ -97,13 +112,23 @@ impl House {
         let sealed = self.folder.path().join(format!("{version}.sealed"));
         // The demo and a test below seal with eif-builder.
         let output = Command::new(ours("enclavectl"))
-            .args(["--json", "seal", "--version", &version.to_string(), "--spec"])
+            .args([
+                "--json",
+                "seal",
+                "--version",
+                &version.to_string(),
+                "--spec",
+            ])
             .args([self.spec.as_path(), Path::new("-o"), &sealed, &plain])
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         std::fs::remove_file(plain).unwrap();
         (sealed, serde_json::from_slice(&output.stdout).unwrap())
     }
@@ -132,7 +157,10 @@ impl House {
 }
 
 /// Where the daemon may reach the fake.
-const INWARD: (&str, &str) = ("HOST_PROXY_EGRESS__ALLOW_NETWORKS", "['127.0.0.0/8', '::1/128']");
+const INWARD: (&str, &str) = (
+    "HOST_PROXY_EGRESS__ALLOW_NETWORKS",
+    "['127.0.0.0/8', '::1/128']",
+);
 
 fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text))
@@ -152,43 +180,79 @@ fn the_workload_gets_its_secret_and_nobody_else_sees_it() {
     let (sealed, printed) = house.seal(&format!("TOKEN={FIRST}\n"), 1);
     let created = house.create(&daemon, "orders", &sealed);
     assert_eq!(created.code, 0, "{created:?}");
-    wait_for("the first secret's hash", 10, || logs(&daemon, "orders").contains(&digest(FIRST)));
-    wait_for("the agent's memory", 10, || logs(&daemon, "orders").contains("kB"));
-    let memory =
-        logs(&daemon, "orders").split_whitespace().find_map(|word| word.parse::<u32>().ok()).unwrap();
+    wait_for("the first secret's hash", 10, || {
+        logs(&daemon, "orders").contains(&digest(FIRST))
+    });
+    wait_for("the agent's memory", 10, || {
+        logs(&daemon, "orders").contains("kB")
+    });
+    let memory = logs(&daemon, "orders")
+        .split_whitespace()
+        .find_map(|word| word.parse::<u32>().ok())
+        .unwrap();
     assert!(
         memory <= 16 * 1024,
         "the agent takes {memory} KiB, after TLS and all; 16 MiB are the design's promise"
     );
     let record = daemon.show("orders");
     assert_eq!(
-        (&record["config"]["version"], &record["measurements"]["PCR0"]),
+        (
+            &record["config"]["version"],
+            &record["measurements"]["PCR0"]
+        ),
         (&1.into(), &pcr0.as_str().into())
     );
     let first = record;
     let attested = daemon.ctl(&["--json", "attestation", "orders"], "");
     let attested: Value = serde_json::from_str(&attested.stdout).unwrap();
-    assert_eq!(attested["pcrs"]["PCR16"], printed["pcr16"], "which config runs is attested");
-    assert_eq!(attested["pcrs"]["PCR31"], "0".repeat(96), "and the rest is locked");
+    assert_eq!(
+        attested["pcrs"]["PCR16"], printed["pcr16"],
+        "which config runs is attested"
+    );
+    assert_eq!(
+        attested["pcrs"]["PCR31"],
+        "0".repeat(96),
+        "and the rest is locked"
+    );
 
     // The next config: the same image, launched again, without a moment in which nothing is deployed.
     let (sealed, printed) = house.seal(&format!("TOKEN={SECOND}\n"), 2);
     let configured = daemon.ctl(&["configure", "orders", sealed.to_str().unwrap()], "");
     assert_eq!(configured.code, 0, "{configured:?}");
-    wait_for("the second secret's hash", 10, || logs(&daemon, "orders").contains(&digest(SECOND)));
+    wait_for("the second secret's hash", 10, || {
+        logs(&daemon, "orders").contains(&digest(SECOND))
+    });
     let record = daemon.show("orders");
-    assert_eq!((&record["config"]["version"], &record["status"]), (&2.into(), &"DEPLOYED".into()));
+    assert_eq!(
+        (&record["config"]["version"], &record["status"]),
+        (&2.into(), &"DEPLOYED".into())
+    );
     let events = daemon.ctl(&["events", "orders"], "").stdout;
-    assert_eq!(events.matches("DEPLOYING (pulling the image)").count(), 1, "no second build: {events}");
+    assert_eq!(
+        events.matches("DEPLOYING (pulling the image)").count(),
+        1,
+        "no second build: {events}"
+    );
     assert!(events.contains("config version 2 runs"), "{events}");
     // It answers where the first one did, and attests the file that it opened.
-    assert_eq!((&record["ingress"], &record["attestation"]), (&first["ingress"], &first["attestation"]));
+    assert_eq!(
+        (&record["ingress"], &record["attestation"]),
+        (&first["ingress"], &first["attestation"])
+    );
     let page = get(record["ingress"][0]["address"].as_str().unwrap(), "/passwd");
     assert!(page.ends_with("/bin/sh\n"), "{page}");
     let document = house.folder.path().join("document");
     let fetched = Command::new(ours("attest"))
-        .args(["fetch", &format!("http://{}", record["attestation"].as_str().unwrap()), "-o"])
-        .args([document.as_os_str(), "--pcr".as_ref(), format!("0={pcr0}").as_ref()])
+        .args([
+            "fetch",
+            &format!("http://{}", record["attestation"].as_str().unwrap()),
+            "-o",
+        ])
+        .args([
+            document.as_os_str(),
+            "--pcr".as_ref(),
+            format!("0={pcr0}").as_ref(),
+        ])
         .output()
         .unwrap();
     assert_eq!(fetched.status.code(), Some(1), "QEMU signs nothing");
@@ -198,32 +262,71 @@ fn the_workload_gets_its_secret_and_nobody_else_sees_it() {
         .chain_update(Sha384::digest(std::fs::read(&sealed).unwrap()))
         .finalize();
     assert_eq!(printed["pcr16"], hex::encode(pcr16));
-    assert!(shown.contains(&format!("PCR16       {}", hex::encode(pcr16))), "{shown}");
-    wait_for("the first enclave's end", 20, || daemon.helpers().len() == 2);
+    assert!(
+        shown.contains(&format!("PCR16       {}", hex::encode(pcr16))),
+        "{shown}"
+    );
+    wait_for("the first enclave's end", 20, || {
+        daemon.helpers().len() == 2
+    });
 
     // A config that KMS will not open leaves the one before in place.
-    house.kms.set_policy(&house.key, &attested_policy("another image"));
+    house
+        .kms
+        .set_policy(&house.key, &attested_policy("another image"));
     let (sealed, _) = house.seal("TOKEN=third", 3);
     let refused = daemon.ctl(&["configure", "orders", sealed.to_str().unwrap()], "");
     assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.stderr.contains("AccessDeniedException"), "{refused:?}");
-    assert!(refused.stderr.contains("the config before still runs"), "{refused:?}");
-    assert!(refused.stderr.contains(record["measurements"]["PCR0"].as_str().unwrap()), "{refused:?}");
+    assert!(
+        refused.stderr.contains("AccessDeniedException"),
+        "{refused:?}"
+    );
+    assert!(
+        refused.stderr.contains("the config before still runs"),
+        "{refused:?}"
+    );
+    assert!(
+        refused
+            .stderr
+            .contains(record["measurements"]["PCR0"].as_str().unwrap()),
+        "{refused:?}"
+    );
     let record = daemon.show("orders");
-    assert_eq!((&record["config"]["version"], &record["status"]), (&2.into(), &"DEPLOYED".into()));
-    assert_eq!(std::fs::read_dir(daemon.folder().join("state/configs")).unwrap().count(), 1);
+    assert_eq!(
+        (&record["config"]["version"], &record["status"]),
+        (&2.into(), &"DEPLOYED".into())
+    );
+    assert_eq!(
+        std::fs::read_dir(daemon.folder().join("state/configs"))
+            .unwrap()
+            .count(),
+        1
+    );
 
     // Neither secret nor password is anywhere on this side: files, log, what runs with which arguments and environment.
     let base64 = |text: &str| tests::registry::base64(text.as_bytes());
     for needle in [FIRST, SECOND, PASSWORD, &base64(FIRST), &base64(SECOND)] {
-        assert_eq!(files_with(daemon.folder(), needle.as_bytes()), Vec::<String>::new(), "{needle}");
-        assert_eq!(files_with(house.folder.path(), needle.as_bytes()), Vec::<String>::new(), "{needle}");
+        assert_eq!(
+            files_with(daemon.folder(), needle.as_bytes()),
+            Vec::<String>::new(),
+            "{needle}"
+        );
+        assert_eq!(
+            files_with(house.folder.path(), needle.as_bytes()),
+            Vec::<String>::new(),
+            "{needle}"
+        );
         assert!(!daemon.helpers().iter().any(|line| line.contains(needle)));
         assert!(!daemon.environment().contains(needle));
     }
     let ended = daemon.ctl(&["terminate", "orders"], "");
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert_eq!(std::fs::read_dir(daemon.folder().join("state/configs")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(daemon.folder().join("state/configs"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -232,14 +335,25 @@ fn the_secret_is_refused_to_an_image_that_differs_by_one_byte() {
     let (_, pcr0) = house.allow();
     let (sealed, _) = house.seal("TOKEN=x", 1);
     image(ENV_SCRIPT, "A=2").write(&house.folder.path().join("other"));
-    let _ = house.registry.push(&house.folder.path().join("other"), "org/app:v1");
+    let _ = house
+        .registry
+        .push(&house.folder.path().join("other"), "org/app:v1");
     let daemon = house.daemon(&[INWARD]);
     let refused = house.create(&daemon, "orders", &sealed);
     assert_eq!(refused.code, 1, "{refused:?}");
     let record = daemon.show("orders");
     let fault = &record["fault"];
-    assert_eq!((&fault["code"], &fault["stage"]), (&"KMS_REFUSED".into(), &"configure".into()));
-    assert!(fault["message"].as_str().unwrap().contains("AccessDeniedException"), "{fault}");
+    assert_eq!(
+        (&fault["code"], &fault["stage"]),
+        (&"KMS_REFUSED".into(), &"configure".into())
+    );
+    assert!(
+        fault["message"]
+            .as_str()
+            .unwrap()
+            .contains("AccessDeniedException"),
+        "{fault}"
+    );
     let own = record["measurements"]["PCR0"].as_str().unwrap();
     assert_ne!(own, pcr0);
     assert!(fault["hint"].as_str().unwrap().contains(own), "{fault}");
@@ -251,7 +365,10 @@ fn the_secret_is_refused_to_an_image_that_differs_by_one_byte() {
     let fault = &daemon.show("orders")["fault"];
     assert_eq!(fault["code"], "KMS_REFUSED");
     assert!(
-        fault["message"].as_str().unwrap().contains("did not look at the attestation document"),
+        fault["message"]
+            .as_str()
+            .unwrap()
+            .contains("did not look at the attestation document"),
         "{fault}"
     );
     house.kms.misbehave(Mischief::None);
@@ -261,16 +378,33 @@ fn the_secret_is_refused_to_an_image_that_differs_by_one_byte() {
     assert_eq!(daemon.show("orders")["config"]["version"], 2);
     // An order that comes in between ends the wait for the config, and says so.
     let (third, _) = house.seal("TOKEN=z", 3);
-    let ordered = daemon.ctl(&["configure", "orders", third.to_str().unwrap(), "--no-wait"], "");
+    let ordered = daemon.ctl(
+        &["configure", "orders", third.to_str().unwrap(), "--no-wait"],
+        "",
+    );
     assert_eq!(ordered.code, 0, "{ordered:?}");
     let again = daemon.ctl(&["configure", "orders", third.to_str().unwrap()], "");
-    assert!(again.stderr.contains("while another config is on its way"), "{again:?}");
+    assert!(
+        again.stderr.contains("while another config is on its way"),
+        "{again:?}"
+    );
     assert_eq!(daemon.ctl(&["redeploy", "orders"], "").code, 0);
     let record = daemon.show("orders");
-    assert_eq!((&record["config"]["version"], &record["status"]), (&2.into(), &"DEPLOYED".into()));
+    assert_eq!(
+        (&record["config"]["version"], &record["status"]),
+        (&2.into(), &"DEPLOYED".into())
+    );
     let events = daemon.ctl(&["events", "orders"], "").stdout;
-    assert!(events.contains("config version 3 was refused: the enclave was stopped before"), "{events}");
-    assert_eq!(std::fs::read_dir(daemon.folder().join("state/configs")).unwrap().count(), 1);
+    assert!(
+        events.contains("config version 3 was refused: the enclave was stopped before"),
+        "{events}"
+    );
+    assert_eq!(
+        std::fs::read_dir(daemon.folder().join("state/configs"))
+            .unwrap()
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -282,27 +416,46 @@ fn what_the_host_refuses_is_told_as_such() {
     assert_eq!(house.create(&daemon, "orders", &sealed).code, 1);
     let fault = &daemon.show("orders")["fault"];
     assert_eq!(fault["code"], "KMS_UNREACHABLE");
-    assert!(fault["hint"].as_str().unwrap().contains("egress.allow_networks"), "{fault}");
+    assert!(
+        fault["hint"]
+            .as_str()
+            .unwrap()
+            .contains("egress.allow_networks"),
+        "{fault}"
+    );
 }
 
 #[test]
 fn the_config_can_be_a_file_that_only_its_user_reads() {
     let text = "any bytes, \u{1F512}\nno variables";
-    let house = House::new(&image(FILE_SCRIPT, "A=1"), Kms::start(), "deliver = '/run/config/app.env'");
+    let house = House::new(
+        &image(FILE_SCRIPT, "A=1"),
+        Kms::start(),
+        "deliver = '/run/config/app.env'",
+    );
     house.allow();
     house.kms.answer_in(Form::Pieces);
     let daemon = house.daemon(&[INWARD]);
     let (sealed, _) = house.seal(text, 1);
     let created = house.create(&daemon, "orders", &sealed);
     assert_eq!(created.code, 0, "{created:?}");
-    let expected = format!("500 1000 1000 .\n400 1000 1000 app.env\n{}  app.env\n1\n", digest(text));
-    wait_for("the workload's look at its config", 10, || logs(&daemon, "orders").ends_with("1\n"));
+    let expected = format!(
+        "500 1000 1000 .\n400 1000 1000 app.env\n{}  app.env\n1\n",
+        digest(text)
+    );
+    wait_for("the workload's look at its config", 10, || {
+        logs(&daemon, "orders").ends_with("1\n")
+    });
     assert_eq!(logs(&daemon, "orders"), expected);
 }
 
 #[test]
 fn orders_whose_config_does_not_fit_are_refused_at_once() {
-    let house = House::new(&image(ENV_SCRIPT, "A=1"), Kms::start(), "minimum_version = 2");
+    let house = House::new(
+        &image(ENV_SCRIPT, "A=1"),
+        Kms::start(),
+        "minimum_version = 2",
+    );
     let daemon = house.daemon(&[INWARD]);
     let (good, _) = house.seal("TOKEN=x", 2);
     let bytes = std::fs::read(&good).unwrap();
@@ -314,14 +467,24 @@ fn orders_whose_config_does_not_fit_are_refused_at_once() {
     for (path, message) in [
         (write("empty", b""), "this is no sealed config"),
         (write("cut", &bytes[..60]), "the sealed config is damaged"),
-        (write("flipped", &[b"r", &bytes[1..40]].concat()), "the sealed config is damaged"),
+        (
+            write("flipped", &[b"r", &bytes[1..40]].concat()),
+            "the sealed config is damaged",
+        ),
     ] {
         let refused = house.create(&daemon, "orders", &path);
         assert_eq!(refused.code, 64, "{refused:?}");
         assert!(refused.stderr.contains(message), "{refused:?}");
     }
-    let plain =
-        ["create", "--name", "orders", "--image", &house.reference(), "--spec", house.spec.to_str().unwrap()];
+    let plain = [
+        "create",
+        "--name",
+        "orders",
+        "--image",
+        &house.reference(),
+        "--spec",
+        house.spec.to_str().unwrap(),
+    ];
     let missing = daemon.ctl(&plain, "");
     assert!(
         missing.stderr.contains("asks for a sealed config") && missing.stderr.contains("--config"),
@@ -340,27 +503,53 @@ fn orders_whose_config_does_not_fit_are_refused_at_once() {
         ])
         .output()
         .unwrap();
-    assert!(String::from_utf8_lossy(&old.stderr).contains("1 to 49152 bytes"), "an empty config");
+    assert!(
+        String::from_utf8_lossy(&old.stderr).contains("1 to 49152 bytes"),
+        "an empty config"
+    );
 }
 
 /// Plays the host to the end of a boot, and gives what the agent said last. The egress is a real one.
 fn host(eif: &Path, spec: &wire::spec::Spec, boot: FromHost, allowed: bool) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let run_dir = tempfile::Builder::new().prefix("rh").tempdir_in("/tmp").unwrap();
-    let config = host_proxy::config::load(run_dir.path(), None, std::iter::empty()).unwrap().config;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let run_dir = tempfile::Builder::new()
+        .prefix("rh")
+        .tempdir_in("/tmp")
+        .unwrap();
+    let config = host_proxy::config::load(run_dir.path(), None, std::iter::empty())
+        .unwrap()
+        .config;
     runtime.block_on(async {
-        let resources = wire::spec::Resources { memory_mib: 192, cpus: 1 };
+        let resources = wire::spec::Resources {
+            memory_mib: 192,
+            cpus: 1,
+        };
         let id = EnclaveId::random().unwrap();
         let qemu = Qemu::find(&config.qemu).unwrap();
-        let (running, listeners) = qemu.launch(&id, eif, resources, run_dir.path()).await.unwrap();
-        let Listeners { heartbeat, control, egress } = listeners;
+        let (running, listeners) = qemu
+            .launch(&id, eif, resources, run_dir.path())
+            .await
+            .unwrap();
+        let Listeners {
+            heartbeat,
+            control,
+            egress,
+        } = listeners;
         let inward = ["127.0.0.0/8", "::1/128"]
             .map(|text| host_proxy::config::Network::try_from(text.to_owned()).unwrap());
         let allow_networks = if allowed { inward.to_vec() } else { vec![] };
-        let policy = Policy { network: spec.network.clone(), allow_networks };
+        let policy = Policy {
+            network: spec.network.clone(),
+            allow_networks,
+        };
         let serving = tokio::spawn(egress::serve(egress, policy));
         control::heartbeat(&heartbeat).await.unwrap();
-        let mut control = Control::accept(&control, boot, Logs::default()).await.unwrap();
+        let mut control = Control::accept(&control, boot, Logs::default())
+            .await
+            .unwrap();
         let report = tokio::time::timeout(Duration::from_secs(90), control.report()).await;
         serving.abort();
         drop(running);
@@ -385,22 +574,37 @@ fn failed(report: Report) -> (Failure, String) {
 
 /// A spec as it is in the image, to play the host with.
 fn resolved(house: &House) -> wire::spec::Spec {
-    let manifest = wire::spec::Manifest::parse(&std::fs::read_to_string(&house.spec).unwrap()).unwrap();
+    let manifest =
+        wire::spec::Manifest::parse(&std::fs::read_to_string(&house.spec).unwrap()).unwrap();
     manifest.resolve(wire::spec::ImageDefaults::any()).unwrap()
 }
 
 #[test]
 fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
-    let house = House::new(&image(ENV_SCRIPT, "A=1"), Kms::start(), "minimum_version = 2");
+    let house = House::new(
+        &image(ENV_SCRIPT, "A=1"),
+        Kms::start(),
+        "minimum_version = 2",
+    );
     let (eif, _) = house.allow();
     let spec = resolved(&house);
     let (path, _) = house.seal("TOKEN=x", 2);
     let good = std::fs::read(&path).unwrap();
-    let boot = |config: Option<Vec<u8>>, credentials| FromHost::Boot { config, credentials };
-    assert_eq!(host(&eif, &spec, boot(Some(good.clone()), credentials()), true), Report::Started);
+    let boot = |config: Option<Vec<u8>>, credentials| FromHost::Boot {
+        config,
+        credentials,
+    };
+    assert_eq!(
+        host(&eif, &spec, boot(Some(good.clone()), credentials()), true),
+        Report::Started
+    );
 
     let reseal = |change: &dyn Fn(&mut wire::sealed::Header)| {
-        let Sealed { mut header, ciphertext, .. } = Sealed::parse(&good).unwrap();
+        let Sealed {
+            mut header,
+            ciphertext,
+            ..
+        } = Sealed::parse(&good).unwrap();
         change(&mut header);
         Some([header.encode(), ciphertext.to_vec()].concat())
     };
@@ -427,10 +631,25 @@ fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
         Some(bytes)
     };
     let last = good.len() - 1;
-    let nobody = AwsCredentials { access_key_id: "AKIANOBODY".to_owned(), ..credentials().unwrap() };
+    let nobody = AwsCredentials {
+        access_key_id: "AKIANOBODY".to_owned(),
+        ..credentials().unwrap()
+    };
     for (what, config, credentials, failure, part) in [
-        ("nothing", None, credentials(), Failure::ConfigMissing, "the host sent none"),
-        ("no credentials", Some(good.clone()), None, Failure::ConfigMissing, "no AWS credentials"),
+        (
+            "nothing",
+            None,
+            credentials(),
+            Failure::ConfigMissing,
+            "the host sent none",
+        ),
+        (
+            "no credentials",
+            Some(good.clone()),
+            None,
+            Failure::ConfigMissing,
+            "no AWS credentials",
+        ),
         (
             "bad credentials",
             Some(good.clone()),
@@ -473,7 +692,13 @@ fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
             Failure::ConfigForeign,
             "the context",
         ),
-        ("an older file", Some(old), credentials(), Failure::ConfigTooOld, "version 1, the spec wants 2"),
+        (
+            "an older file",
+            Some(old),
+            credentials(),
+            Failure::ConfigTooOld,
+            "version 1, the spec wants 2",
+        ),
         (
             "a newer file's data key",
             reseal(&|h| h.encrypted_key = newer.clone()),
@@ -524,12 +749,31 @@ fn only_a_kms_that_attests_and_proves_itself_will_do() {
     let (eif, _) = house.allow();
     let spec = resolved(&house);
     let (path, _) = house.seal("TOKEN=x", 1);
-    let boot = || FromHost::Boot { config: Some(std::fs::read(&path).unwrap()), credentials: credentials() };
+    let boot = || FromHost::Boot {
+        config: Some(std::fs::read(&path).unwrap()),
+        credentials: credentials(),
+    };
     for (mischief, failure, part) in [
-        (Mischief::AnswersPlaintext, Failure::KmsAnswer, "did not look at the attestation document"),
-        (Mischief::AnswersLocalStack, Failure::KmsAnswer, "an emulator may have answered"),
-        (Mischief::Hangs, Failure::KmsUnreachable, "KMS could not be asked"),
-        (Mischief::Stalls, Failure::KmsUnreachable, "KMS could not be asked"),
+        (
+            Mischief::AnswersPlaintext,
+            Failure::KmsAnswer,
+            "did not look at the attestation document",
+        ),
+        (
+            Mischief::AnswersLocalStack,
+            Failure::KmsAnswer,
+            "an emulator may have answered",
+        ),
+        (
+            Mischief::Hangs,
+            Failure::KmsUnreachable,
+            "KMS could not be asked",
+        ),
+        (
+            Mischief::Stalls,
+            Failure::KmsUnreachable,
+            "KMS could not be asked",
+        ),
     ] {
         house.kms.misbehave(mischief);
         let (found, detail) = failed(host(&eif, &spec, boot(), true));
@@ -540,9 +784,18 @@ fn only_a_kms_that_attests_and_proves_itself_will_do() {
 
 #[test]
 fn a_server_with_another_name_is_not_kms() {
-    let house = House::new(&image(ENV_SCRIPT, "A=1"), Kms::start_as("kms.example.com"), "");
+    let house = House::new(
+        &image(ENV_SCRIPT, "A=1"),
+        Kms::start_as("kms.example.com"),
+        "",
+    );
     let path = house.folder.path().join("app.eif");
-    eif::build(&house.registry, &house.reference(), &path, &["--spec", house.spec.to_str().unwrap()]);
+    eif::build(
+        &house.registry,
+        &house.reference(),
+        &path,
+        &["--spec", house.spec.to_str().unwrap()],
+    );
     let header = wire::sealed::Header {
         name: "orders".to_owned(),
         version: 1,
@@ -552,7 +805,10 @@ fn a_server_with_another_name_is_not_kms() {
         nonce: [0; 12],
     };
     let config = Some([header.encode(), vec![0; 40]].concat());
-    let boot = FromHost::Boot { config, credentials: credentials() };
+    let boot = FromHost::Boot {
+        config,
+        credentials: credentials(),
+    };
     let (found, detail) = failed(host(&path, &resolved(&house), boot, true));
     assert_eq!(found, Failure::KmsTls, "{detail}");
     assert_eq!(house.kms.seen(), Vec::<String>::new());
@@ -567,9 +823,10 @@ fn recorder(port: u16) -> (u16, Arc<Mutex<Vec<u8>>>) {
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let server = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            for (mut from, mut to) in
-                [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
-            {
+            for (mut from, mut to) in [
+                (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                (server, client),
+            ] {
                 let tape = recording.clone();
                 std::thread::spawn(move || {
                     let mut buffer = [0; 16 * 1024];
@@ -595,14 +852,31 @@ fn the_parent_sees_ciphertext_of_the_talk_with_kms() {
     let (eif, _) = house.allow();
     let (path, _) = house.seal("TOKEN=x", 1);
     tape.lock().unwrap().clear();
-    let boot = FromHost::Boot { config: Some(std::fs::read(&path).unwrap()), credentials: credentials() };
+    let boot = FromHost::Boot {
+        config: Some(std::fs::read(&path).unwrap()),
+        credentials: credentials(),
+    };
     assert_eq!(host(&eif, &resolved(&house), boot, true), Report::Started);
     assert_eq!(house.kms.seen(), ["GenerateDataKey", "Decrypt"]);
     let tape = tape.lock().unwrap();
     assert_eq!(tape.first(), Some(&0x16), "a TLS handshake");
-    assert!(tape.len() > 4000, "an attestation document and more went by");
-    for needle in ["TrentService", "CiphertextForRecipient", "AttestationDocument", "AWS4-HMAC", "HTTP/1.1"] {
-        assert!(!tape.windows(needle.len()).any(|window| window == needle.as_bytes()), "{needle}");
+    assert!(
+        tape.len() > 4000,
+        "an attestation document and more went by"
+    );
+    for needle in [
+        "TrentService",
+        "CiphertextForRecipient",
+        "AttestationDocument",
+        "AWS4-HMAC",
+        "HTTP/1.1",
+    ] {
+        assert!(
+            !tape
+                .windows(needle.len())
+                .any(|window| window == needle.as_bytes()),
+            "{needle}"
+        );
     }
 }
 
@@ -665,7 +939,10 @@ fn credentials_for_kms_come_from_the_instances_role() {
         let created = house.create(&daemon, "orders", &sealed);
         assert_eq!(created.code, code, "{created:?}");
         if code != 0 {
-            assert_eq!(daemon.show("orders")["fault"]["code"], "AWS_CREDENTIALS_MISSING");
+            assert_eq!(
+                daemon.show("orders")["fault"]["code"],
+                "AWS_CREDENTIALS_MISSING"
+            );
         }
     }
 }

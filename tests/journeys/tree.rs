@@ -8,7 +8,8 @@ use tests::programs::{lib, run};
 use tests::registry::Registry;
 use tests::wait_for;
 
-const CAPABILITY: &[u8] = b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00";
+const CAPABILITY: &[u8] =
+    b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00";
 
 fn is_root() -> bool {
     run(Command::new("id").arg("-u")).trim() == "0"
@@ -24,7 +25,9 @@ fn rich_image() -> tests::image::Image {
             format!("{n}"),
         )
     });
-    let big: Vec<u8> = (0..400_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let big: Vec<u8> = (0..400_000u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
     let lower = Layer::default()
         .dir("usr", 0o755)
         .dir("usr/lib", 0o755)
@@ -41,12 +44,20 @@ fn rich_image() -> tests::image::Image {
         .file("replaced-by-a-directory", 0o644, 0, "x")
         .dir("replaced-by-a-file", 0o755)
         .file("replaced-by-a-file/inner", 0o644, 0, "x")
-        .file("owned", 0o600, 4_000_000_000, "by somebody with a large number")
+        .file(
+            "owned",
+            0o600,
+            4_000_000_000,
+            "by somebody with a large number",
+        )
         .file("empty", 0o644, 0, "")
         .file("big", 0o644, 0, &big)
         .file("same-as-big", 0o644, 0, &big)
         .file("zeros", 0o644, 0, vec![0; 300_001])
-        .xattrs(&[("security.capability", CAPABILITY), ("user.note", b"two\nlines")])
+        .xattrs(&[
+            ("security.capability", CAPABILITY),
+            ("user.note", b"two\nlines"),
+        ])
         .file("ping", 0o755, 0, "with a capability")
         .xattrs(&[("user.note", b"of a directory")])
         .dir("noted", 0o755)
@@ -93,7 +104,8 @@ fn the_tree_in_the_enclave_is_the_one_that_umoci_unpacks() {
         .arg("--image")
         .arg(format!("{}:v1", folder.path().join("for-umoci").display()))
         .arg(folder.path().join("unpacked")));
-    let expected = run(Command::new(lib().join("tree-listing")).arg(folder.path().join("unpacked/rootfs")));
+    let expected =
+        run(Command::new(lib().join("tree-listing")).arg(folder.path().join("unpacked/rootfs")));
     assert!(expected.lines().count() > 630, "{expected}");
 
     rich_image().write(&layout);
@@ -102,16 +114,28 @@ fn the_tree_in_the_enclave_is_the_one_that_umoci_unpacks() {
     let daemon = start(&registry, &[]);
     let created = create(&daemon, "rich", &reference, SPEC);
     assert_eq!(created.code, 0, "{created:?}");
-    wait_for("the listing", 60, || daemon.ctl(&["logs", "rich"], "").stdout.contains("\nEND "));
+    wait_for("the listing", 60, || {
+        daemon.ctl(&["logs", "rich"], "").stdout.contains("\nEND ")
+    });
     let found = daemon.ctl(&["logs", "rich"], "").stdout;
     let strange: Vec<_> = difference(&expected, &found);
-    assert!(strange.is_empty(), "umoci (-) and the enclave (+) differ:\n{}", strange.join("\n"));
+    assert!(
+        strange.is_empty(),
+        "umoci (-) and the enclave (+) differ:\n{}",
+        strange.join("\n")
+    );
     assert_eq!(daemon.ctl(&["terminate", "rich"], "").code, 0);
 }
 
 fn difference(expected: &str, found: &str) -> Vec<String> {
-    let set = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let set = |text: &str| {
+        text.lines()
+            .map(str::to_owned)
+            .collect::<std::collections::BTreeSet<_>>()
+    };
     let (expected, found) = (set(expected), set(found));
     let missing = expected.difference(&found).map(|line| format!("- {line}"));
-    missing.chain(found.difference(&expected).map(|line| format!("+ {line}"))).collect()
+    missing
+        .chain(found.difference(&expected).map(|line| format!("+ {line}")))
+        .collect()
 }

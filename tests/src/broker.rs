@@ -16,7 +16,11 @@ pub const SECRET: &[u8] = b"a shared secret of more than 32 bytes";
 /// What a token says.
 #[must_use]
 pub fn claims(subject: &str, projects: &[&str]) -> Value {
-    let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 300;
+    let exp = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        + 300;
     json!({ "sub": subject, "aud": "redoubt", "exp": exp, "projects": projects })
 }
 
@@ -34,7 +38,10 @@ pub fn signed(unsigned: &str, signature: &[u8]) -> String {
 
 #[must_use]
 pub fn token(subject: &str, projects: &[&str], key: &[u8]) -> String {
-    let text = unsigned(&json!({ "alg": "HS256", "typ": "JWT" }), &claims(subject, projects));
+    let text = unsigned(
+        &json!({ "alg": "HS256", "typ": "JWT" }),
+        &claims(subject, projects),
+    );
     let signature = hmac::sign(&Key::new(HMAC_SHA256, key), text.as_bytes());
     signed(&text, signature.as_ref())
 }
@@ -55,7 +62,11 @@ impl Broker {
         let secret = secret.display().to_string();
         Broker::start_in(
             folder,
-            &[&[("HOST_PROXY_BROKER__JWT_SECRET_FILE", secret.as_str())], settings].concat(),
+            &[
+                &[("HOST_PROXY_BROKER__JWT_SECRET_FILE", secret.as_str())],
+                settings,
+            ]
+            .concat(),
         )
     }
 
@@ -64,9 +75,15 @@ impl Broker {
     pub fn start_in(folder: tempfile::TempDir, settings: &[(&str, &str)]) -> Broker {
         let port = free_port();
         let listen = format!("127.0.0.1:{port}");
-        let own =
-            [("HOST_PROXY_BROKER__LISTEN", listen.as_str()), ("HOST_PROXY_BROKER__AUDIENCE", "redoubt")];
-        Broker { daemon: Daemon::start(&[&own[..], settings].concat()), port, folder }
+        let own = [
+            ("HOST_PROXY_BROKER__LISTEN", listen.as_str()),
+            ("HOST_PROXY_BROKER__AUDIENCE", "redoubt"),
+        ];
+        Broker {
+            daemon: Daemon::start(&[&own[..], settings].concat()),
+            port,
+            folder,
+        }
     }
 
     #[must_use]
@@ -98,8 +115,12 @@ impl Broker {
     #[must_use]
     pub fn exchange(&self, query: &str, token: Option<&str>) -> (String, Value) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        let bearer = token
+            .map(|token| format!("Authorization: Bearer {token}\r\n"))
+            .unwrap_or_default();
         write!(
             stream,
             "GET /registry/credentials{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{bearer}\r\n"
@@ -108,7 +129,10 @@ impl Broker {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains("cache-control: no-store") && head.contains("x-request-id"), "{head}");
+        assert!(
+            head.contains("cache-control: no-store") && head.contains("x-request-id"),
+            "{head}"
+        );
         (head.to_owned(), serde_json::from_str(body).unwrap())
     }
 }

@@ -26,11 +26,21 @@ impl Daemon {
     /// Settings are environment variables: `HOST_PROXY_…`, or any other.
     #[must_use]
     pub fn start(settings: &[(&str, &str)]) -> Daemon {
-        let settings =
-            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         // Short, for the sake of socket paths.
-        let folder = tempfile::Builder::new().prefix("rd").rand_bytes(6).tempdir_in("/tmp").unwrap();
-        let mut daemon = Daemon { process: None, folder, settings };
+        let folder = tempfile::Builder::new()
+            .prefix("rd")
+            .rand_bytes(6)
+            .tempdir_in("/tmp")
+            .unwrap();
+        let mut daemon = Daemon {
+            process: None,
+            folder,
+            settings,
+        };
         daemon.restart();
         daemon
     }
@@ -46,7 +56,11 @@ impl Daemon {
 
     /// Starts the process again over the same folders.
     pub fn restart(&mut self) {
-        let log = File::options().create(true).append(true).open(self.folder().join("log")).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder().join("log"))
+            .unwrap();
         let mut command = Command::new(ours("host-proxy"));
         command
             .arg("serve")
@@ -74,7 +88,10 @@ impl Daemon {
     /// SIGTERM, and its exit code.
     pub fn stop(&mut self) -> Option<i32> {
         let mut process = self.process.take().unwrap();
-        Command::new("kill").arg(process.id().to_string()).status().unwrap();
+        Command::new("kill")
+            .arg(process.id().to_string())
+            .status()
+            .unwrap();
         process.wait().unwrap().code()
     }
 
@@ -86,7 +103,13 @@ impl Daemon {
     /// Runs `enclavectl` with this standard input.
     #[must_use]
     pub fn ctl(&self, arguments: &[&str], stdin: &str) -> Answer {
-        exchange(Command::new(ours("enclavectl")).arg("--socket").arg(self.socket()).args(arguments), stdin)
+        exchange(
+            Command::new(ours("enclavectl"))
+                .arg("--socket")
+                .arg(self.socket())
+                .args(arguments),
+            stdin,
+        )
     }
 
     /// `enclavectl --json show NAME`.
@@ -101,7 +124,8 @@ impl Daemon {
     #[must_use]
     pub fn environment(&self) -> String {
         let pid = self.process.as_ref().unwrap().id();
-        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ")).unwrap()).into_owned()
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ")).unwrap())
+            .into_owned()
     }
 
     /// Programs that run for this daemon: its folders are in their arguments.
@@ -120,11 +144,19 @@ impl Daemon {
 /// Runs a program with this standard input.
 #[must_use]
 pub fn exchange(command: &mut Command, stdin: &str) -> Answer {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // A program that does not read its input may be gone already.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().unwrap();
     Answer {
         code: status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
@@ -138,7 +170,11 @@ impl Drop for Daemon {
             self.stop();
         }
         if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "--- the daemon's log ---\n{}", self.log());
+            let _ = writeln!(
+                std::io::stderr(),
+                "--- the daemon's log ---\n{}",
+                self.log()
+            );
         }
     }
 }

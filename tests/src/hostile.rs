@@ -49,7 +49,10 @@ impl FakeRegistry {
                             let (parts, body) = request.into_parts();
                             let body = body.collect().await.unwrap().to_bytes();
                             let header = |name: &str| {
-                                parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+                                parts
+                                    .headers
+                                    .get(name)
+                                    .map(|value| value.to_str().unwrap().to_owned())
                             };
                             let asked = Asked {
                                 method: parts.method.to_string(),

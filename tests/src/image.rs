@@ -20,7 +20,9 @@ pub enum Compression {
 
 impl Default for Layer {
     fn default() -> Self {
-        Layer { tar: Builder::new(Vec::new()) }
+        Layer {
+            tar: Builder::new(Vec::new()),
+        }
     }
 }
 
@@ -91,9 +93,13 @@ impl Layer {
     /// Attributes for the next entry.
     #[must_use]
     pub fn xattrs(mut self, xattrs: &[(&str, &[u8])]) -> Layer {
-        let named: Vec<(String, &[u8])> =
-            xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), *value)).collect();
-        self.tar.append_pax_extensions(named.iter().map(|(name, value)| (name.as_str(), *value))).unwrap();
+        let named: Vec<(String, &[u8])> = xattrs
+            .iter()
+            .map(|(name, value)| (format!("SCHILY.xattr.{name}"), *value))
+            .collect();
+        self.tar
+            .append_pax_extensions(named.iter().map(|(name, value)| (name.as_str(), *value)))
+            .unwrap();
         self
     }
 
@@ -113,7 +119,11 @@ pub struct Image {
 impl Image {
     #[must_use]
     pub fn new(config: Value) -> Image {
-        Image { layers: Vec::new(), config, architecture: "amd64" }
+        Image {
+            layers: Vec::new(),
+            config,
+            architecture: "amd64",
+        }
     }
 
     #[must_use]
@@ -126,7 +136,11 @@ impl Image {
     pub fn write(&self, folder: &Path) -> String {
         let blobs = folder.join("blobs/sha256");
         std::fs::create_dir_all(&blobs).unwrap();
-        std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        std::fs::write(
+            folder.join("oci-layout"),
+            r#"{"imageLayoutVersion":"1.0.0"}"#,
+        )
+        .unwrap();
         let put = |media_type: &str, bytes: &[u8]| {
             let digest = hex::encode(Sha256::digest(bytes));
             std::fs::write(blobs.join(&digest), bytes).unwrap();
@@ -137,7 +151,10 @@ impl Image {
             .iter()
             .map(|(tar, compression)| {
                 let (bytes, kind) = compress(tar, *compression);
-                put(&format!("application/vnd.oci.image.layer.v1.tar{kind}"), &bytes)
+                put(
+                    &format!("application/vnd.oci.image.layer.v1.tar{kind}"),
+                    &bytes,
+                )
             })
             .collect();
         let diff_ids: Vec<String> = self
@@ -149,15 +166,24 @@ impl Image {
             "architecture": self.architecture, "os": "linux", "config": self.config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
-        let config = put("application/vnd.oci.image.config.v1+json", &serde_json::to_vec(&config).unwrap());
+        let config = put(
+            "application/vnd.oci.image.config.v1+json",
+            &serde_json::to_vec(&config).unwrap(),
+        );
         let manifest = json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": layers,
         });
-        let mut manifest =
-            put("application/vnd.oci.image.manifest.v1+json", &serde_json::to_vec(&manifest).unwrap());
+        let mut manifest = put(
+            "application/vnd.oci.image.manifest.v1+json",
+            &serde_json::to_vec(&manifest).unwrap(),
+        );
         manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": "v1" });
         let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-        std::fs::write(folder.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+        std::fs::write(
+            folder.join("index.json"),
+            serde_json::to_vec(&index).unwrap(),
+        )
+        .unwrap();
         manifest["digest"].as_str().unwrap().to_owned()
     }
 }
@@ -166,7 +192,8 @@ fn compress(tar: &[u8], compression: Compression) -> (Vec<u8>, &'static str) {
     match compression {
         Compression::None => (tar.to_vec(), ""),
         Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(tar).unwrap();
             (encoder.finish().unwrap(), "+gzip")
         }

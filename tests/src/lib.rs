@@ -24,14 +24,21 @@ pub mod services;
 /// A TCP port of 127.0.0.1 that nobody uses at this moment.
 #[must_use]
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// Waits for a condition, and says what it was if it never came.
 pub fn wait_for(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
     let give_up = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
     while !holds() {
-        assert!(std::time::Instant::now() < give_up, "waited {seconds} seconds for {what}");
+        assert!(
+            std::time::Instant::now() < give_up,
+            "waited {seconds} seconds for {what}"
+        );
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }

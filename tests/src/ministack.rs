@@ -37,8 +37,14 @@ impl MiniStack {
             .stderr(log)
             .spawn()
             .unwrap();
-        wait_for("MiniStack", 60, || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        MiniStack { process, port, _folder: folder }
+        wait_for("MiniStack", 60, || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        MiniStack {
+            process,
+            port,
+            _folder: folder,
+        }
     }
 
     #[must_use]
@@ -71,7 +77,9 @@ impl Moto {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for("moto", 60, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        wait_for("moto", 60, || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
         Moto { process, port }
     }
 

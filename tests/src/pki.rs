@@ -5,8 +5,9 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
-    ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair as _,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING,
+    ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, KeyPair as _,
 };
 use minicbor::Encoder;
 use std::collections::BTreeMap;
@@ -32,7 +33,11 @@ pub mod der {
         let head = match len {
             0..=0x7f => vec![tag, u8::try_from(len).unwrap()],
             0x80..=0xff => vec![tag, 0x81, u8::try_from(len).unwrap()],
-            _ => [&[tag, 0x82], u16::try_from(len).unwrap().to_be_bytes().as_slice()].concat(),
+            _ => [
+                &[tag, 0x82],
+                u16::try_from(len).unwrap().to_be_bytes().as_slice(),
+            ]
+            .concat(),
         };
         [head.as_slice(), content].concat()
     }
@@ -72,12 +77,20 @@ pub struct Extension {
 pub fn basic_constraints(ca: bool, path_len: Option<u8>) -> Extension {
     let ca = if ca { der::tlv(1, &[0xff]) } else { vec![] };
     let path_len = path_len.map(|n| der::tlv(2, &[n])).unwrap_or_default();
-    Extension { oid: BASIC_CONSTRAINTS.to_vec(), critical: true, value: der::sequence(&[&ca, &path_len]) }
+    Extension {
+        oid: BASIC_CONSTRAINTS.to_vec(),
+        critical: true,
+        value: der::sequence(&[&ca, &path_len]),
+    }
 }
 
 /// Bit 0 is digitalSignature, bit 5 keyCertSign.
 pub fn key_usage(bit: u8) -> Extension {
-    Extension { oid: KEY_USAGE.to_vec(), critical: true, value: der::tlv(3, &[7 - bit, 0x80 >> bit]) }
+    Extension {
+        oid: KEY_USAGE.to_vec(),
+        critical: true,
+        value: der::tlv(3, &[7 - bit, 0x80 >> bit]),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +128,10 @@ pub struct Key {
 impl Key {
     pub fn new(curve: Curve) -> Key {
         let pair = EcdsaKeyPair::generate(curve.signing()).unwrap();
-        Key { curve, pkcs8: pair.to_pkcs8v1().unwrap().as_ref().to_vec() }
+        Key {
+            curve,
+            pkcs8: pair.to_pkcs8v1().unwrap().as_ref().to_vec(),
+        }
     }
 
     #[must_use]
@@ -130,13 +146,18 @@ impl Key {
 
     fn sign_with(&self, algorithm: &'static EcdsaSigningAlgorithm, message: &[u8]) -> Vec<u8> {
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, &self.pkcs8).unwrap();
-        pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+        pair.sign(&SystemRandom::new(), message)
+            .unwrap()
+            .as_ref()
+            .to_vec()
     }
 
     fn info(&self) -> Vec<u8> {
         let pair = EcdsaKeyPair::from_pkcs8(self.curve.signing(), &self.pkcs8).unwrap();
-        let algorithm =
-            der::sequence(&[&der::oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1]), &der::oid(self.curve.oid())]);
+        let algorithm = der::sequence(&[
+            &der::oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1]),
+            &der::oid(self.curve.oid()),
+        ]);
         der::sequence(&[&algorithm, &der::bits(pair.public_key().as_ref())])
     }
 }
@@ -206,22 +227,36 @@ impl Certificate {
         if let Some(signature) = &self.signature {
             return der::sequence(&[&signed, &self.algorithms[1], &der::bits(signature)]);
         }
-        let key = [der::sequence(&[&signed, &self.algorithms[1]]), signer.pkcs8.clone()];
+        let key = [
+            der::sequence(&[&signed, &self.algorithms[1]]),
+            signer.pkcs8.clone(),
+        ];
         let mut minted = MINTED.lock().unwrap();
         let certificate = minted.entry(key).or_insert_with(|| {
-            der::sequence(&[&signed, &self.algorithms[1], &der::bits(&signer.sign(&signed))])
+            der::sequence(&[
+                &signed,
+                &self.algorithms[1],
+                &der::bits(&signer.sign(&signed)),
+            ])
         });
         [certificate.clone(), self.tail.clone()].concat()
     }
 
     pub fn extension(&mut self, oid: &[u8]) -> &mut Extension {
-        self.extensions.iter_mut().find(|extension| extension.oid == oid).unwrap()
+        self.extensions
+            .iter_mut()
+            .find(|extension| extension.oid == oid)
+            .unwrap()
     }
 }
 
 impl Extension {
     fn der(&self) -> Vec<u8> {
-        let critical = if self.critical { der::tlv(1, &[0xff]) } else { vec![] };
+        let critical = if self.critical {
+            der::tlv(1, &[0xff])
+        } else {
+            vec![]
+        };
         der::sequence(&[&der::oid(&self.oid), &critical, &der::tlv(4, &self.value)])
     }
 }
@@ -242,8 +277,18 @@ pub fn server(name: &str) -> Server {
     let extensions = vec![basic_constraints(true, None), key_usage(5)];
     let authority = Certificate::new(AUTHORITY, AUTHORITY, validity, extensions, &authority_key);
     let names = der::sequence(&[&der::tlv(0x82, name.as_bytes())]);
-    let alternative = Extension { oid: vec![0x55, 0x1d, 17], critical: false, value: names };
-    let own = Certificate::new(AUTHORITY, name, validity, vec![key_usage(0), alternative], &key);
+    let alternative = Extension {
+        oid: vec![0x55, 0x1d, 17],
+        critical: false,
+        value: names,
+    };
+    let own = Certificate::new(
+        AUTHORITY,
+        name,
+        validity,
+        vec![key_usage(0), alternative],
+        &key,
+    );
     Server {
         authority: authority.mint(&authority_key),
         certificate: own.mint(&authority_key),
@@ -321,13 +366,17 @@ pub fn bytes(bytes: &[u8]) -> Vec<u8> {
 pub fn pcrs(registers: &[(u64, Vec<u8>)]) -> Vec<u8> {
     cbor(|e| {
         let e = e.map(registers.len() as u64)?;
-        registers.iter().try_fold(e, |e, (index, pcr)| e.u64(*index)?.bytes(pcr))
+        registers
+            .iter()
+            .try_fold(e, |e, (index, pcr)| e.u64(*index)?.bytes(pcr))
     })
 }
 
 /// What the enclave of a good document measures to: register 0 to 15, each filled with its index plus one.
 pub fn registers() -> Vec<(u64, Vec<u8>)> {
-    (0..16).map(|index| (index, vec![u8::try_from(index).unwrap() + 1; 48])).collect()
+    (0..16)
+        .map(|index| (index, vec![u8::try_from(index).unwrap() + 1; 48]))
+        .collect()
 }
 
 fn keys() -> &'static [Key; 5] {
@@ -346,11 +395,41 @@ impl Default for Plan {
         let text = |text: &str| cbor(|e| e.str(text));
         Plan {
             certificates: vec![
-                made("root", "root", ["191028132805Z", "491028142805Z"], authority(None), root),
-                made("root", "region", ["251220000000Z", "260109010000Z"], authority(Some(2)), regional),
-                made("region", "zone", ["251230000000Z", "260104180000Z"], authority(Some(1)), zonal),
-                made("zone", "instance", ["260101000000Z", "260102000000Z"], authority(Some(0)), instance),
-                made("instance", "enclave", ["260101110000Z", "260101140000Z"], leaf_extensions, leaf),
+                made(
+                    "root",
+                    "root",
+                    ["191028132805Z", "491028142805Z"],
+                    authority(None),
+                    root,
+                ),
+                made(
+                    "root",
+                    "region",
+                    ["251220000000Z", "260109010000Z"],
+                    authority(Some(2)),
+                    regional,
+                ),
+                made(
+                    "region",
+                    "zone",
+                    ["251230000000Z", "260104180000Z"],
+                    authority(Some(1)),
+                    zonal,
+                ),
+                made(
+                    "zone",
+                    "instance",
+                    ["260101000000Z", "260102000000Z"],
+                    authority(Some(0)),
+                    instance,
+                ),
+                made(
+                    "instance",
+                    "enclave",
+                    ["260101110000Z", "260101140000Z"],
+                    leaf_extensions,
+                    leaf,
+                ),
             ],
             fields: vec![
                 (text("module_id"), text(MODULE_ID)),
@@ -397,7 +476,9 @@ impl Plan {
     /// The certificates in DER, the root first and the enclave's last.
     pub fn minted_certificates(&self) -> Vec<Vec<u8>> {
         (0..self.certificates.len())
-            .map(|place| self.certificates[place].mint(&self.certificates[place.saturating_sub(1)].key))
+            .map(|place| {
+                self.certificates[place].mint(&self.certificates[place.saturating_sub(1)].key)
+            })
             .collect()
     }
 
@@ -416,7 +497,8 @@ impl Plan {
             });
             self.set("cabundle", list);
         }
-        self.fields.retain(|(name, _)| self.without.as_ref() != Some(name));
+        self.fields
+            .retain(|(name, _)| self.without.as_ref() != Some(name));
         let document = self.sign();
         Minted { document, root }
     }
@@ -426,11 +508,19 @@ impl Plan {
             true => (vec![0xbf], vec![0xff]),
             false => (cbor(|e| e.map(self.fields.len() as u64)), vec![]),
         };
-        let entries: Vec<u8> =
-            self.fields.iter().flat_map(|(name, value)| [name.clone(), value.clone()].concat()).collect();
+        let entries: Vec<u8> = self
+            .fields
+            .iter()
+            .flat_map(|(name, value)| [name.clone(), value.clone()].concat())
+            .collect();
         let payload = [head, entries, end, self.payload_tail.clone()].concat();
-        let message =
-            cbor(|e| e.array(4)?.str("Signature1")?.bytes(&self.protected)?.bytes(&[])?.bytes(&payload));
+        let message = cbor(|e| {
+            e.array(4)?
+                .str("Signature1")?
+                .bytes(&self.protected)?
+                .bytes(&[])?
+                .bytes(&payload)
+        });
         let key = &self.certificates.last().unwrap().key;
         let signature = match &self.signature {
             Signature::Bytes(bytes) => bytes.clone(),
@@ -439,7 +529,13 @@ impl Plan {
             }
             Signature::Fixed | Signature::Der => key.sign(&message),
         };
-        [vec![0x84], bytes(&self.protected), self.unprotected.clone(), bytes(&payload), bytes(&signature)]
-            .concat()
+        [
+            vec![0x84],
+            bytes(&self.protected),
+            self.unprotected.clone(),
+            bytes(&payload),
+            bytes(&signature),
+        ]
+        .concat()
     }
 }

@@ -8,7 +8,11 @@ use std::process::{Command, Output};
 pub fn ours(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let path = own.parent().unwrap().parent().unwrap().join(name);
-    assert!(path.is_file(), "{} is missing; run scripts/test, which builds it", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing; run scripts/test, which builds it",
+        path.display()
+    );
     path
 }
 
@@ -21,14 +25,24 @@ pub fn lib() -> PathBuf {
 /// A path from the environment that `scripts/test` sets.
 #[must_use]
 pub fn named(variable: &str) -> PathBuf {
-    let value =
-        std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set; run scripts/test"));
+    let value = std::env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} is not set; run scripts/test"));
     PathBuf::from(value)
 }
 
 /// Runs an oracle and gives its standard output.
 pub fn run(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(status.success(), "{command:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        status.success(),
+        "{command:?}: {status}\n{}",
+        String::from_utf8_lossy(&stderr)
+    );
     String::from_utf8(stdout).unwrap()
 }

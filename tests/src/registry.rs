@@ -36,8 +36,17 @@ impl Registry {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        htpasswd.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
-        std::fs::write(folder.path().join("htpasswd"), htpasswd.wait_with_output().unwrap().stdout).unwrap();
+        htpasswd
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(password.as_bytes())
+            .unwrap();
+        std::fs::write(
+            folder.path().join("htpasswd"),
+            htpasswd.wait_with_output().unwrap().stdout,
+        )
+        .unwrap();
         let root = folder.path().display();
         let config = format!(
             "version: 0.1\nlog: {{ level: error, accesslog: {{ disabled: true }} }}\n\
@@ -53,8 +62,15 @@ impl Registry {
             .stderr(log)
             .spawn()
             .unwrap();
-        wait_for("the registry", 30, || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Registry { process, port, folder, login: format!("{user}:{password}") }
+        wait_for("the registry", 30, || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Registry {
+            process,
+            port,
+            folder,
+            login: format!("{user}:{password}"),
+        }
     }
 
     /// `127.0.0.1:PORT`.
@@ -67,12 +83,17 @@ impl Registry {
     #[must_use]
     pub fn push(&self, layout: &Path, name: &str) -> String {
         let auth = self.folder.path().join("auth.json");
-        let auth_json =
-            serde_json::json!({ "auths": { self.host(): { "auth": base64(self.login.as_bytes()) } } });
+        let auth_json = serde_json::json!({ "auths": { self.host(): { "auth": base64(self.login.as_bytes()) } } });
         std::fs::write(&auth, auth_json.to_string()).unwrap();
         let reference = format!("{}/{name}", self.host());
         run(Command::new("skopeo")
-            .args(["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", "--authfile"])
+            .args([
+                "copy",
+                "--quiet",
+                "--preserve-digests",
+                "--dest-tls-verify=false",
+                "--authfile",
+            ])
             .arg(auth)
             .arg(format!("oci:{}:v1", layout.display()))
             .arg(format!("docker://{reference}")));
@@ -84,7 +105,8 @@ pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for piece in bytes.chunks(3) {
-        let number = piece.iter().fold(0usize, |n, &b| n << 8 | usize::from(b)) << (8 * (3 - piece.len()));
+        let number =
+            piece.iter().fold(0usize, |n, &b| n << 8 | usize::from(b)) << (8 * (3 - piece.len()));
         for place in 0..4 {
             let digit = char::from(DIGITS[number >> (18 - 6 * place) & 63]);
             text.push(if place > piece.len() { '=' } else { digit });

@@ -11,26 +11,41 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub type Made = Arc<Mutex<Vec<Value>>>;
 
 fn reply(status: u16, body: &Value) -> Answer {
-    answer(status, &[("content-type", "application/json")], body.to_string())
+    answer(
+        status,
+        &[("content-type", "application/json")],
+        body.to_string(),
+    )
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 pub const GITLAB_TOKEN: &str = "glpat-20-letters-of-test";
 
 /// GitLab (lib/api/deploy_tokens.rb, lib/api/api_guard.rb): one project, `group/apps/my-app`; others answer what their names say.
-pub fn gitlab(made: Made, login: (&'static str, &'static str)) -> impl Fn(&Asked) -> Answer + Send + Sync {
+pub fn gitlab(
+    made: Made,
+    login: (&'static str, &'static str),
+) -> impl Fn(&Asked) -> Answer + Send + Sync {
     move |asked| {
         match asked.private_token.as_deref() {
             Some(GITLAB_TOKEN) => {}
             Some("expired") => {
-                let description = "Token is expired. You can either do re-authorization or token refresh.";
-                return reply(401, &json!({ "error": "invalid_token", "error_description": description }));
+                let description =
+                    "Token is expired. You can either do re-authorization or token refresh.";
+                return reply(
+                    401,
+                    &json!({ "error": "invalid_token", "error_description": description }),
+                );
             }
             Some("read-only") => {
-                let description = "The request requires higher privileges than provided by the access token.";
+                let description =
+                    "The request requires higher privileges than provided by the access token.";
                 let body = json!({ "error": "insufficient_scope", "error_description": description, "scope": "api" });
                 return reply(403, &body);
             }
@@ -93,11 +108,20 @@ pub const HARBOR_LIFE: u64 = 50_000;
 pub const HARBOR_USER: (&str, &str) = ("admin", "Harbor-12345-test");
 
 /// Harbor 2 (src/server/v2.0/handler/robot.go, src/controller/robot/controller.go, src/lib/errors): one project, `my-app`.
-pub fn harbor(made: Made, login: (&'static str, &'static str)) -> impl Fn(&Asked) -> Answer + Send + Sync {
+pub fn harbor(
+    made: Made,
+    login: (&'static str, &'static str),
+) -> impl Fn(&Asked) -> Answer + Send + Sync {
     let failed = |status: u16, code: &str, message: &str| {
-        reply(status, &json!({ "errors": [{ "code": code, "message": message }] }))
+        reply(
+            status,
+            &json!({ "errors": [{ "code": code, "message": message }] }),
+        )
     };
-    let admin = format!("Basic {}", base64(format!("{}:{}", HARBOR_USER.0, HARBOR_USER.1).as_bytes()));
+    let admin = format!(
+        "Basic {}",
+        base64(format!("{}:{}", HARBOR_USER.0, HARBOR_USER.1).as_bytes())
+    );
     move |asked| {
         if asked.authorization.as_deref() != Some(&admin) {
             return failed(401, "UNAUTHORIZED", "unauthorized");
@@ -107,8 +131,13 @@ pub fn harbor(made: Made, login: (&'static str, &'static str)) -> impl Fn(&Asked
         match (asked.method.as_str(), path) {
             ("POST", "/robots") => {
                 let order: Value = serde_json::from_str(&asked.body).unwrap();
-                assert_eq!((&order["level"], &order["duration"]), (&json!("project"), &json!(1)));
-                let [permission] = order["permissions"].as_array().unwrap().as_slice() else { panic!() };
+                assert_eq!(
+                    (&order["level"], &order["duration"]),
+                    (&json!("project"), &json!(1))
+                );
+                let [permission] = order["permissions"].as_array().unwrap().as_slice() else {
+                    panic!()
+                };
                 match permission["namespace"].as_str().unwrap() {
                     "my-app" | "endless" => {}
                     "not-mine" => return failed(403, "FORBIDDEN", "forbidden"),
@@ -116,7 +145,11 @@ pub fn harbor(made: Made, login: (&'static str, &'static str)) -> impl Fn(&Asked
                     name => return failed(404, "NOT_FOUND", &format!("project {name} not found")),
                 }
                 let forever = permission["namespace"] == "endless";
-                let expires_at = if forever { json!(-1) } else { json!(now() + HARBOR_LIFE) };
+                let expires_at = if forever {
+                    json!(-1)
+                } else {
+                    json!(now() + HARBOR_LIFE)
+                };
                 let name = format!("robot$my-app+{}", order["name"].as_str().unwrap());
                 let id = 1 + made.len();
                 made.push(json!({ "id": id, "name": name, "expires_at": expires_at, "permissions": order["permissions"] }));
@@ -126,10 +159,13 @@ pub fn harbor(made: Made, login: (&'static str, &'static str)) -> impl Fn(&Asked
                 });
                 reply(201, &created)
             }
-            ("GET", "/projects/my-app") => {
-                reply(200, &json!({ "project_id": 7, "name": "my-app", "metadata": {} }))
+            ("GET", "/projects/my-app") => reply(
+                200,
+                &json!({ "project_id": 7, "name": "my-app", "metadata": {} }),
+            ),
+            ("GET", "/robots?q=Level%3Dproject%2CProjectID%3D7&page_size=100") => {
+                reply(200, &json!(*made))
             }
-            ("GET", "/robots?q=Level%3Dproject%2CProjectID%3D7&page_size=100") => reply(200, &json!(*made)),
             ("DELETE", path) => {
                 let id: u64 = path.strip_prefix("/robots/").unwrap().parse().unwrap();
                 made.retain(|robot| robot["id"] != id);

@@ -22,17 +22,24 @@ pub fn encode<M: Encode<()>>(message: &M) -> Result<Vec<u8>, FrameError> {
     let mut bytes = vec![0; PREFIX];
     minicbor::encode(message, &mut bytes).map_err(|e| FrameError::Malformed(e.to_string()))?;
     let len = bytes.len() - PREFIX;
-    let prefix = u32::try_from(len).ok().filter(|_| len <= MAX_LEN).ok_or(FrameError::TooLong(len))?;
+    let prefix = u32::try_from(len)
+        .ok()
+        .filter(|_| len <= MAX_LEN)
+        .ok_or(FrameError::TooLong(len))?;
     bytes.splice(..PREFIX, prefix.to_be_bytes());
     Ok(bytes)
 }
 
 fn decode<M: for<'b> Decode<'b, ()>>(body: &[u8]) -> Result<M, FrameError> {
     let mut decoder = minicbor::Decoder::new(body);
-    let message = decoder.decode().map_err(|e| FrameError::Malformed(e.to_string()))?;
+    let message = decoder
+        .decode()
+        .map_err(|e| FrameError::Malformed(e.to_string()))?;
     match body.len() - decoder.position() {
         0 => Ok(message),
-        extra => Err(FrameError::Malformed(format!("{extra} bytes after the message"))),
+        extra => Err(FrameError::Malformed(format!(
+            "{extra} bytes after the message"
+        ))),
     }
 }
 
@@ -49,12 +56,16 @@ impl Reader {
 
     /// The next whole message; `None` until its last byte was pushed.
     pub fn message<M: for<'b> Decode<'b, ()>>(&mut self) -> Result<Option<M>, FrameError> {
-        let Some((prefix, rest)) = self.pending.split_first_chunk::<PREFIX>() else { return Ok(None) };
+        let Some((prefix, rest)) = self.pending.split_first_chunk::<PREFIX>() else {
+            return Ok(None);
+        };
         let len = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
         if len > MAX_LEN {
             return Err(FrameError::TooLong(len));
         }
-        let Some(body) = rest.get(..len) else { return Ok(None) };
+        let Some(body) = rest.get(..len) else {
+            return Ok(None);
+        };
         let message = decode(body)?;
         self.pending.drain(..PREFIX + len);
         Ok(Some(message))
@@ -67,7 +78,11 @@ impl Reader {
 
     /// To be called at the end of the stream: an unfinished frame is an error, not an end.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.pending.is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
+        if self.pending.is_empty() {
+            Ok(())
+        } else {
+            Err(FrameError::Truncated)
+        }
     }
 }
 
@@ -79,7 +94,9 @@ mod tests {
 
     #[test]
     fn gives_messages_out_however_the_stream_is_cut() {
-        let stop = FromHost::Stop { deadline_ms: 10_000 };
+        let stop = FromHost::Stop {
+            deadline_ms: 10_000,
+        };
         let bytes = [encode(&stop).unwrap(), encode(&stop).unwrap()].concat();
         for cut in 0..bytes.len() {
             let mut reader = Reader::default();
@@ -102,7 +119,10 @@ mod tests {
         assert_eq!(reader.message::<FromHost>(), Ok(None));
         let mut reader = Reader::default();
         reader.push(&u32::try_from(MAX_LEN + 1).unwrap().to_be_bytes());
-        assert_eq!(reader.message::<FromHost>(), Err(FrameError::TooLong(MAX_LEN + 1)));
+        assert_eq!(
+            reader.message::<FromHost>(),
+            Err(FrameError::TooLong(MAX_LEN + 1))
+        );
     }
 
     #[test]
@@ -114,7 +134,9 @@ mod tests {
         reader.push(&bytes);
         assert_eq!(
             reader.message::<FromHost>(),
-            Err(FrameError::Malformed("1 bytes after the message".to_owned()))
+            Err(FrameError::Malformed(
+                "1 bytes after the message".to_owned()
+            ))
         );
     }
 

@@ -50,18 +50,33 @@ pub struct Carried {
 
 /// Carries bytes between a plain stream and a chunked one until both directions have ended, or nothing has moved for `idle`.
 /// `first` is what already came from the chunked side. An end of one direction stays an end of that direction.
-pub async fn relay<P, C>(plain: P, chunked: C, first: Vec<u8>, idle: Duration) -> io::Result<Carried>
+pub async fn relay<P, C>(
+    plain: P,
+    chunked: C,
+    first: Vec<u8>,
+    idle: Duration,
+) -> io::Result<Carried>
 where
     P: AsyncRead + AsyncWrite,
     C: AsyncRead + AsyncWrite,
 {
     let (plain_in, plain_out) = tokio::io::split(plain);
     let (chunked_in, chunked_out) = tokio::io::split(chunked);
-    let chunked_in = BufReader::with_capacity(2 * MAX_CHUNK, io::Cursor::new(first).chain(chunked_in));
-    let clock = Clock { start: Instant::now(), last: AtomicU64::new(0), idle };
-    let (from_plain, to_plain) =
-        tokio::try_join!(chop(plain_in, chunked_out, &clock), join(chunked_in, plain_out, &clock))?;
-    Ok(Carried { from_plain, to_plain })
+    let chunked_in =
+        BufReader::with_capacity(2 * MAX_CHUNK, io::Cursor::new(first).chain(chunked_in));
+    let clock = Clock {
+        start: Instant::now(),
+        last: AtomicU64::new(0),
+        idle,
+    };
+    let (from_plain, to_plain) = tokio::try_join!(
+        chop(plain_in, chunked_out, &clock),
+        join(chunked_in, plain_out, &clock)
+    )?;
+    Ok(Carried {
+        from_plain,
+        to_plain,
+    })
 }
 
 /// When bytes last moved in either direction.
@@ -83,7 +98,11 @@ impl Clock {
     }
 
     /// One read, which may take as long as the other direction is busy.
-    async fn read(&self, from: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> io::Result<usize> {
+    async fn read(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         loop {
             match timeout(self.left(), from.read(buffer)).await {
                 Ok(n) => return n,
@@ -94,7 +113,9 @@ impl Clock {
     }
 
     async fn write(&self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
-        timeout(self.idle, to.write_all(bytes)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        timeout(self.idle, to.write_all(bytes))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
         self.last.store(self.now(), Ordering::Relaxed);
         Ok(())
     }
@@ -112,7 +133,9 @@ async fn chop(
         let (prefix, body) = buffer.split_at_mut(PREFIX);
         let n = clock.read(&mut from, body).await?;
         prefix.copy_from_slice(&u32::try_from(n).map_err(io::Error::other)?.to_be_bytes());
-        clock.write(&mut to, buffer.get(..PREFIX + n).unwrap_or_default()).await?;
+        clock
+            .write(&mut to, buffer.get(..PREFIX + n).unwrap_or_default())
+            .await?;
         to.flush().await?;
         if n == 0 {
             return Ok(carried);
@@ -138,7 +161,9 @@ async fn join(
             return Ok(carried);
         }
         let Some(chunk) = buffer.get_mut(..len) else {
-            return Err(io::Error::other(format!("a chunk of {len} bytes; the limit is {MAX_CHUNK}")));
+            return Err(io::Error::other(format!(
+                "a chunk of {len} bytes; the limit is {MAX_CHUNK}"
+            )));
         };
         fill(&mut from, chunk, clock).await?;
         clock.write(&mut to, chunk).await?;
@@ -146,7 +171,11 @@ async fn join(
     }
 }
 
-async fn fill(from: &mut (impl AsyncRead + Unpin), buffer: &mut [u8], clock: &Clock) -> io::Result<()> {
+async fn fill(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut [u8],
+    clock: &Clock,
+) -> io::Result<()> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match clock.read(from, rest).await? {
@@ -165,7 +194,11 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(60);
 
     /// A client and a server with the two relays of host and agent between them.
-    fn line() -> (DuplexStream, DuplexStream, [tokio::task::JoinHandle<io::Result<Carried>>; 2]) {
+    fn line() -> (
+        DuplexStream,
+        DuplexStream,
+        [tokio::task::JoinHandle<io::Result<Carried>>; 2],
+    ) {
         let (client, host_plain) = duplex(1000);
         let (host_chunked, agent_chunked) = duplex(3000);
         let (agent_plain, server) = duplex(1000);
@@ -189,8 +222,20 @@ mod tests {
         let mut got = Vec::new();
         client.read_to_end(&mut got).await.unwrap();
         assert_eq!((asked.as_str(), got == answer), ("question", true));
-        assert_eq!(host.await.unwrap().unwrap(), Carried { from_plain: 8, to_plain: 100_000 });
-        assert_eq!(agent.await.unwrap().unwrap(), Carried { from_plain: 100_000, to_plain: 8 });
+        assert_eq!(
+            host.await.unwrap().unwrap(),
+            Carried {
+                from_plain: 8,
+                to_plain: 100_000
+            }
+        );
+        assert_eq!(
+            agent.await.unwrap().unwrap(),
+            Carried {
+                from_plain: 100_000,
+                to_plain: 8
+            }
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -202,7 +247,10 @@ mod tests {
             client.write_all(b"x").await.unwrap();
             server.read_u8().await.unwrap();
         }
-        assert_eq!(host.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            host.await.unwrap().unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 
     #[tokio::test]
@@ -212,11 +260,20 @@ mod tests {
             let (chunked, mut peer) = duplex(100_000);
             peer.write_all(&bytes).await.unwrap();
             peer.shutdown().await.unwrap();
-            relay(plain, chunked, Vec::new(), IDLE).await.unwrap_err().to_string()
+            relay(plain, chunked, Vec::new(), IDLE)
+                .await
+                .unwrap_err()
+                .to_string()
         };
         assert_eq!(ends(vec![]).await, "unexpected end of file");
         assert_eq!(ends(vec![0, 0, 0, 9, 1]).await, "unexpected end of file");
         let long = u32::try_from(MAX_CHUNK + 1).unwrap().to_be_bytes().to_vec();
-        assert_eq!(ends(long).await, format!("a chunk of {} bytes; the limit is {MAX_CHUNK}", MAX_CHUNK + 1));
+        assert_eq!(
+            ends(long).await,
+            format!(
+                "a chunk of {} bytes; the limit is {MAX_CHUNK}",
+                MAX_CHUNK + 1
+            )
+        );
     }
 }

@@ -89,13 +89,17 @@ impl<'b> Sealed<'b> {
             return Err(SealedError::TooLong(bytes.len()));
         }
         let rest = bytes.strip_prefix(&MAGIC).ok_or(SealedError::NotSealed)?;
-        let (len, rest) = rest.split_first_chunk::<4>().ok_or(SealedError::Damaged("it is cut off"))?;
+        let (len, rest) = rest
+            .split_first_chunk::<4>()
+            .ok_or(SealedError::Damaged("it is cut off"))?;
         let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
-        let (encoded, ciphertext) =
-            rest.split_at_checked(len).ok_or(SealedError::Damaged("it is cut off"))?;
+        let (encoded, ciphertext) = rest
+            .split_at_checked(len)
+            .ok_or(SealedError::Damaged("it is cut off"))?;
         let mut decoder = minicbor::Decoder::new(encoded);
-        let header: Header =
-            decoder.decode().map_err(|_| SealedError::Damaged("its header cannot be read"))?;
+        let header: Header = decoder
+            .decode()
+            .map_err(|_| SealedError::Damaged("its header cannot be read"))?;
         if decoder.position() != encoded.len() {
             return Err(SealedError::Damaged("bytes follow its header"));
         }
@@ -106,7 +110,11 @@ impl<'b> Sealed<'b> {
             return Err(SealedError::Damaged("it is cut off"));
         }
         let (authenticated, _) = bytes.split_at(bytes.len() - ciphertext.len());
-        Ok(Sealed { header, authenticated, ciphertext })
+        Ok(Sealed {
+            header,
+            authenticated,
+            ciphertext,
+        })
     }
 }
 
@@ -114,7 +122,11 @@ impl<'b> Sealed<'b> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
     #[error("the config was sealed for the {what} '{found}', the spec says '{expected}'")]
-    Other { what: &'static str, found: String, expected: String },
+    Other {
+        what: &'static str,
+        found: String,
+        expected: String,
+    },
     #[error("the config has version {version}, the spec wants {minimum} at least")]
     TooOld { version: u64, minimum: u64 },
 }
@@ -123,7 +135,10 @@ impl Header {
     /// Whether this is for the spec with this name and config. A forged header gets no further than KMS or the decryption; this says
     /// sooner, and why.
     pub fn belongs_to(&self, name: &str, config: &Config) -> Result<(), Foreign> {
-        let (ours, theirs) = (format!("{:?}", self.context), format!("{:?}", config.context));
+        let (ours, theirs) = (
+            format!("{:?}", self.context),
+            format!("{:?}", config.context),
+        );
         for (what, found, expected) in [
             ("name", self.name.as_str(), name),
             ("key", self.kms_key.as_str(), config.kms_key.as_str()),
@@ -131,11 +146,18 @@ impl Header {
         ] {
             if found != expected {
                 let shown = |text: &str| text.escape_debug().take(200).collect();
-                return Err(Foreign::Other { what, found: shown(found), expected: shown(expected) });
+                return Err(Foreign::Other {
+                    what,
+                    found: shown(found),
+                    expected: shown(expected),
+                });
             }
         }
         match self.version < config.minimum_version {
-            true => Err(Foreign::TooOld { version: self.version, minimum: config.minimum_version }),
+            true => Err(Foreign::TooOld {
+                version: self.version,
+                minimum: config.minimum_version,
+            }),
             false => Ok(()),
         }
     }
@@ -143,7 +165,8 @@ impl Header {
     /// The bytes before the ciphertext, which authenticate with it.
     pub fn encode(&self) -> Vec<u8> {
         let encoded = minicbor::to_vec(self).expect("a Vec takes what is written to it");
-        let len = u32::try_from(encoded.len()).expect("strings of a spec and a key of 6144 bytes at most");
+        let len = u32::try_from(encoded.len())
+            .expect("strings of a spec and a key of 6144 bytes at most");
         [MAGIC.as_slice(), &len.to_be_bytes(), &encoded].concat()
     }
 
@@ -164,16 +187,28 @@ pub fn environment(config: &str) -> Result<Vec<(&str, &str)>, EnvironmentError> 
         if text.trim().is_empty() || text.starts_with('#') {
             continue;
         }
-        let (name, value) = text.split_once('=').ok_or(EnvironmentError { line, problem: "has no =" })?;
+        let (name, value) = text.split_once('=').ok_or(EnvironmentError {
+            line,
+            problem: "has no =",
+        })?;
         let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         if name.is_empty() || !name.bytes().all(valid) {
-            return Err(EnvironmentError { line, problem: "does not start with a variable's name" });
+            return Err(EnvironmentError {
+                line,
+                problem: "does not start with a variable's name",
+            });
         }
         if value.contains('\0') {
-            return Err(EnvironmentError { line, problem: "has a NUL byte" });
+            return Err(EnvironmentError {
+                line,
+                problem: "has a NUL byte",
+            });
         }
         if variables.iter().any(|(known, _)| *known == name) {
-            return Err(EnvironmentError { line, problem: "sets a variable again" });
+            return Err(EnvironmentError {
+                line,
+                problem: "sets a variable again",
+            });
         }
         variables.push((name, value));
     }
@@ -212,15 +247,24 @@ mod tests {
         let golden = include_bytes!("../golden/config-1.sealed");
         assert_eq!(sealed(&header()), golden);
         let parsed = Sealed::parse(golden).unwrap();
-        assert_eq!((parsed.header, parsed.ciphertext), (header(), [5; 20].as_slice()));
+        assert_eq!(
+            (parsed.header, parsed.ciphertext),
+            (header(), [5; 20].as_slice())
+        );
         assert_eq!([parsed.authenticated, parsed.ciphertext].concat(), golden);
     }
 
     #[test]
     fn what_is_authenticated_to_kms_is_fixed() {
         let context = header().encryption_context();
-        let pairs: Vec<_> = context.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(pairs, [("app", "orders"), ("name", "orders"), ("version", "7")]);
+        let pairs: Vec<_> = context
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            pairs,
+            [("app", "orders"), ("name", "orders"), ("version", "7")]
+        );
     }
 
     #[test]
@@ -240,21 +284,40 @@ mod tests {
             header.belongs_to("orders", &config).unwrap_err()
         };
         assert_eq!(header().belongs_to("orders", &config), Ok(()));
-        assert_eq!(Header { version: 8, ..header() }.belongs_to("orders", &config), Ok(()));
-        assert_eq!(refusal(|header| header.version = 6), Foreign::TooOld { version: 6, minimum: 7 });
+        assert_eq!(
+            Header {
+                version: 8,
+                ..header()
+            }
+            .belongs_to("orders", &config),
+            Ok(())
+        );
+        assert_eq!(
+            refusal(|header| header.version = 6),
+            Foreign::TooOld {
+                version: 6,
+                minimum: 7
+            }
+        );
         for (change, kind) in [
             ((|header| header.name.push('x')) as fn(&mut Header), "name"),
             (|header| header.kms_key.push('x'), "key"),
             (|header| header.context.clear(), "context"),
         ] {
-            assert!(matches!(refusal(change), Foreign::Other { what, .. } if what == kind), "{kind}");
+            assert!(
+                matches!(refusal(change), Foreign::Other { what, .. } if what == kind),
+                "{kind}"
+            );
         }
     }
 
     #[test]
     fn reads_environments_and_never_quotes_them() {
         let read = environment("# comment\nA=1\n\nB_2=x=y # not a comment\nC=").unwrap();
-        assert_eq!(read, [("A", "1"), ("B_2", "x=y # not a comment"), ("C", "")]);
+        assert_eq!(
+            read,
+            [("A", "1"), ("B_2", "x=y # not a comment"), ("C", "")]
+        );
         for (text, line, problem) in [
             ("A=1\nsecret", 2, "has no ="),
             ("=x", 1, "does not start with a variable's name"),
@@ -262,7 +325,11 @@ mod tests {
             ("A=1\nA=2", 2, "sets a variable again"),
             ("A=\0", 1, "has a NUL byte"),
         ] {
-            assert_eq!(environment(text), Err(EnvironmentError { line, problem }), "{text:?}");
+            assert_eq!(
+                environment(text),
+                Err(EnvironmentError { line, problem }),
+                "{text:?}"
+            );
         }
     }
 
@@ -272,12 +339,24 @@ mod tests {
         for len in 0..whole.len() - 4 {
             assert!(Sealed::parse(&whole[..len]).is_err(), "{len} bytes");
         }
-        assert_eq!(Sealed::parse(&vec![0; MAX_LEN + 1]), Err(SealedError::TooLong(MAX_LEN + 1)));
+        assert_eq!(
+            Sealed::parse(&vec![0; MAX_LEN + 1]),
+            Err(SealedError::TooLong(MAX_LEN + 1))
+        );
         assert_eq!(Sealed::parse(b"redoubt\x02"), Err(SealedError::NotSealed));
-        let keyless = sealed(&Header { encrypted_key: vec![], ..header() });
-        assert_eq!(Sealed::parse(&keyless), Err(SealedError::Damaged("its data key is empty or too long")));
+        let keyless = sealed(&Header {
+            encrypted_key: vec![],
+            ..header()
+        });
+        assert_eq!(
+            Sealed::parse(&keyless),
+            Err(SealedError::Damaged("its data key is empty or too long"))
+        );
         let mut longer = whole.clone();
         longer[11] += 1;
-        assert_eq!(Sealed::parse(&longer), Err(SealedError::Damaged("bytes follow its header")));
+        assert_eq!(
+            Sealed::parse(&longer),
+            Err(SealedError::Damaged("bytes follow its header"))
+        );
     }
 }

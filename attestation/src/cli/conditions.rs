@@ -90,7 +90,8 @@ impl At {
 }
 
 pub(super) fn hexadecimal(flag: &str, digits: &str) -> Result<Vec<u8>, Failure> {
-    hex::decode(digits).map_err(|e| Failure::new(format!("{flag}: {e}"), "write it in hexadecimal digits"))
+    hex::decode(digits)
+        .map_err(|e| Failure::new(format!("{flag}: {e}"), "write it in hexadecimal digits"))
 }
 
 impl Arguments {
@@ -106,10 +107,16 @@ impl Arguments {
             flags.entry(index).or_default().insert(pcr);
         }
         for (index, allowed) in flags {
-            only_once(&format!("PCR{index}"), conditions.pcrs.insert(index, allowed))?;
+            only_once(
+                &format!("PCR{index}"),
+                conditions.pcrs.insert(index, allowed),
+            )?;
         }
         if let Some(path) = &self.measurements {
-            only_once("measurements", conditions.measurements.replace(measurements(path)?))?;
+            only_once(
+                "measurements",
+                conditions.measurements.replace(measurements(path)?),
+            )?;
         }
         if let Some(arn) = self.role_arn {
             only_once("role_arn", conditions.role_arn.replace(arn))?;
@@ -118,7 +125,10 @@ impl Arguments {
             only_once("instance_id", conditions.instance_id.replace(id))?;
         }
         if let Some(path) = &self.signing_certificate {
-            only_once("signing_certificate", conditions.signing_certificate.replace(text(path)?))?;
+            only_once(
+                "signing_certificate",
+                conditions.signing_certificate.replace(text(path)?),
+            )?;
         }
         for (flag, slot, digits) in [
             ("public_key", &mut conditions.public_key, self.public_key),
@@ -134,10 +144,16 @@ impl Arguments {
         conditions.sealed_config |= self.sealed_config;
         conditions.allow_debug |= self.allow_debug;
         if let Some(seconds) = self.max_age {
-            only_once("max_age_seconds", conditions.max_age_seconds.replace(seconds))?;
+            only_once(
+                "max_age_seconds",
+                conditions.max_age_seconds.replace(seconds),
+            )?;
         }
         if let Some(seconds) = self.clock_skew {
-            only_once("clock_skew_seconds", conditions.clock_skew_seconds.replace(seconds))?;
+            only_once(
+                "clock_skew_seconds",
+                conditions.clock_skew_seconds.replace(seconds),
+            )?;
         }
         match self.at {
             Some(At::Document) => conditions.time = Clock::Document,
@@ -148,7 +164,13 @@ impl Arguments {
             .map_err(|e| Failure::new(e, "`attest verify --help` lists all conditions"))?;
         let at = self.at.unwrap_or(At::Now);
         let cautions = cautions(&policy, at, self.root.as_deref());
-        Ok(Case { anchor: anchor(self.root.as_deref())?, policy, at, cautions, json: self.json })
+        Ok(Case {
+            anchor: anchor(self.root.as_deref())?,
+            policy,
+            at,
+            cautions,
+            json: self.json,
+        })
     }
 }
 
@@ -156,10 +178,15 @@ impl Arguments {
 fn cautions(policy: &Policy, at: At, root: Option<&Path>) -> Vec<String> {
     let mut cautions = Vec::new();
     if let Some(path) = root {
-        cautions.push(format!("{} is trusted in place of AWS's root", path.display()));
+        cautions.push(format!(
+            "{} is trusted in place of AWS's root",
+            path.display()
+        ));
     }
     if let At::Time(time) = at {
-        cautions.push(format!("this is as of {time}, by --at: an old document passes"));
+        cautions.push(format!(
+            "this is as of {time}, by --at: an old document passes"
+        ));
     }
     if !policy.names_code() {
         cautions.push(
@@ -182,15 +209,26 @@ fn only_once<T>(name: &str, earlier: Option<T>) -> Result<(), Failure> {
 
 fn register(text: &str) -> Result<(u8, Pcr), Failure> {
     const HINT: &str = "write it like --pcr 0=3d2a… with 96 digits";
-    let wrong = |problem: &dyn std::fmt::Display| Failure::new(format!("--pcr {text}: {problem}"), HINT);
-    let (index, value) = text.split_once('=').ok_or_else(|| wrong(&"the = is missing"))?;
-    Ok((index.parse().map_err(|e| wrong(&e))?, value.parse().map_err(|e| wrong(&e))?))
+    let wrong =
+        |problem: &dyn std::fmt::Display| Failure::new(format!("--pcr {text}: {problem}"), HINT);
+    let (index, value) = text
+        .split_once('=')
+        .ok_or_else(|| wrong(&"the = is missing"))?;
+    Ok((
+        index.parse().map_err(|e| wrong(&e))?,
+        value.parse().map_err(|e| wrong(&e))?,
+    ))
 }
 
 fn anchor(root: Option<&Path>) -> Result<TrustAnchor, Failure> {
-    let Some(path) = root else { return Ok(TrustAnchor::aws()) };
+    let Some(path) = root else {
+        return Ok(TrustAnchor::aws());
+    };
     let wrong = |problem: &dyn std::fmt::Display| {
-        Failure::new(format!("{}: {problem}", path.display()), "give a root certificate in PEM")
+        Failure::new(
+            format!("{}: {problem}", path.display()),
+            "give a root certificate in PEM",
+        )
     };
     let der = CertificateDer::from_pem_slice(text(path)?.as_bytes()).map_err(|e| wrong(&e))?;
     TrustAnchor::from_der(&der).map_err(|e| wrong(&e))
@@ -210,7 +248,10 @@ fn policy_file(path: &Path) -> Result<Conditions, Failure> {
         false => toml::from_str(&text).map_err(|e| e.to_string()),
     };
     parsed.map_err(|e| {
-        Failure::new(format!("{}: {}", path.display(), e.trim_end()), "the README lists the keys of a policy")
+        Failure::new(
+            format!("{}: {}", path.display(), e.trim_end()),
+            "the README lists the keys of a policy",
+        )
     })
 }
 
@@ -224,7 +265,9 @@ fn measurements(path: &Path) -> Result<Measurements, Failure> {
     let text = text(path)?;
     let keys: Keys = serde_json::from_str(&text).map_err(wrong)?;
     match keys {
-        Keys { nitro: Some(_), .. } => serde_json::from_str(&text).map(|Nitro { measurements }| measurements),
+        Keys { nitro: Some(_), .. } => {
+            serde_json::from_str(&text).map(|Nitro { measurements }| measurements)
+        }
         Keys { built: Some(_), .. } => {
             serde_json::from_str(&text).map(|Built { measurements, .. }| measurements)
         }

@@ -18,11 +18,21 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 
 /// COSE starts with 0x84 or 0xd2, which no text does. What is neither text stays as it is, for the verifier to refuse.
 pub(super) fn decode(bytes: Vec<u8>) -> Vec<u8> {
-    let Ok(text) = std::str::from_utf8(&bytes) else { return bytes };
-    let text: String = text.trim_start_matches('\u{feff}').split_whitespace().collect();
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        return bytes;
+    };
+    let text: String = text
+        .trim_start_matches('\u{feff}')
+        .split_whitespace()
+        .collect();
+    let config =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let base64 = |alphabet| GeneralPurpose::new(alphabet, config).decode(&text).ok();
-    hex::decode(&text).ok().or_else(|| base64(&STANDARD)).or_else(|| base64(&URL_SAFE)).unwrap_or(bytes)
+    hex::decode(&text)
+        .ok()
+        .or_else(|| base64(&STANDARD))
+        .or_else(|| base64(&URL_SAFE))
+        .unwrap_or(bytes)
 }
 
 /// A file, or standard input for `-`.
@@ -35,7 +45,10 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> 
         false => Box::new(File::open(path).map_err(|e| fail(&e))?),
     };
     let mut bytes = Vec::new();
-    source.take(limit + 1).read_to_end(&mut bytes).map_err(|e| fail(&e))?;
+    source
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| fail(&e))?;
     match bytes.len() as u64 <= limit {
         true => Ok(bytes),
         false => Err(fail(&format!("longer than {limit} bytes"))),

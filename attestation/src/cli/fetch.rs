@@ -18,8 +18,12 @@ const HINT: &str = "check the address (http:// or https://?), and whether the en
 
 pub(super) fn nonce() -> Result<Vec<u8>, Failure> {
     let mut nonce = vec![0; NONCE_LEN];
-    aws_lc_rs::rand::fill(&mut nonce)
-        .map_err(|_| Failure::new("no random numbers", "check this machine's random number generator"))?;
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| {
+        Failure::new(
+            "no random numbers",
+            "check this machine's random number generator",
+        )
+    })?;
     Ok(nonce)
 }
 
@@ -34,22 +38,35 @@ pub(super) fn document(url: &str, nonce: &[u8]) -> Result<Vec<u8>, Failure> {
     runtime.shutdown_background();
     let bytes = match answer {
         Ok(result) => result.map_err(|problem| Failure::new(format!("{url}: {problem}"), HINT))?,
-        Err(_) => return Err(Failure::new(format!("{url}: no answer within {} s", TIMEOUT.as_secs()), HINT)),
+        Err(_) => {
+            return Err(Failure::new(
+                format!("{url}: no answer within {} s", TIMEOUT.as_secs()),
+                HINT,
+            ));
+        }
     };
     Ok(super::document::decode(bytes))
 }
 
 fn address(url: &str, nonce: &[u8]) -> Result<Uri, Failure> {
     const WRONG: &str = "give an address like https://orders.example.com/attestation";
-    let uri: Uri = url.parse().map_err(|e| Failure::new(format!("{url}: {e}"), WRONG))?;
+    let uri: Uri = url
+        .parse()
+        .map_err(|e| Failure::new(format!("{url}: {e}"), WRONG))?;
     let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(Failure::new(format!("{url} is not an http or https address"), WRONG));
+        return Err(Failure::new(
+            format!("{url} is not an http or https address"),
+            WRONG,
+        ));
     };
     let path = match uri.path() {
         "/" | "" => "/attestation",
         path => path,
     };
-    let others = uri.query().map(|query| format!("{query}&")).unwrap_or_default();
+    let others = uri
+        .query()
+        .map(|query| format!("{query}&"))
+        .unwrap_or_default();
     let path_and_query = format!("{path}?{others}nonce={}", hex::encode(nonce));
     Uri::builder()
         .scheme(uri.scheme_str().unwrap_or("https"))
@@ -65,13 +82,18 @@ async fn get(uri: Uri) -> Result<Vec<u8>, String> {
         // The system may trust what rustls cannot read; one certificate fewer is not this program's problem.
         let _ = roots.add(certificate);
     }
-    let tls =
-        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    let tls = rustls::ClientConfig::builder_with_provider(
+        rustls::crypto::aws_lc_rs::default_provider().into(),
+    )
+    .with_safe_default_protocol_versions()
+    .map_err(|e| e.to_string())?
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .build();
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let request = hyper::Request::get(uri)
         .header(ACCEPT, "application/cbor")
@@ -80,7 +102,10 @@ async fn get(uri: Uri) -> Result<Vec<u8>, String> {
     let response = client.request(request).await.map_err(|e| causes(&e))?;
     let status = response.status();
     // Twice the length: some endpoints answer in digits.
-    let body = Limited::new(response.into_body(), 2 * MAX_LEN).collect().await.map_err(|e| e.to_string())?;
+    let body = Limited::new(response.into_body(), 2 * MAX_LEN)
+        .collect()
+        .await
+        .map_err(|e| e.to_string())?;
     match status.is_success() {
         true => Ok(body.to_bytes().to_vec()),
         false => Err(format!("the answer is {status}")),
@@ -104,12 +129,27 @@ mod tests {
 
     #[test]
     fn the_nonce_goes_into_the_query() {
-        let uri =
-            |url| address(url, &[0xab; 2]).map(|uri| uri.to_string()).map_err(|failure| failure.message);
-        assert_eq!(uri("http://h:1").unwrap(), "http://h:1/attestation?nonce=abab");
-        assert_eq!(uri("https://h/x/attest").unwrap(), "https://h/x/attest?nonce=abab");
-        assert_eq!(uri("https://h/x?a=b").unwrap(), "https://h/x?a=b&nonce=abab");
-        assert_eq!(uri("ftp://h/x").unwrap_err(), "ftp://h/x is not an http or https address");
+        let uri = |url| {
+            address(url, &[0xab; 2])
+                .map(|uri| uri.to_string())
+                .map_err(|failure| failure.message)
+        };
+        assert_eq!(
+            uri("http://h:1").unwrap(),
+            "http://h:1/attestation?nonce=abab"
+        );
+        assert_eq!(
+            uri("https://h/x/attest").unwrap(),
+            "https://h/x/attest?nonce=abab"
+        );
+        assert_eq!(
+            uri("https://h/x?a=b").unwrap(),
+            "https://h/x?a=b&nonce=abab"
+        );
+        assert_eq!(
+            uri("ftp://h/x").unwrap_err(),
+            "ftp://h/x is not an http or https address"
+        );
         assert!(uri("h").is_err() && uri("not a url").is_err());
     }
 }

@@ -82,7 +82,10 @@ struct Failure {
 
 impl Failure {
     fn new(message: impl std::fmt::Display, hint: &'static str) -> Failure {
-        Failure { message: message.to_string(), hint }
+        Failure {
+            message: message.to_string(),
+            hint,
+        }
     }
 }
 
@@ -91,7 +94,11 @@ pub(crate) fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(UNUSABLE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(UNUSABLE)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let outcome = match cli.command {
@@ -111,19 +118,36 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn run_verify(Verify { doc, nonce, arguments }: Verify) -> Result<(String, ExitCode), Failure> {
-    let nonce = nonce.map(|digits| conditions::hexadecimal("--nonce", &digits)).transpose()?;
+fn run_verify(
+    Verify {
+        doc,
+        nonce,
+        arguments,
+    }: Verify,
+) -> Result<(String, ExitCode), Failure> {
+    let nonce = nonce
+        .map(|digits| conditions::hexadecimal("--nonce", &digits))
+        .transpose()?;
     let case = arguments.case(nonce)?;
     Ok(judge(&document::read(&doc)?, &case))
 }
 
-fn run_fetch(Fetch { url, output, arguments }: Fetch) -> Result<(String, ExitCode), Failure> {
+fn run_fetch(
+    Fetch {
+        url,
+        output,
+        arguments,
+    }: Fetch,
+) -> Result<(String, ExitCode), Failure> {
     let nonce = fetch::nonce()?;
     let case = arguments.case(Some(nonce.clone()))?;
     let document = fetch::document(&url, &nonce)?;
     if let Some(path) = output {
         std::fs::write(&path, &document).map_err(|e| {
-            Failure::new(format!("{}: {e}", path.display()), "choose another place with --output")
+            Failure::new(
+                format!("{}: {e}", path.display()),
+                "choose another place with --output",
+            )
         })?;
     }
     // The clock is read after the answer: a slow enclave does not make a document from the future.
@@ -154,7 +178,14 @@ fn judge(document: &[u8], case: &Case) -> (String, ExitCode) {
         _ => now,
     };
     let report = Report::new(&verdict, at, &case.cautions);
-    (if case.json { report.json() } else { report.table() }, code)
+    (
+        if case.json {
+            report.json()
+        } else {
+            report.table()
+        },
+        code,
+    )
 }
 
 /// A closed pipe at the other end is no reason to panic.

@@ -24,12 +24,20 @@ struct Row {
 }
 
 impl<'v> Report<'v> {
-    pub(super) fn new(verdict: &'v Result<Verified, Error>, at: Time, cautions: &'v [String]) -> Report<'v> {
+    pub(super) fn new(
+        verdict: &'v Result<Verified, Error>,
+        at: Time,
+        cautions: &'v [String],
+    ) -> Report<'v> {
         let mut cautions: Vec<&str> = cautions.iter().map(String::as_str).collect();
         if verdict.as_ref().is_ok_and(|verified| verified.debug) {
             cautions.push("the enclave runs in debug mode: its parent reads its memory");
         }
-        Report { verdict, at, cautions }
+        Report {
+            verdict,
+            at,
+            cautions,
+        }
     }
 
     fn word(&self) -> &'static str {
@@ -77,7 +85,14 @@ impl<'v> Report<'v> {
 
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
-        for Row { name, holds, expected, found, advice } in self.rows() {
+        for Row {
+            name,
+            holds,
+            expected,
+            found,
+            advice,
+        } in self.rows()
+        {
             let (expected, found) = (cut(&expected), cut(&found));
             text += &match holds {
                 None => format!("{name:<14} -       not checked\n"),
@@ -91,8 +106,10 @@ impl<'v> Report<'v> {
         let reason = match self.verdict {
             Ok(verified) => format!("{}, made {}", verified.module_id, verified.timestamp),
             Err(Error::Rejected(checks)) => {
-                let failed =
-                    checks.iter().filter(|check| !check.holds).map(|check| check.subject.to_string());
+                let failed = checks
+                    .iter()
+                    .filter(|check| !check.holds)
+                    .map(|check| check.subject.to_string());
                 format!(
                     "genuine, but not what the policy asks for: {}",
                     failed.collect::<Vec<_>>().join(", ")
@@ -100,8 +117,15 @@ impl<'v> Report<'v> {
             }
             Err(error) => error.to_string(),
         };
-        let cautions: String = self.cautions.iter().map(|caution| format!("caution: {caution}\n")).collect();
-        format!("{text}\n{}: {reason}\n{cautions}", self.word().to_uppercase())
+        let cautions: String = self
+            .cautions
+            .iter()
+            .map(|caution| format!("caution: {caution}\n"))
+            .collect();
+        format!(
+            "{text}\n{}: {reason}\n{cautions}",
+            self.word().to_uppercase()
+        )
     }
 
     /// Format, origin and time come before the policy; the first that fails leaves the rest open.
@@ -112,7 +136,12 @@ impl<'v> Report<'v> {
             Err(Error::Untrusted(_)) => 1,
             Err(Error::Malformed(_)) => 0,
         };
-        let found = self.verdict.as_ref().err().map(Error::to_string).unwrap_or_default();
+        let found = self
+            .verdict
+            .as_ref()
+            .err()
+            .map(Error::to_string)
+            .unwrap_or_default();
         let time = format!("valid at {}", self.at);
         let stages = [
             ("format", "an attestation document", "COSE_Sign1 with ES384"),
@@ -129,7 +158,11 @@ impl<'v> Report<'v> {
                 name: name.to_owned(),
                 holds: (index <= stage).then_some(index < stage),
                 expected: expected.to_owned(),
-                found: if index < stage { passed.to_owned() } else { found.clone() },
+                found: if index < stage {
+                    passed.to_owned()
+                } else {
+                    found.clone()
+                },
                 advice: self.verdict.as_ref().err().map(advice).unwrap_or_default(),
             })
             .collect();
@@ -167,11 +200,17 @@ fn advice(error: &Error) -> &'static str {
         }
         Error::Untrusted(_) => "No Nitro Enclave made this document as it is: do not rely on it.",
         Error::NotYetValid { .. } => "Check this machine's clock.",
-        Error::Expired { part: Part::Ca(_) | Part::Leaf, .. } => {
+        Error::Expired {
+            part: Part::Ca(_) | Part::Leaf,
+            ..
+        } => {
             "Ask for a new document. An archived one was valid at its time (--at), which proves nothing about now."
         }
         Error::Expired { .. } => "Ask for a new document.",
-        Error::Rejected(checks) => checks.iter().find(|check| !check.holds).map_or("", Check::advice),
+        Error::Rejected(checks) => checks
+            .iter()
+            .find(|check| !check.holds)
+            .map_or("", Check::advice),
     }
 }
 
@@ -179,7 +218,11 @@ fn cut(text: &str) -> String {
     match text.char_indices().nth(WIDTH) {
         None => text.to_owned(),
         Some((end, _)) => {
-            format!("{}… ({} characters)", text.get(..end).unwrap_or(text), text.chars().count())
+            format!(
+                "{}… ({} characters)",
+                text.get(..end).unwrap_or(text),
+                text.chars().count()
+            )
         }
     }
 }

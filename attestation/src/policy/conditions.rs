@@ -93,7 +93,9 @@ pub enum PolicyError {
     NonceLength(usize),
     #[error("the policy requires a nonce; give the one that the enclave was asked with")]
     NonceMissing,
-    #[error("the document's own time proves nothing without a nonce: give one, or use the time now")]
+    #[error(
+        "the document's own time proves nothing without a nonce: give one, or use the time now"
+    )]
     DocumentTimeWithoutNonce,
     #[error(
         "with the document's own time the nonce is all that keeps old documents out: {MIN_SOLE_NONCE} bytes at least, this one has {0}"
@@ -148,7 +150,10 @@ impl Policy {
         }
         for (field, value) in [("public_key", &public_key), ("user_data", &user_data)] {
             if let Some(value) = value.as_ref().filter(|value| value.len() > MAX_FIELD) {
-                return Err(PolicyError::FieldLength { field, len: value.len() });
+                return Err(PolicyError::FieldLength {
+                    field,
+                    len: value.len(),
+                });
             }
         }
         let clock_skew = clock_skew_seconds.map_or(DEFAULT_CLOCK_SKEW, Duration::from_secs);
@@ -187,14 +192,20 @@ fn all_registers(conditions: &Conditions) -> Result<BTreeMap<u8, BTreeSet<Pcr>>,
         }
     }
     if let Some(arn) = &conditions.role_arn {
-        ask(3, role(arn).ok_or_else(|| PolicyError::RoleArn(arn.clone()))?)?;
+        ask(
+            3,
+            role(arn).ok_or_else(|| PolicyError::RoleArn(arn.clone()))?,
+        )?;
     }
     if let Some(id) = &conditions.instance_id {
-        ask(4, instance(id).ok_or_else(|| PolicyError::InstanceId(id.clone()))?)?;
+        ask(
+            4,
+            instance(id).ok_or_else(|| PolicyError::InstanceId(id.clone()))?,
+        )?;
     }
     if let Some(pem) = &conditions.signing_certificate {
-        let der =
-            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| PolicyError::SigningCertificate)?;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|_| PolicyError::SigningCertificate)?;
         ask(8, Pcr::of_content_hash(Sha384::digest(&der).into()))?;
     }
     Ok(registers)
@@ -219,18 +230,24 @@ fn role(arn: &str) -> Option<Pcr> {
 
 fn instance(id: &str) -> Option<Pcr> {
     let digits = id.strip_prefix("i-")?;
-    let valid =
-        matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let valid = matches!(digits.len(), 8 | 17)
+        && digits
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     valid.then(|| Pcr::of_name(id))
 }
 
 fn digits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    hex::decode(&text).map(Some).map_err(|e| D::Error::custom(format!("expected hexadecimal digits: {e}")))
+    hex::decode(&text)
+        .map(Some)
+        .map_err(|e| D::Error::custom(format!("expected hexadecimal digits: {e}")))
 }
 
 /// `{"0": "…", "PCR8": ["…", "…"]}`; each register once.
-fn registers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u8, BTreeSet<Pcr>>, D::Error> {
+fn registers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<u8, BTreeSet<Pcr>>, D::Error> {
     struct Registers;
 
     #[derive(Deserialize)]
@@ -252,9 +269,9 @@ fn registers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u8, 
             let mut registers = BTreeMap::new();
             while let Some(key) = map.next_key::<String>()? {
                 let digits = key.strip_prefix("PCR").unwrap_or(&key);
-                let index: u8 = digits
-                    .parse()
-                    .map_err(|_| A::Error::custom(format!("{key:?} is not the index of a PCR (0 to 31)")))?;
+                let index: u8 = digits.parse().map_err(|_| {
+                    A::Error::custom(format!("{key:?} is not the index of a PCR (0 to 31)"))
+                })?;
                 let values = match map.next_value::<Values>()? {
                     Values::One(pcr) => BTreeSet::from([pcr]),
                     Values::Any(pcrs) => pcrs,
@@ -279,7 +296,10 @@ mod tests {
     }
 
     fn with(change: impl FnOnce(&mut Conditions)) -> Result<Policy, PolicyError> {
-        let mut conditions = Conditions { pcrs: [(0, [pcr(1)].into())].into(), ..Conditions::default() };
+        let mut conditions = Conditions {
+            pcrs: [(0, [pcr(1)].into())].into(),
+            ..Conditions::default()
+        };
         change(&mut conditions);
         Policy::new(conditions)
     }
@@ -301,25 +321,44 @@ mod tests {
         assert_eq!(without(|c| c.max_age_seconds = Some(1)), none);
         assert_eq!(without(|c| c.sealed_config = true), none);
         assert_eq!(without(|c| c.allow_debug = true), none);
-        assert_eq!(without(|c| c.pcrs = [(16, [pcr(1)].into())].into()), none, "any code may extend PCR16");
+        assert_eq!(
+            without(|c| c.pcrs = [(16, [pcr(1)].into())].into()),
+            none,
+            "any code may extend PCR16"
+        );
         assert_eq!(
             without(|c| c.pcrs = [(8, [Pcr::ZERO].into())].into()),
             none,
             "every unsigned image has that"
         );
-        assert_eq!(without(|c| c.pcrs = [(0, [pcr(1), Pcr::ZERO].into())].into()), none);
-        let debug = |c: &mut Conditions| (c.pcrs, c.allow_debug) = ([(0, [Pcr::ZERO].into())].into(), true);
+        assert_eq!(
+            without(|c| c.pcrs = [(0, [pcr(1), Pcr::ZERO].into())].into()),
+            none
+        );
+        let debug =
+            |c: &mut Conditions| (c.pcrs, c.allow_debug) = ([(0, [Pcr::ZERO].into())].into(), true);
         assert_eq!(without(debug), Ok(()));
-        let beside = |c: &mut Conditions| (c.pcrs, c.allow_debug) = ([(8, [Pcr::ZERO].into())].into(), true);
-        assert_eq!(without(beside), none, "PCR8 is zero in most enclaves, debug or not");
-        assert_eq!(without(|c| c.instance_id = Some("i-0123abcd".to_owned())), Ok(()));
+        let beside =
+            |c: &mut Conditions| (c.pcrs, c.allow_debug) = ([(8, [Pcr::ZERO].into())].into(), true);
+        assert_eq!(
+            without(beside),
+            none,
+            "PCR8 is zero in most enclaves, debug or not"
+        );
+        assert_eq!(
+            without(|c| c.instance_id = Some("i-0123abcd".to_owned())),
+            Ok(())
+        );
     }
 
     #[test]
     fn knows_when_the_code_is_not_fixed() {
         let names = |indexes: &[u8]| {
             let conditions = Conditions {
-                pcrs: indexes.iter().map(|index| (*index, [pcr(1)].into())).collect(),
+                pcrs: indexes
+                    .iter()
+                    .map(|index| (*index, [pcr(1)].into()))
+                    .collect(),
                 ..Conditions::default()
             };
             Policy::new(conditions).unwrap().names_code()
@@ -327,27 +366,59 @@ mod tests {
         assert!(names(&[0]) && names(&[8]) && names(&[1, 2]));
         assert!(!names(&[1]) && !names(&[2]) && !names(&[3, 4]));
         let zero = [(4, [pcr(1)].into()), (8, [Pcr::ZERO].into())].into();
-        let policy = Policy::new(Conditions { pcrs: zero, ..Conditions::default() }).unwrap();
+        let policy = Policy::new(Conditions {
+            pcrs: zero,
+            ..Conditions::default()
+        })
+        .unwrap();
         assert!(!policy.names_code(), "every unsigned image has a zero PCR8");
     }
 
     #[test]
     fn refuses_what_makes_no_sense() {
-        assert_eq!(with(|c| c.nonce = Some(vec![])), Err(PolicyError::NonceLength(0)));
+        assert_eq!(
+            with(|c| c.nonce = Some(vec![])),
+            Err(PolicyError::NonceLength(0))
+        );
         assert!(with(|c| c.nonce = Some(vec![0; 1024])).is_ok());
-        assert_eq!(with(|c| c.nonce = Some(vec![0; 1025])), Err(PolicyError::NonceLength(1025)));
-        assert_eq!(with(|c| c.require_nonce = true), Err(PolicyError::NonceMissing));
-        assert_eq!(with(|c| c.time = Clock::Document), Err(PolicyError::DocumentTimeWithoutNonce));
-        let own_time =
-            |len: usize| with(|c| (c.time, c.nonce) = (Clock::Document, Some(vec![1; len]))).map(drop);
-        assert_eq!((own_time(7), own_time(8)), (Err(PolicyError::ShortNonce(7)), Ok(())));
-        assert_eq!(with(|c| c.clock_skew_seconds = Some(601)), Err(PolicyError::ClockSkew(601)));
+        assert_eq!(
+            with(|c| c.nonce = Some(vec![0; 1025])),
+            Err(PolicyError::NonceLength(1025))
+        );
+        assert_eq!(
+            with(|c| c.require_nonce = true),
+            Err(PolicyError::NonceMissing)
+        );
+        assert_eq!(
+            with(|c| c.time = Clock::Document),
+            Err(PolicyError::DocumentTimeWithoutNonce)
+        );
+        let own_time = |len: usize| {
+            with(|c| (c.time, c.nonce) = (Clock::Document, Some(vec![1; len]))).map(drop)
+        };
+        assert_eq!(
+            (own_time(7), own_time(8)),
+            (Err(PolicyError::ShortNonce(7)), Ok(()))
+        );
+        assert_eq!(
+            with(|c| c.clock_skew_seconds = Some(601)),
+            Err(PolicyError::ClockSkew(601))
+        );
         assert_eq!(
             with(|c| c.user_data = Some(vec![0; 1025])),
-            Err(PolicyError::FieldLength { field: "user_data", len: 1025 })
+            Err(PolicyError::FieldLength {
+                field: "user_data",
+                len: 1025
+            })
         );
-        assert_eq!(with(|c| drop(c.pcrs.insert(32, [pcr(1)].into()))), Err(PolicyError::Index(32)));
-        assert_eq!(with(|c| drop(c.pcrs.insert(3, BTreeSet::new()))), Err(PolicyError::Empty(3)));
+        assert_eq!(
+            with(|c| drop(c.pcrs.insert(32, [pcr(1)].into()))),
+            Err(PolicyError::Index(32))
+        );
+        assert_eq!(
+            with(|c| drop(c.pcrs.insert(3, BTreeSet::new()))),
+            Err(PolicyError::Empty(3))
+        );
         let twice = with(|c| {
             c.pcrs.insert(4, [pcr(1)].into());
             c.instance_id = Some("i-0123abcd".to_owned());
@@ -382,7 +453,9 @@ mod tests {
     #[test]
     fn pcr3_is_made_of_the_role() {
         assert_eq!(
-            role("arn:aws:iam::123456789012:role/Webserver").unwrap().to_string(),
+            role("arn:aws:iam::123456789012:role/Webserver")
+                .unwrap()
+                .to_string(),
             "78fce75db17cd4e0a3fb8dad3ad128ca5e77edbb2b2c7f75329dccd99aa5f6ef4fc1f1a452e315b9e98f9e312e6921e6"
         );
         assert!(role("arn:aws-us-gov:iam::123456789012:role/path/to/Webserver").is_some());
@@ -414,10 +487,19 @@ mod tests {
             "#
         );
         let conditions = toml(&all).unwrap();
-        assert_eq!(conditions.pcrs, [(0, [pcr(1), pcr(2)].into()), (2, [pcr(1)].into())].into());
+        assert_eq!(
+            conditions.pcrs,
+            [(0, [pcr(1), pcr(2)].into()), (2, [pcr(1)].into())].into()
+        );
         let policy = Policy::new(conditions).unwrap();
-        assert_eq!(policy.registers.keys().copied().collect::<Vec<_>>(), [0, 2, 3, 4]);
-        assert_eq!((policy.clock, policy.clock_skew.as_secs()), (Clock::Document, 5));
+        assert_eq!(
+            policy.registers.keys().copied().collect::<Vec<_>>(),
+            [0, 2, 3, 4]
+        );
+        assert_eq!(
+            (policy.clock, policy.clock_skew.as_secs()),
+            (Clock::Document, 5)
+        );
 
         let built = format!(
             r#"{{"eif": "app.eif", "image": {{"reference": "x", "digest": "y"}},
@@ -426,7 +508,12 @@ mod tests {
         let policy = Policy::new(serde_json::from_str(&built).unwrap()).unwrap();
         assert_eq!(
             policy.registers,
-            [(0, [pcr(1)].into()), (1, [pcr(2)].into()), (2, [pcr(2)].into())].into()
+            [
+                (0, [pcr(1)].into()),
+                (1, [pcr(2)].into()),
+                (2, [pcr(2)].into())
+            ]
+            .into()
         );
     }
 
@@ -445,7 +532,9 @@ mod tests {
             assert!(toml(&bad).is_err(), "{bad}");
         }
         let json = format!(r#"{{"pcrs": {{"0": "{a}", "0": "{a}"}}}}"#);
-        let error = serde_json::from_str::<Conditions>(&json).unwrap_err().to_string();
+        let error = serde_json::from_str::<Conditions>(&json)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("PCR0 is there twice"), "{error}");
     }
 }

@@ -81,7 +81,11 @@ impl Policy {
     /// for. Others leave the code open; PCR1 alone does not even fix what runs at boot, since a later ramdisk replaces
     /// files of an earlier one.
     pub fn names_code(&self) -> bool {
-        let asks = |index| self.registers.get(&index).is_some_and(|allowed| !allowed.contains(&Pcr::ZERO));
+        let asks = |index| {
+            self.registers
+                .get(&index)
+                .is_some_and(|allowed| !allowed.contains(&Pcr::ZERO))
+        };
         asks(0) || asks(8) || (asks(1) && asks(2))
     }
 
@@ -93,7 +97,11 @@ impl Policy {
             Check {
                 subject: Subject::Pcr(index),
                 holds: found.is_some_and(|pcr| allowed.contains(pcr)),
-                expected: allowed.iter().map(Pcr::to_string).collect::<Vec<_>>().join(" or "),
+                expected: allowed
+                    .iter()
+                    .map(Pcr::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" or "),
                 found: found.map_or_else(missing, Pcr::to_string),
             }
         }));
@@ -120,7 +128,10 @@ impl Policy {
                 found: found.map_or_else(missing, quoted),
             })
         }));
-        checks.extend(self.max_age.map(|max_age| self.check_age(max_age, fields.timestamp, now)));
+        checks.extend(
+            self.max_age
+                .map(|max_age| self.check_age(max_age, fields.timestamp, now)),
+        );
         checks
     }
 
@@ -145,7 +156,12 @@ impl Policy {
         Check {
             subject: Subject::Debug,
             holds: !debug || self.allow_debug,
-            expected: if self.allow_debug { "either" } else { words(false) }.to_owned(),
+            expected: if self.allow_debug {
+                "either"
+            } else {
+                words(false)
+            }
+            .to_owned(),
             found: words(debug).to_owned(),
         }
     }
@@ -173,9 +189,13 @@ impl Check {
             Subject::Pcr(0..MEASURED) => {
                 "Other code runs. If it should, build it yourself with `eif-builder build --json` and use its output."
             }
-            Subject::Pcr(_) => "The enclave's code extended this register otherwise, or left it unlocked.",
+            Subject::Pcr(_) => {
+                "The enclave's code extended this register otherwise, or left it unlocked."
+            }
             Subject::SealedConfig => "The enclave has not opened a sealed config.",
-            Subject::Nonce => "This document answers another question: ask again with a fresh nonce.",
+            Subject::Nonce => {
+                "This document answers another question: ask again with a fresh nonce."
+            }
             Subject::PublicKey | Subject::UserData => {
                 "The enclave vouches for something else than was expected."
             }
@@ -185,8 +205,12 @@ impl Check {
 
     pub(crate) fn failures(checks: &[Check]) -> String {
         let failed = checks.iter().filter(|check| !check.holds);
-        let sentences =
-            failed.map(|check| format!("{} is {}, expected {}", check.subject, check.found, check.expected));
+        let sentences = failed.map(|check| {
+            format!(
+                "{} is {}, expected {}",
+                check.subject, check.found, check.expected
+            )
+        });
         sentences.collect::<Vec<_>>().join("; ")
     }
 }

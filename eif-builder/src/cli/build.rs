@@ -79,15 +79,30 @@ struct Image {
 
 pub(super) fn run(args: Args) -> Result<String, Failure> {
     let json = args.json;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start: {e}"), "try again"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime
+        .map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start: {e}"), "try again"))?;
     let (reference, digest, built) = runtime.block_on(build_image(args))?;
-    let Built { path, len, measurements, spec: _ } = &built;
+    let Built {
+        path,
+        len,
+        measurements,
+        spec: _,
+    } = &built;
     if json {
-        let image = Image { reference: reference.to_string(), digest: digest.to_string() };
-        let output = Output { eif: path, image, measurements: *measurements };
-        return serde_json::to_string(&output).map_err(|e| Failure::new(70, e, "please report this"));
+        let image = Image {
+            reference: reference.to_string(),
+            digest: digest.to_string(),
+        };
+        let output = Output {
+            eif: path,
+            image,
+            measurements: *measurements,
+        };
+        return serde_json::to_string(&output)
+            .map_err(|e| Failure::new(70, e, "please report this"));
     }
     Ok(format!(
         "{} ({:.1} MB)\nimage  {reference}\n       {digest}\nPCR0   {}\nPCR1   {}\nPCR2   {}",
@@ -100,89 +115,148 @@ pub(super) fn run(args: Args) -> Result<String, Failure> {
 }
 
 async fn build_image(args: Args) -> Result<(Reference, Digest, Built), Failure> {
-    let reference =
-        Reference::parse(&args.image).map_err(|e| Failure::new(USAGE, e, "see eif-builder build --help"))?;
+    let reference = Reference::parse(&args.image)
+        .map_err(|e| Failure::new(USAGE, e, "see eif-builder build --help"))?;
     let manifest = read_manifest(args.spec.as_deref())?;
-    let kernel = artifacts::find(artifacts::KERNEL, args.kernel.as_deref()).map_err(artifact_failure)?;
-    let agent = artifacts::find(artifacts::AGENT, args.agent.as_deref()).map_err(artifact_failure)?;
+    let kernel =
+        artifacts::find(artifacts::KERNEL, args.kernel.as_deref()).map_err(artifact_failure)?;
+    let agent =
+        artifacts::find(artifacts::AGENT, args.agent.as_deref()).map_err(artifact_failure)?;
     let build_time = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text.parse().map_err(|_| {
-            Failure::new(CONFIG, "SOURCE_DATE_EPOCH is not a number of seconds", "correct or unset it")
+            Failure::new(
+                CONFIG,
+                "SOURCE_DATE_EPOCH is not a number of seconds",
+                "correct or unset it",
+            )
         })?,
         Err(_) => 0,
     };
     let credentials = find_credentials(&args, &reference).await?;
     let ca_cert = match &args.ca_cert {
-        Some(path) => Some(
-            std::fs::read(path)
-                .map_err(|e| Failure::new(CONFIG, format!("{}: {e}", path.display()), "check --ca-cert"))?,
-        ),
+        Some(path) => Some(std::fs::read(path).map_err(|e| {
+            Failure::new(
+                CONFIG,
+                format!("{}: {e}", path.display()),
+                "check --ca-cert",
+            )
+        })?),
         None => None,
     };
-    let work_dir =
-        args.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let work_dir = args
+        .output
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let request = Request {
         reference: reference.clone(),
         platform: args.platform.clone(),
         credentials,
-        endpoint: Endpoint { plain_http: args.plain_http.iter().cloned().collect(), ca_cert },
+        endpoint: Endpoint {
+            plain_http: args.plain_http.iter().cloned().collect(),
+            ca_cert,
+        },
         work_dir: work_dir.to_owned(),
         max_unpacked: DEFAULT_MAX_UNPACKED,
     };
     let bars = Arc::new(Bars::new());
     bars.start(&format!("looking up {reference}"));
     let image = pull::pull(request, bars.clone()).await;
-    let image = image.inspect_err(|_| bars.finish()).map_err(|e| pull_failure(&e))?;
+    let image = image
+        .inspect_err(|_| bars.finish())
+        .map_err(|e| pull_failure(&e))?;
     let digest = image.digest();
-    let inputs = Inputs { kernel, agent, cmdline: args.cmdline, manifest, build_time };
+    let inputs = Inputs {
+        kernel,
+        agent,
+        cmdline: args.cmdline,
+        manifest,
+        build_time,
+    };
     let (output, building) = (args.output.clone(), bars.clone());
-    let built = tokio::task::spawn_blocking(move || build::build(&image, &inputs, &output, &*building)).await;
+    let built =
+        tokio::task::spawn_blocking(move || build::build(&image, &inputs, &output, &*building))
+            .await;
     bars.finish();
     match built {
         Ok(Ok(built)) => Ok((reference, digest, built)),
         Ok(Err(error)) => Err(build_failure(&error)),
-        Err(error) => Err(Failure::new(70, format!("the build stopped: {error}"), "please report this")),
+        Err(error) => Err(Failure::new(
+            70,
+            format!("the build stopped: {error}"),
+            "please report this",
+        )),
     }
 }
 
 fn read_manifest(path: Option<&Path>) -> Result<Manifest, Failure> {
-    let Some(path) = path else { return Ok(Manifest::default()) };
+    let Some(path) = path else {
+        return Ok(Manifest::default());
+    };
     let fail = |e: &dyn std::fmt::Display| {
-        Failure::new(CONFIG, format!("{}: {e}", path.display()), "correct enclave.toml")
+        Failure::new(
+            CONFIG,
+            format!("{}: {e}", path.display()),
+            "correct enclave.toml",
+        )
     };
     let text = std::fs::read_to_string(path).map_err(|e| fail(&e))?;
     Manifest::parse(&text).map_err(|e| fail(&e))
 }
 
-async fn find_credentials(args: &Args, reference: &Reference) -> Result<Option<Credentials>, Failure> {
+async fn find_credentials(
+    args: &Args,
+    reference: &Reference,
+) -> Result<Option<Credentials>, Failure> {
     if let Some(username) = &args.username {
         let password = read_password().map_err(|e| {
-            Failure::new(USAGE, format!("cannot read the password: {e}"), "pipe it into standard input")
+            Failure::new(
+                USAGE,
+                format!("cannot read the password: {e}"),
+                "pipe it into standard input",
+            )
         })?;
-        return Ok(Some(Credentials::Password { username: username.clone(), password }));
+        return Ok(Some(Credentials::Password {
+            username: username.clone(),
+            password,
+        }));
     }
     if let Some(path) = &args.authfile {
-        let found = credentials::from_auth_file(path, reference).await.map_err(|e| pull_failure(&e))?;
+        let found = credentials::from_auth_file(path, reference)
+            .await
+            .map_err(|e| pull_failure(&e))?;
         let missing = || {
             Failure::new(
                 CONFIG,
-                format!("{} has no credentials for {}", path.display(), reference.host()),
+                format!(
+                    "{} has no credentials for {}",
+                    path.display(),
+                    reference.host()
+                ),
                 "log in to that registry first",
             )
         };
         return found.map(Some).ok_or_else(missing);
     }
     let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = folder.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
-    match folder.map(|folder| folder.join("config.json")).filter(|path| path.is_file()) {
-        Some(path) => credentials::from_auth_file(&path, reference).await.map_err(|e| pull_failure(&e)),
+    let folder =
+        folder.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
+    match folder
+        .map(|folder| folder.join("config.json"))
+        .filter(|path| path.is_file())
+    {
+        Some(path) => credentials::from_auth_file(&path, reference)
+            .await
+            .map_err(|e| pull_failure(&e)),
         None => Ok(None),
     }
 }
 
 fn read_password() -> std::io::Result<Secret> {
     let mut text = Zeroizing::new(String::new());
-    std::io::stdin().take(MAX_PASSWORD).read_to_string(&mut text)?;
+    std::io::stdin()
+        .take(MAX_PASSWORD)
+        .read_to_string(&mut text)?;
     let password = text.trim_end_matches(['\n', '\r']);
     match password.is_empty() {
         true => Err(std::io::Error::other("standard input is empty")),

@@ -53,11 +53,27 @@ fn describe(path: &std::path::Path) -> Result<String, EifError> {
         measurements: eif.measure()?,
         is_signed: eif.is_signed(),
         check_crc: eif.crc_matches()?,
-        image_name: metadata.as_ref().map(|metadata| metadata.image_name.clone()),
-        image_version: metadata.as_ref().map(|metadata| metadata.image_version.clone()),
-        metadata: metadata.map(|Metadata { build_metadata, docker_info, custom_metadata, .. }| {
-            DescribedMetadata { build: build_metadata, docker_info, custom: custom_metadata }
-        }),
+        image_name: metadata
+            .as_ref()
+            .map(|metadata| metadata.image_name.clone()),
+        image_version: metadata
+            .as_ref()
+            .map(|metadata| metadata.image_version.clone()),
+        metadata: metadata.map(
+            |Metadata {
+                 build_metadata,
+                 docker_info,
+                 custom_metadata,
+                 ..
+             }| {
+                DescribedMetadata {
+                    build: build_metadata,
+                    docker_info,
+                    custom: custom_metadata,
+                }
+            },
+        ),
     };
-    Ok(serde_json::to_string_pretty(&description).expect("strings, numbers and objects always serialise"))
+    Ok(serde_json::to_string_pretty(&description)
+        .expect("strings, numbers and objects always serialise"))
 }

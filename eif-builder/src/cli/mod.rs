@@ -41,7 +41,11 @@ pub(crate) fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let result = match cli.command {
@@ -51,7 +55,11 @@ pub(crate) fn run() -> ExitCode {
     };
     match result {
         Ok(text) => print(&text),
-        Err(Failure { message, hint, code }) => {
+        Err(Failure {
+            message,
+            hint,
+            code,
+        }) => {
             warn(&format!("error: {message}\n  {hint}"));
             ExitCode::from(code)
         }
@@ -59,9 +67,11 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn run_seal(args: &seal::Args, json: bool) -> Result<String, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start: {e}"), "try again"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime
+        .map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start: {e}"), "try again"))?;
     runtime.block_on(seal::run(args, json))
 }
 

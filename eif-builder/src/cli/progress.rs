@@ -15,7 +15,11 @@ impl Bars {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(
             None,
-            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+            if terminal {
+                ProgressDrawTarget::stderr()
+            } else {
+                ProgressDrawTarget::hidden()
+            },
         );
         bar.enable_steady_tick(Duration::from_millis(100));
         Bars { bar, terminal }
@@ -52,7 +56,10 @@ impl eif_builder::image::Progress for Bars {
         let total = layers.iter().sum();
         let digest = digest.to_string();
         let short = digest.get(..19).unwrap_or(&digest);
-        self.stage(format!("pulling and verifying {} layers of {short}", layers.len()), Some(total));
+        self.stage(
+            format!("pulling and verifying {} layers of {short}", layers.len()),
+            Some(total),
+        );
     }
 
     fn received(&self, bytes: u64) {

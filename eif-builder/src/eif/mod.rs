@@ -40,6 +40,8 @@ impl SectionKind {
 
     pub(crate) fn of(number: u16) -> Option<SectionKind> {
         use SectionKind::{Cmdline, Kernel, Metadata, Ramdisk, Signature};
-        [Kernel, Cmdline, Ramdisk, Signature, Metadata].into_iter().find(|kind| kind.number() == number)
+        [Kernel, Cmdline, Ramdisk, Signature, Metadata]
+            .into_iter()
+            .find(|kind| kind.number() == number)
     }
 }

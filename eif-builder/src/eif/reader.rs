@@ -2,7 +2,9 @@
 //! Lengths are compared with the file before anything is allocated.
 
 use super::writer::crc_of_body;
-use super::{CRC_AT, HEADER_LEN, MAGIC, MAX_SECTIONS, Metadata, SECTION_HEADER_LEN, SectionKind, VERSION};
+use super::{
+    CRC_AT, HEADER_LEN, MAGIC, MAX_SECTIONS, Metadata, SECTION_HEADER_LEN, SectionKind, VERSION,
+};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -43,22 +45,43 @@ pub struct Eif {
 impl Eif {
     pub fn open(path: &Path) -> Result<Eif, EifError> {
         let shown = path.display().to_string();
-        let read = |source| EifError::Read { path: shown.clone(), source };
+        let read = |source| EifError::Read {
+            path: shown.clone(),
+            source,
+        };
         let file = File::open(path).map_err(read)?;
         let len = file.metadata().map_err(read)?.len();
         let mut header = vec![0; HEADER_LEN];
         if len < HEADER_LEN as u64 {
-            return Err(EifError::Invalid { path: shown, problem: "it is shorter than a header".to_owned() });
+            return Err(EifError::Invalid {
+                path: shown,
+                problem: "it is shorter than a header".to_owned(),
+            });
         }
         file.read_exact_at(&mut header, 0).map_err(read)?;
-        let invalid = |problem: String| EifError::Invalid { path: shown.clone(), problem };
+        let invalid = |problem: String| EifError::Invalid {
+            path: shown.clone(),
+            problem,
+        };
         let fields = Header::parse(&header).map_err(|problem| invalid(problem.to_owned()))?;
         let sections = read_sections(&file, &fields, len).map_err(|error| match error {
             Problem::Read(source) => read(source),
             Problem::Invalid(problem) => invalid(problem),
         })?;
-        let Header { version, crc, sections: _ } = fields;
-        Ok(Eif { path: shown, file, version, stored_crc: crc, header, sections, len })
+        let Header {
+            version,
+            crc,
+            sections: _,
+        } = fields;
+        Ok(Eif {
+            path: shown,
+            file,
+            version,
+            stored_crc: crc,
+            header,
+            sections,
+            len,
+        })
     }
 
     pub fn version(&self) -> u16 {
@@ -74,11 +97,16 @@ impl Eif {
     }
 
     pub fn is_signed(&self) -> bool {
-        self.sections.iter().any(|section| section.kind == SectionKind::Signature)
+        self.sections
+            .iter()
+            .any(|section| section.kind == SectionKind::Signature)
     }
 
     fn read_error(&self, source: io::Error) -> EifError {
-        EifError::Read { path: self.path.clone(), source }
+        EifError::Read {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     /// Whether the checksum in the header is the file's. Reads the whole file.
@@ -92,18 +120,29 @@ impl Eif {
     }
 
     pub fn metadata(&self) -> Result<Option<Metadata>, EifError> {
-        let Some(section) = self.sections.iter().find(|section| section.kind == SectionKind::Metadata) else {
+        let Some(section) = self
+            .sections
+            .iter()
+            .find(|section| section.kind == SectionKind::Metadata)
+        else {
             return Ok(None);
         };
         let len = section.end - section.start;
-        let invalid = |problem: String| EifError::Invalid { path: self.path.clone(), problem };
+        let invalid = |problem: String| EifError::Invalid {
+            path: self.path.clone(),
+            problem,
+        };
         let len = usize::try_from(len)
             .ok()
             .filter(|_| len <= MAX_METADATA)
             .ok_or_else(|| invalid("its metadata is longer than 1 MiB".to_owned()))?;
         let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, section.start).map_err(|e| self.read_error(e))?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| invalid(format!("its metadata: {e}")))
+        self.file
+            .read_exact_at(&mut bytes, section.start)
+            .map_err(|e| self.read_error(e))?;
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| invalid(format!("its metadata: {e}")))
     }
 }
 
@@ -138,18 +177,32 @@ impl Header {
             return Err("its number of sections is not 2 to 32");
         }
         let numbers = |bytes: &[u8]| -> Vec<u64> {
-            bytes.as_chunks::<8>().0.iter().map(|number| u64::from_be_bytes(*number)).collect()
+            bytes
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|number| u64::from_be_bytes(*number))
+                .collect()
         };
         let (offsets, rest) = rest.split_at_checked(MAX_SECTIONS * 8).ok_or(short)?;
         let (sizes, rest) = rest.split_at_checked(MAX_SECTIONS * 8).ok_or(short)?;
-        let mut sections: Vec<(u64, u64)> = numbers(offsets).into_iter().zip(numbers(sizes)).collect();
-        if sections.iter().skip(count).any(|section| *section != (0, 0)) {
+        let mut sections: Vec<(u64, u64)> =
+            numbers(offsets).into_iter().zip(numbers(sizes)).collect();
+        if sections
+            .iter()
+            .skip(count)
+            .any(|section| *section != (0, 0))
+        {
             return Err("it has offsets or sizes behind its last section");
         }
         sections.truncate(count);
         let crc = rest.last_chunk().ok_or(short)?;
         debug_assert_eq!(CRC_AT + 4, HEADER_LEN);
-        Ok(Header { version, crc: u32::from_be_bytes(*crc), sections })
+        Ok(Header {
+            version,
+            crc: u32::from_be_bytes(*crc),
+            sections,
+        })
     }
 }
 
@@ -165,7 +218,9 @@ fn read_sections(file: &File, header: &Header, len: u64) -> Result<Vec<Section>,
     let mut expected = HEADER_LEN as u64;
     for &(at, size) in &header.sections {
         let start = at.checked_add(SECTION_HEADER_LEN as u64);
-        let end = start.and_then(|start| start.checked_add(size)).filter(|&end| end <= len);
+        let end = start
+            .and_then(|start| start.checked_add(size))
+            .filter(|&end| end <= len);
         let (Some(start), Some(end)) = (start, end) else {
             return Err(invalid("a section ends behind the file"));
         };
@@ -176,7 +231,9 @@ fn read_sections(file: &File, header: &Header, len: u64) -> Result<Vec<Section>,
         file.read_exact_at(&mut own, at).map_err(Problem::Read)?;
         let [k0, k1, f0, f1, size_bytes @ ..] = own;
         if u64::from_be_bytes(size_bytes) != size {
-            return Err(invalid("a section's header and the file's disagree about its size"));
+            return Err(invalid(
+                "a section's header and the file's disagree about its size",
+            ));
         }
         if [f0, f1] != [0, 0] {
             return Err(invalid("a section has unknown flags"));
@@ -194,8 +251,15 @@ fn read_sections(file: &File, header: &Header, len: u64) -> Result<Vec<Section>,
 }
 
 fn check_kinds(sections: &[Section], version: u16) -> Result<(), &'static str> {
-    let count = |kind| sections.iter().filter(|section| section.kind == kind).count();
-    if sections.first().is_none_or(|first| first.kind != SectionKind::Kernel)
+    let count = |kind| {
+        sections
+            .iter()
+            .filter(|section| section.kind == kind)
+            .count()
+    };
+    if sections
+        .first()
+        .is_none_or(|first| first.kind != SectionKind::Kernel)
         || count(SectionKind::Kernel) != 1
     {
         return Err("it must start with its one kernel");
@@ -240,10 +304,16 @@ mod tests {
     #[test]
     fn reads_what_it_writes() {
         let eif = open(&image()).unwrap();
-        let kinds: Vec<_> =
-            eif.sections().iter().map(|section| (section.kind, section.end - section.start)).collect();
+        let kinds: Vec<_> = eif
+            .sections()
+            .iter()
+            .map(|section| (section.kind, section.end - section.start))
+            .collect();
         use SectionKind::*;
-        assert_eq!(kinds, [(Kernel, 6), (Cmdline, 5), (Metadata, 2), (Ramdisk, 3)]);
+        assert_eq!(
+            kinds,
+            [(Kernel, 6), (Cmdline, 5), (Metadata, 2), (Ramdisk, 3)]
+        );
         assert!(eif.crc_matches().unwrap() && !eif.is_signed());
     }
 

@@ -20,7 +20,11 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Starts an image in an empty file.
     pub fn new(file: &'a File) -> Writer<'a> {
-        Writer { file, sections: Vec::new(), end: HEADER_LEN as u64 }
+        Writer {
+            file,
+            sections: Vec::new(),
+            end: HEADER_LEN as u64,
+        }
     }
 
     pub fn section(&mut self, kind: SectionKind, data: &[u8]) -> io::Result<()> {
@@ -60,10 +64,17 @@ impl<'a> Writer<'a> {
         header.extend(DEFAULT_MEMORY.to_be_bytes());
         header.extend(DEFAULT_CPUS.to_be_bytes());
         header.extend(0u16.to_be_bytes());
-        header.extend(u16::try_from(self.sections.len()).map_err(io::Error::other)?.to_be_bytes());
+        header.extend(
+            u16::try_from(self.sections.len())
+                .map_err(io::Error::other)?
+                .to_be_bytes(),
+        );
         let padded = |of: fn(&(u64, u64)) -> u64| {
             let known = self.sections.iter().map(of).chain(std::iter::repeat(0));
-            known.take(MAX_SECTIONS).flat_map(u64::to_be_bytes).collect::<Vec<u8>>()
+            known
+                .take(MAX_SECTIONS)
+                .flat_map(u64::to_be_bytes)
+                .collect::<Vec<u8>>()
         };
         header.extend(padded(|section| section.0));
         header.extend(padded(|section| section.1));

@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Challenge {
     Basic,
-    Bearer { realm: String, service: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+    },
 }
 
 /// The challenge to answer: Bearer where it is offered, since it exposes the password to one host less.
@@ -20,7 +23,9 @@ pub(crate) fn choose(headers: &HeaderMap) -> Option<Challenge> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(parse)
         .collect();
-    let bearer = all.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
+    let bearer = all
+        .iter()
+        .find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
     bearer.or(all.first()).cloned()
 }
 
@@ -43,7 +48,9 @@ fn parse(header: &str) -> Vec<Challenge> {
             found.push((scheme.to_ascii_lowercase(), BTreeMap::new()));
         }
         if let (Some((_, parameters)), Some(value)) = (found.last_mut(), value) {
-            parameters.entry(name.to_ascii_lowercase()).or_insert_with(|| unquote(value));
+            parameters
+                .entry(name.to_ascii_lowercase())
+                .or_insert_with(|| unquote(value));
         }
     }
     found
@@ -52,7 +59,10 @@ fn parse(header: &str) -> Vec<Challenge> {
             "basic" => Some(Challenge::Basic),
             "bearer" => {
                 let realm = parameters.remove("realm")?;
-                Some(Challenge::Bearer { realm, service: parameters.remove("service") })
+                Some(Challenge::Bearer {
+                    realm,
+                    service: parameters.remove("service"),
+                })
             }
             _ => None,
         })
@@ -78,7 +88,9 @@ fn split_unquoted(text: &str) -> Vec<&str> {
 }
 
 fn unquote(value: &str) -> String {
-    let Some(inner) = value.strip_prefix('"') else { return value.to_owned() };
+    let Some(inner) = value.strip_prefix('"') else {
+        return value.to_owned();
+    };
     let mut text = String::new();
     let mut chars = inner.chars();
     while let Some(c) = chars.next() {
@@ -94,7 +106,9 @@ fn unquote(value: &str) -> String {
 /// Whether credentials for `registry` (host and port) may be sent to `realm`; the error says why not.
 /// A registry that could name any realm could have anybody's password sent anywhere.
 pub(crate) fn check_realm(realm: &str, registry: &str, plain_http: bool) -> Result<Uri, String> {
-    let uri: Uri = realm.parse().map_err(|_| format!("the realm '{}' is no address", cut(realm)))?;
+    let uri: Uri = realm
+        .parse()
+        .map_err(|_| format!("the realm '{}' is no address", cut(realm)))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(format!("the realm '{}' is not absolute", cut(realm)));
     };
@@ -112,7 +126,9 @@ pub(crate) fn check_realm(realm: &str, registry: &str, plain_http: bool) -> Resu
     if host == registry_name || docker_hub || shares_parent(&host, registry_name) {
         Ok(uri)
     } else {
-        Err(format!("the realm's host {host} does not belong to {registry_name}"))
+        Err(format!(
+            "the realm's host {host} does not belong to {registry_name}"
+        ))
     }
 }
 
@@ -123,10 +139,19 @@ fn cut(text: &str) -> String {
 /// `gitlab.example.com` for `registry.gitlab.example.com` or its siblings. Never where the parent is one that
 /// strangers share: a top-level domain, `co.uk` and the like, or a cloud's own suffix.
 fn shares_parent(host: &str, registry: &str) -> bool {
-    const SHARED: [&str; 7] =
-        ["azurecr.io", "pkg.dev", "gcr.io", "amazonaws.com", "amazonaws.com.cn", "on.aws", "github.io"];
+    const SHARED: [&str; 7] = [
+        "azurecr.io",
+        "pkg.dev",
+        "gcr.io",
+        "amazonaws.com",
+        "amazonaws.com.cn",
+        "on.aws",
+        "github.io",
+    ];
     const SECOND_LEVEL: [&str; 9] = ["co", "com", "org", "net", "gov", "ac", "edu", "ne", "or"];
-    let Some((_, parent)) = registry.split_once('.') else { return false };
+    let Some((_, parent)) = registry.split_once('.') else {
+        return false;
+    };
     let labels: Vec<&str> = parent.split('.').collect();
     let public = match labels.as_slice() {
         [_] => true,
@@ -134,7 +159,9 @@ fn shares_parent(host: &str, registry: &str) -> bool {
         _ => false,
     };
     let is_address = registry.parse::<std::net::IpAddr>().is_ok();
-    let cloud = SHARED.iter().any(|suffix| parent == *suffix || parent.ends_with(&format!(".{suffix}")));
+    let cloud = SHARED
+        .iter()
+        .any(|suffix| parent == *suffix || parent.ends_with(&format!(".{suffix}")));
     !public && !is_address && !cloud && (host == parent || host.ends_with(&format!(".{parent}")))
 }
 
@@ -151,7 +178,10 @@ mod tests {
     }
 
     fn bearer(realm: &str, service: Option<&str>) -> Option<Challenge> {
-        Some(Challenge::Bearer { realm: realm.into(), service: service.map(Into::into) })
+        Some(Challenge::Bearer {
+            realm: realm.into(),
+            service: service.map(Into::into),
+        })
     }
 
     #[test]
@@ -161,16 +191,25 @@ mod tests {
         assert_eq!(chosen(&[text]), wanted);
         assert_eq!(chosen(&["Basic realm=\"r\"", text]), wanted);
         assert_eq!(chosen(&[&format!("Basic realm=\"r\", {text}")]), wanted);
-        assert_eq!(chosen(&["bearer Realm=https://r.example"]), bearer("https://r.example", None));
+        assert_eq!(
+            chosen(&["bearer Realm=https://r.example"]),
+            bearer("https://r.example", None)
+        );
     }
 
     #[test]
     fn reads_basic_and_ignores_what_it_does_not_know() {
-        assert_eq!(chosen(&["Basic realm=\"Registry, Realm\""]), Some(Challenge::Basic));
+        assert_eq!(
+            chosen(&["Basic realm=\"Registry, Realm\""]),
+            Some(Challenge::Basic)
+        );
         assert_eq!(chosen(&["Basic"]), Some(Challenge::Basic));
         assert_eq!(chosen(&["Negotiate, Digest realm=\"x\""]), None);
         assert_eq!(chosen(&["Bearer service=\"no realm\""]), None);
-        assert_eq!(chosen(&["", ",,,", "=", "\"", "Bearer realm=\"\\"]), bearer("", None));
+        assert_eq!(
+            chosen(&["", ",,,", "=", "\"", "Bearer realm=\"\\"]),
+            bearer("", None)
+        );
     }
 
     #[test]
@@ -178,11 +217,20 @@ mod tests {
         for (realm, registry) in [
             ("https://ghcr.io/token", "ghcr.io"),
             ("https://auth.docker.io/token", DOCKER_HUB),
-            ("https://gitlab.example.com/jwt/auth", "registry.gitlab.example.com:5050"),
-            ("https://gitlab.example.com/jwt/auth", "registry.example.com"),
+            (
+                "https://gitlab.example.com/jwt/auth",
+                "registry.gitlab.example.com:5050",
+            ),
+            (
+                "https://gitlab.example.com/jwt/auth",
+                "registry.example.com",
+            ),
             ("https://r.example:8443/t", "r.example"),
         ] {
-            assert!(check_realm(realm, registry, false).is_ok(), "{realm} for {registry}");
+            assert!(
+                check_realm(realm, registry, false).is_ok(),
+                "{realm} for {registry}"
+            );
         }
         assert!(check_realm("http://127.0.0.1:5000/t", "127.0.0.1:5000", true).is_ok());
         for (realm, registry) in [
@@ -199,7 +247,10 @@ mod tests {
             ("/token", "r.example"),
             ("ftp://r.example", "r.example"),
         ] {
-            assert!(check_realm(realm, registry, false).is_err(), "{realm} for {registry}");
+            assert!(
+                check_realm(realm, registry, false).is_err(),
+                "{realm} for {registry}"
+            );
         }
         // Plain HTTP is for the named host and port only.
         assert!(check_realm("http://127.0.0.1:5001/t", "127.0.0.1:5000", true).is_err());

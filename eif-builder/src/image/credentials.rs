@@ -47,7 +47,10 @@ impl Credentials {
     /// The value of a Basic `Authorization` header (RFC 7617).
     pub(crate) fn basic(username: &str, password: &Secret) -> Secret {
         let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
-        Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair.as_bytes())))
+        Secret::new(format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode(pair.as_bytes())
+        ))
     }
 }
 
@@ -83,17 +86,32 @@ impl<'de> Deserialize<'de> for Secret {
 
 /// Looks a registry up in a Docker or podman credentials file. Order as in docker's CLI: the registry's own helper, the
 /// default store, then what stands in the file. `None` where none of them knows the registry.
-pub async fn from_auth_file(path: &Path, reference: &Reference) -> Result<Option<Credentials>, PullError> {
+pub async fn from_auth_file(
+    path: &Path,
+    reference: &Reference,
+) -> Result<Option<Credentials>, PullError> {
     let error = |problem: String| PullError::Credentials(format!("{}: {problem}", path.display()));
-    let bytes = Zeroizing::new(tokio::fs::read(path).await.map_err(|e| error(e.to_string()))?);
+    let bytes = Zeroizing::new(
+        tokio::fs::read(path)
+            .await
+            .map_err(|e| error(e.to_string()))?,
+    );
     if bytes.len() > MAX_FILE {
         return Err(error(format!("it is longer than {MAX_FILE} bytes")));
     }
     // serde_json's own message could quote the file; the position is enough to find the mistake.
-    let file: AuthFile = serde_json::from_slice(&bytes)
-        .map_err(|e| error(format!("not a docker config.json (line {}, column {})", e.line(), e.column())))?;
+    let file: AuthFile = serde_json::from_slice(&bytes).map_err(|e| {
+        error(format!(
+            "not a docker config.json (line {}, column {})",
+            e.line(),
+            e.column()
+        ))
+    })?;
 
-    let helper = file.cred_helpers.iter().find(|(key, _)| names_host(key, reference.host()));
+    let helper = file
+        .cred_helpers
+        .iter()
+        .find(|(key, _)| names_host(key, reference.host()));
     if let Some((key, helper)) = helper {
         return ask_helper(helper, key).await;
     }
@@ -114,7 +132,10 @@ pub async fn from_auth_file(path: &Path, reference: &Reference) -> Result<Option
 
 /// Whether a key of a credentials file is the registry `host`: Docker writes some with a scheme or a path.
 fn names_host(key: &str, host: &str) -> bool {
-    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let key = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
     canonical_host(key.split('/').next().unwrap_or(key)) == host
 }
 
@@ -122,32 +143,50 @@ fn names_host(key: &str, host: &str) -> bool {
 fn best_entry(auths: BTreeMap<String, AuthEntry>, reference: &Reference) -> Option<AuthEntry> {
     let full = format!("{}/{}", reference.host(), reference.repository());
     let fits = |key: &str| match key.split_once('/') {
-        Some((host, path)) if !key.contains("://") && path != "v1/" && path != "v2/" && !path.is_empty() => {
+        Some((host, path))
+            if !key.contains("://") && path != "v1/" && path != "v2/" && !path.is_empty() =>
+        {
             let key = format!("{}/{path}", canonical_host(host));
             full == key || full.starts_with(&format!("{key}/"))
         }
         _ => names_host(key, reference.host()),
     };
-    auths.into_iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len()).map(|(_, entry)| entry)
+    auths
+        .into_iter()
+        .filter(|(key, _)| fits(key))
+        .max_by_key(|(key, _)| key.len())
+        .map(|(_, entry)| entry)
 }
 
 impl AuthEntry {
     fn credentials(self) -> Result<Option<Credentials>, String> {
-        let AuthEntry { auth, username, password, identitytoken } = self;
+        let AuthEntry {
+            auth,
+            username,
+            password,
+            identitytoken,
+        } = self;
         if let Some(token) = identitytoken.filter(|token| !token.expose().is_empty()) {
             return Ok(Some(Credentials::IdentityToken(token)));
         }
         if let (Some(username), Some(password)) = (username, password) {
             return Ok(Some(Credentials::Password { username, password }));
         }
-        let Some(auth) = auth.filter(|auth| !auth.expose().is_empty()) else { return Ok(None) };
+        let Some(auth) = auth.filter(|auth| !auth.expose().is_empty()) else {
+            return Ok(None);
+        };
         let bad = || "an 'auth' entry is not base64 of user:password".to_owned();
-        let bytes = base64::engine::general_purpose::STANDARD.decode(auth.expose()).map_err(|_| bad())?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(auth.expose())
+            .map_err(|_| bad())?;
         let text = Zeroizing::new(String::from_utf8(bytes).map_err(|_| bad())?);
         // Only the first ':' separates: Google's JSON keys hold more.
         let (username, password) = text.split_once(':').ok_or_else(bad)?;
         let password = Secret::new(password.trim_end_matches('\0'));
-        Ok(Some(Credentials::Password { username: username.to_owned(), password }))
+        Ok(Some(Credentials::Password {
+            username: username.to_owned(),
+            password,
+        }))
     }
 }
 
@@ -161,23 +200,39 @@ struct HelperAnswer {
 
 /// `docker-credential-NAME get`, the server on standard input.
 async fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>, PullError> {
-    let Ran { program, is_success, output } = run_helper(name, "get", server.as_bytes()).await?;
+    let Ran {
+        program,
+        is_success,
+        output,
+    } = run_helper(name, "get", server.as_bytes()).await?;
     let error = |problem: &str| PullError::Credentials(format!("{program}: {problem}"));
     if !is_success {
         // The one failure that means "not known": docker-credential-helpers, credentials.NewErrCredentialsNotFound.
         let unknown = String::from_utf8_lossy(&output).contains("credentials not found");
-        return if unknown { Ok(None) } else { Err(error("it failed")) };
+        return if unknown {
+            Ok(None)
+        } else {
+            Err(error("it failed"))
+        };
     }
     let answer: HelperAnswer =
         serde_json::from_slice(&output).map_err(|_| error("its answer is not a credential"))?;
     Ok(Some(match answer.username.as_str() {
         "<token>" => Credentials::IdentityToken(answer.secret),
-        _ => Credentials::Password { username: answer.username, password: answer.secret },
+        _ => Credentials::Password {
+            username: answer.username,
+            password: answer.secret,
+        },
     }))
 }
 
 /// `docker-credential-NAME store`: gives credentials to the helper that keeps them on this machine.
-pub async fn store(name: &str, server: &str, username: &str, secret: &Secret) -> Result<(), PullError> {
+pub async fn store(
+    name: &str,
+    server: &str,
+    username: &str,
+    secret: &Secret,
+) -> Result<(), PullError> {
     #[derive(serde::Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Stored<'a> {
@@ -186,22 +241,38 @@ pub async fn store(name: &str, server: &str, username: &str, secret: &Secret) ->
         username: &'a str,
         secret: &'a str,
     }
-    let stored = Stored { server_url: server, username, secret: secret.expose() };
+    let stored = Stored {
+        server_url: server,
+        username,
+        secret: secret.expose(),
+    };
     let input = serde_json::to_vec(&stored).map(Zeroizing::new);
     let input = input.map_err(|e| PullError::Credentials(e.to_string()))?;
-    let Ran { program, is_success, .. } = run_helper(name, "store", &input).await?;
+    let Ran {
+        program,
+        is_success,
+        ..
+    } = run_helper(name, "store", &input).await?;
     match is_success {
         true => Ok(()),
-        false => Err(PullError::Credentials(format!("{program}: it did not take the credentials"))),
+        false => Err(PullError::Credentials(format!(
+            "{program}: it did not take the credentials"
+        ))),
     }
 }
 
 /// `docker-credential-NAME erase`: what the helper keeps for a server goes.
 pub async fn erase(name: &str, server: &str) -> Result<(), PullError> {
-    let Ran { program, is_success, .. } = run_helper(name, "erase", server.as_bytes()).await?;
+    let Ran {
+        program,
+        is_success,
+        ..
+    } = run_helper(name, "erase", server.as_bytes()).await?;
     match is_success {
         true => Ok(()),
-        false => Err(PullError::Credentials(format!("{program}: it erased nothing"))),
+        false => Err(PullError::Credentials(format!(
+            "{program}: it erased nothing"
+        ))),
     }
 }
 
@@ -216,8 +287,14 @@ struct Ran {
 async fn run_helper(name: &str, verb: &str, input: &[u8]) -> Result<Ran, PullError> {
     let program = format!("docker-credential-{name}");
     let error = |problem: &str| PullError::Credentials(format!("{program}: {problem}"));
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
-        return Err(error("the name of a credential helper has letters, digits, '.', '_' and '-' only"));
+    if name.is_empty()
+        || !name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    {
+        return Err(error(
+            "the name of a credential helper has letters, digits, '.', '_' and '-' only",
+        ));
     }
     let run = async {
         let mut child = tokio::process::Command::new(&program)
@@ -236,7 +313,10 @@ async fn run_helper(name: &str, verb: &str, input: &[u8]) -> Result<Ran, PullErr
         }
         let mut output = Zeroizing::new(Vec::new());
         if let Some(stdout) = child.stdout.take() {
-            stdout.take(MAX_HELPER_OUTPUT).read_to_end(&mut output).await?;
+            stdout
+                .take(MAX_HELPER_OUTPUT)
+                .read_to_end(&mut output)
+                .await?;
         }
         Ok::<_, std::io::Error>((child.wait().await?, output))
     };
@@ -244,7 +324,11 @@ async fn run_helper(name: &str, verb: &str, input: &[u8]) -> Result<Ran, PullErr
         .await
         .map_err(|_| error("no answer within 30 seconds"))?
         .map_err(|e| error(&format!("cannot run it: {e}")))?;
-    Ok(Ran { is_success: status.success(), output, program })
+    Ok(Ran {
+        is_success: status.success(),
+        output,
+        program,
+    })
 }
 
 #[cfg(test)]
@@ -253,11 +337,15 @@ mod tests {
 
     fn lookup(json: &str, reference: &str) -> Result<Option<Credentials>, String> {
         let file: AuthFile = serde_json::from_str(json).unwrap();
-        best_entry(file.auths, &Reference::parse(reference).unwrap()).map_or(Ok(None), AuthEntry::credentials)
+        best_entry(file.auths, &Reference::parse(reference).unwrap())
+            .map_or(Ok(None), AuthEntry::credentials)
     }
 
     fn password(username: &str, password: &str) -> Option<Credentials> {
-        Some(Credentials::Password { username: username.into(), password: Secret::new(password) })
+        Some(Credentials::Password {
+            username: username.into(),
+            password: Secret::new(password),
+        })
     }
 
     #[test]
@@ -270,7 +358,11 @@ mod tests {
     fn docker_hubs_names_are_one_entry() {
         let json = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"}}}"#;
         for reference in ["alpine", "docker.io/a/b", "registry-1.docker.io/a/b"] {
-            assert_eq!(lookup(json, reference), Ok(password("u", "p")), "{reference}");
+            assert_eq!(
+                lookup(json, reference),
+                Ok(password("u", "p")),
+                "{reference}"
+            );
         }
         assert_eq!(lookup(json, "r.example/a"), Ok(None));
     }
@@ -292,7 +384,10 @@ mod tests {
     fn only_the_first_colon_separates() {
         // "_json_key:{\"a\":1}"
         let json = r#"{"auths":{"gcr.io":{"auth":"X2pzb25fa2V5OnsiYSI6MX0="}}}"#;
-        assert_eq!(lookup(json, "gcr.io/p/i"), Ok(password("_json_key", r#"{"a":1}"#)));
+        assert_eq!(
+            lookup(json, "gcr.io/p/i"),
+            Ok(password("_json_key", r#"{"a":1}"#))
+        );
     }
 
     #[tokio::test]

@@ -26,7 +26,10 @@ impl std::str::FromStr for Digest {
         // A foreign string goes into the error: cut it, so that a hostile document cannot flood a log.
         let error = || DigestError(text.chars().take(100).collect());
         let digits = text.strip_prefix("sha256:").ok_or_else(error)?;
-        if !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        if !digits
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        {
             return Err(error());
         }
         let bytes = hex::decode(digits).map_err(|_| error())?;
@@ -67,7 +70,11 @@ mod tests {
             &format!("{digest}0"),
             &digest.to_string().replace("sha256", "sha512"),
         ] {
-            assert_eq!(bad.parse::<Digest>(), Err(DigestError(bad.to_owned())), "{bad}");
+            assert_eq!(
+                bad.parse::<Digest>(),
+                Err(DigestError(bad.to_owned())),
+                "{bad}"
+            );
         }
     }
 }

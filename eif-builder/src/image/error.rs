@@ -12,7 +12,10 @@ pub enum PullError {
     #[error("{reference} does not exist: {reason}")]
     NotFound { reference: String, reason: String },
     #[error("the image has no {wanted}; it offers {}", offered.join(", "))]
-    NoPlatform { wanted: Platform, offered: Vec<String> },
+    NoPlatform {
+        wanted: Platform,
+        offered: Vec<String>,
+    },
     #[error("cannot reach {host}: {reason}")]
     Unreachable { host: String, reason: String },
     #[error("{host} did not answer within {seconds} seconds")]
@@ -20,7 +23,11 @@ pub enum PullError {
     #[error("{host} limits the rate of requests: {reason}")]
     RateLimited { host: String, reason: String },
     #[error("{host} answered {status}: {reason}")]
-    Status { host: String, status: u16, reason: String },
+    Status {
+        host: String,
+        status: u16,
+        reason: String,
+    },
     #[error("{host} names a place that credentials must not go to: {reason}")]
     Realm { host: String, reason: String },
     #[error("{host} redirects to a place that is not followed: {reason}")]
@@ -28,13 +35,24 @@ pub enum PullError {
     #[error("{what} is not valid: {problem}")]
     Invalid { what: String, problem: String },
     #[error("{what} has digest {found}, expected {expected}")]
-    DigestMismatch { what: String, expected: Digest, found: Digest },
+    DigestMismatch {
+        what: String,
+        expected: Digest,
+        found: Digest,
+    },
     #[error("{what} is longer than {limit} bytes")]
     TooLong { what: String, limit: u64 },
     #[error("{what} ended after {found} bytes, expected {expected}")]
-    TooShort { what: String, expected: u64, found: u64 },
+    TooShort {
+        what: String,
+        expected: u64,
+        found: u64,
+    },
     #[error("cannot use the work directory {path}: {source}")]
-    Disk { path: String, source: std::io::Error },
+    Disk {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("cannot read credentials: {0}")]
     Credentials(String),
     #[error("cannot use the certificate authority: {0}")]
@@ -43,7 +61,10 @@ pub enum PullError {
 
 impl PullError {
     pub(crate) fn invalid(what: impl Into<String>, problem: impl std::fmt::Display) -> PullError {
-        PullError::Invalid { what: what.into(), problem: problem.to_string() }
+        PullError::Invalid {
+            what: what.into(),
+            problem: problem.to_string(),
+        }
     }
 
     /// Whether the same call may succeed later without anybody changing anything.

@@ -66,10 +66,20 @@ mod tests {
 
     #[test]
     fn refuses_a_key_that_occurs_twice_at_any_depth() {
-        let parse = |text: &str| parse::<serde_json::Value>(text.as_bytes()).map_err(|e| e.to_string());
+        let parse =
+            |text: &str| parse::<serde_json::Value>(text.as_bytes()).map_err(|e| e.to_string());
         assert!(parse(r#"{"a":[{"b":1,"c":null}],"d":{"a":-1.5,"b":true}}"#).is_ok());
-        for text in [r#"{"a":1,"a":1}"#, r#"{"x":[{"b":1,"b":2}]}"#, r#"{"a":1,"\u0061":2}"#] {
-            assert!(parse(text).unwrap_err().starts_with("an object names a key twice"), "{text}");
+        for text in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"x":[{"b":1,"b":2}]}"#,
+            r#"{"a":1,"\u0061":2}"#,
+        ] {
+            assert!(
+                parse(text)
+                    .unwrap_err()
+                    .starts_with("an object names a key twice"),
+                "{text}"
+            );
         }
         assert!(parse("{} {}").is_err());
         assert!(parse(&"[".repeat(100_000)).is_err());

@@ -44,7 +44,10 @@ impl VerifiedLayer {
     pub(crate) fn of_archive(tar: &[u8]) -> VerifiedLayer {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(tar).unwrap();
-        VerifiedLayer { tar: file, len: tar.len() as u64 }
+        VerifiedLayer {
+            tar: file,
+            len: tar.len() as u64,
+        }
     }
 }
 
@@ -64,9 +67,16 @@ pub(crate) struct Expected {
 }
 
 /// Consumes the feed to its end. Blocks.
-pub(crate) fn unpack(feed: Feed, expected: &Expected, work_dir: &Path) -> Result<VerifiedLayer, PullError> {
+pub(crate) fn unpack(
+    feed: Feed,
+    expected: &Expected,
+    work_dir: &Path,
+) -> Result<VerifiedLayer, PullError> {
     let name = &expected.name;
-    let disk = |source| PullError::Disk { path: work_dir.display().to_string(), source };
+    let disk = |source| PullError::Disk {
+        path: work_dir.display().to_string(),
+        source,
+    };
     let spool = tempfile::tempfile_in(work_dir).map_err(disk)?;
     let mut blob = BlobReader::new(feed, expected);
     let len = {
@@ -88,9 +98,11 @@ fn zstd_decoder<'a, R: BufRead + 'a>(
     reader: R,
     name: &str,
 ) -> Result<zstd::stream::read::Decoder<'a, R>, PullError> {
-    let mut decoder =
-        zstd::stream::read::Decoder::with_buffer(reader).map_err(|e| PullError::invalid(name, e))?;
-    decoder.window_log_max(MAX_ZSTD_WINDOW_LOG).map_err(|e| PullError::invalid(name, e))?;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)
+        .map_err(|e| PullError::invalid(name, e))?;
+    decoder
+        .window_log_max(MAX_ZSTD_WINDOW_LOG)
+        .map_err(|e| PullError::invalid(name, e))?;
     Ok(decoder)
 }
 
@@ -100,18 +112,30 @@ fn copy_hashed(
     expected: &Expected,
     disk: impl Fn(io::Error) -> PullError,
 ) -> Result<u64, PullError> {
-    let Expected { name, diff_id, budget, max_unpacked, .. } = expected;
+    let Expected {
+        name,
+        diff_id,
+        budget,
+        max_unpacked,
+        ..
+    } = expected;
     let mut hasher = Sha256::new();
     let mut len = 0;
     let mut piece = vec![0; PIECE];
     loop {
         let n = archive.read(&mut piece).map_err(|e| read_error(e, name))?;
-        let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else { break };
+        let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
         len += n as u64;
-        let taken =
-            budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(n as u64));
+        let taken = budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(n as u64)
+        });
         if taken.is_err() {
-            return Err(PullError::TooLong { what: format!("{name}, unpacked,"), limit: *max_unpacked });
+            return Err(PullError::TooLong {
+                what: format!("{name}, unpacked,"),
+                limit: *max_unpacked,
+            });
         }
         hasher.update(bytes);
         spool.write_all(bytes).map_err(&disk)?;
@@ -130,7 +154,10 @@ fn copy_hashed(
 /// Errors of the feed travel through the decoders as `io::Error`; everything else is the decoder's complaint.
 fn read_error(error: io::Error, name: &str) -> PullError {
     let kind = error.kind();
-    match error.into_inner().map(|inner| inner.downcast::<PullError>()) {
+    match error
+        .into_inner()
+        .map(|inner| inner.downcast::<PullError>())
+    {
         Some(Ok(pull)) => *pull,
         Some(Err(other)) => PullError::invalid(name, other),
         None => PullError::invalid(name, kind),
@@ -148,15 +175,26 @@ struct BlobReader<'a> {
 
 impl<'a> BlobReader<'a> {
     fn new(feed: Feed, expected: &'a Expected) -> Self {
-        BlobReader { feed, current: Bytes::new(), hasher: Sha256::new(), seen: 0, expected }
+        BlobReader {
+            feed,
+            current: Bytes::new(),
+            hasher: Sha256::new(),
+            seen: 0,
+            expected,
+        }
     }
 
     fn receive(&mut self) -> Result<(), PullError> {
-        let Some(bytes) = self.feed.blocking_recv().transpose()? else { return Ok(()) };
+        let Some(bytes) = self.feed.blocking_recv().transpose()? else {
+            return Ok(());
+        };
         let Expected { name, blob, .. } = self.expected;
         self.seen += bytes.len() as u64;
         if self.seen > blob.size {
-            return Err(PullError::TooLong { what: name.clone(), limit: blob.size });
+            return Err(PullError::TooLong {
+                what: name.clone(),
+                limit: blob.size,
+            });
         }
         self.hasher.update(&bytes);
         self.current = bytes;
@@ -166,11 +204,19 @@ impl<'a> BlobReader<'a> {
     fn finish(self) -> Result<(), PullError> {
         let Expected { name, blob, .. } = self.expected;
         if self.seen < blob.size {
-            return Err(PullError::TooShort { what: name.clone(), expected: blob.size, found: self.seen });
+            return Err(PullError::TooShort {
+                what: name.clone(),
+                expected: blob.size,
+                found: self.seen,
+            });
         }
         let found = Digest::from_hasher(self.hasher);
         if found != blob.digest {
-            return Err(PullError::DigestMismatch { what: name.clone(), expected: blob.digest, found });
+            return Err(PullError::DigestMismatch {
+                what: name.clone(),
+                expected: blob.digest,
+                found,
+            });
         }
         Ok(())
     }
@@ -202,7 +248,10 @@ mod tests {
     fn expected(blob: &[u8], tar: &[u8], compression: Compression) -> Expected {
         Expected {
             name: "layer 1".into(),
-            blob: Blob { digest: Digest::of(blob), size: blob.len() as u64 },
+            blob: Blob {
+                digest: Digest::of(blob),
+                size: blob.len() as u64,
+            },
             diff_id: Digest::of(tar),
             compression,
             budget: Arc::new(AtomicU64::new(1 << 20)),
@@ -227,12 +276,23 @@ mod tests {
     #[test]
     fn unpacks_each_compression_with_several_members() {
         let gz = [gzip(&TAR[..10]), gzip(&TAR[10..])].concat();
-        assert_eq!(run(&gz, &expected(&gz, TAR, Compression::Gzip)).unwrap(), TAR);
-        let zst =
-            [zstd::bulk::compress(&TAR[..10], 3).unwrap(), zstd::bulk::compress(&TAR[10..], 3).unwrap()]
-                .concat();
-        assert_eq!(run(&zst, &expected(&zst, TAR, Compression::Zstd)).unwrap(), TAR);
-        assert_eq!(run(TAR, &expected(TAR, TAR, Compression::None)).unwrap(), TAR);
+        assert_eq!(
+            run(&gz, &expected(&gz, TAR, Compression::Gzip)).unwrap(),
+            TAR
+        );
+        let zst = [
+            zstd::bulk::compress(&TAR[..10], 3).unwrap(),
+            zstd::bulk::compress(&TAR[10..], 3).unwrap(),
+        ]
+        .concat();
+        assert_eq!(
+            run(&zst, &expected(&zst, TAR, Compression::Zstd)).unwrap(),
+            TAR
+        );
+        assert_eq!(
+            run(TAR, &expected(TAR, TAR, Compression::None)).unwrap(),
+            TAR
+        );
     }
 
     #[test]
@@ -273,7 +333,16 @@ mod tests {
         assert_eq!(run(&gzip(&tar), &at_limit).unwrap().len(), 1 << 20);
         // The budget is the whole image's, and it is used up.
         let error = run(&gzip(&tar), &at_limit).unwrap_err();
-        assert!(matches!(error, PullError::TooLong { limit: 1_048_576, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                PullError::TooLong {
+                    limit: 1_048_576,
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -282,16 +351,30 @@ mod tests {
         encoder.window_log(MAX_ZSTD_WINDOW_LOG + 1).unwrap();
         encoder.write_all(TAR).unwrap();
         let zst = encoder.finish().unwrap();
-        assert!(matches!(run(&zst, &expected(&zst, TAR, Compression::Zstd)), Err(PullError::Invalid { .. })));
+        assert!(matches!(
+            run(&zst, &expected(&zst, TAR, Compression::Zstd)),
+            Err(PullError::Invalid { .. })
+        ));
     }
 
     #[test]
     fn an_error_of_the_download_comes_out_as_it_was() {
         let gz = gzip(TAR);
         let (sender, feed) = mpsc::channel(2);
-        sender.try_send(Ok(Bytes::copy_from_slice(&gz[..12]))).unwrap();
-        sender.try_send(Err(PullError::Timeout { host: "r".into(), seconds: 30 })).unwrap();
-        let error = unpack(feed, &expected(&gz, TAR, Compression::Gzip), &std::env::temp_dir());
+        sender
+            .try_send(Ok(Bytes::copy_from_slice(&gz[..12])))
+            .unwrap();
+        sender
+            .try_send(Err(PullError::Timeout {
+                host: "r".into(),
+                seconds: 30,
+            }))
+            .unwrap();
+        let error = unpack(
+            feed,
+            &expected(&gz, TAR, Compression::Gzip),
+            &std::env::temp_dir(),
+        );
         assert!(matches!(error, Err(PullError::Timeout { seconds: 30, .. })));
     }
 }

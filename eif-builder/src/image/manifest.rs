@@ -25,7 +25,11 @@ pub struct Platform {
 
 impl Platform {
     pub fn linux_amd64() -> Platform {
-        Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None }
+        Platform {
+            os: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+            variant: None,
+        }
     }
 }
 
@@ -34,10 +38,18 @@ impl std::str::FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split('/').map(str::to_owned);
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(os), Some(architecture), variant, None) if !os.is_empty() && !architecture.is_empty() => {
-                Ok(Platform { os, architecture, variant })
+            (Some(os), Some(architecture), variant, None)
+                if !os.is_empty() && !architecture.is_empty() =>
+            {
+                Ok(Platform {
+                    os,
+                    architecture,
+                    variant,
+                })
             }
-            _ => Err(format!("'{text}' is not os/architecture, for example linux/amd64")),
+            _ => Err(format!(
+                "'{text}' is not os/architecture, for example linux/amd64"
+            )),
         }
     }
 }
@@ -45,7 +57,9 @@ impl std::str::FromStr for Platform {
 impl std::fmt::Display for Platform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+        self.variant
+            .as_ref()
+            .map_or(Ok(()), |variant| write!(f, "/{variant}"))
     }
 }
 
@@ -93,33 +107,57 @@ pub(crate) fn read(
     wanted: &Platform,
 ) -> Result<Document, PullError> {
     let invalid = |problem: &dyn std::fmt::Display| PullError::invalid("the manifest", problem);
-    let Shape { media_type, layers, manifests, schema_version } =
-        json::parse(bytes).map_err(|e| invalid(&e))?;
+    let Shape {
+        media_type,
+        layers,
+        manifests,
+        schema_version,
+    } = json::parse(bytes).map_err(|e| invalid(&e))?;
     if schema_version != Some(2) {
-        return Err(invalid(&"its schemaVersion is not 2; push the image again with a current tool"));
+        return Err(invalid(
+            &"its schemaVersion is not 2; push the image again with a current tool",
+        ));
     }
-    let content_type = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    let content_type = content_type
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
     if let (Some(said), Some(carried)) = (content_type, &media_type)
         && said != carried
     {
-        return Err(invalid(&format_args!("it came as '{said}' and calls itself '{carried}'")));
+        return Err(invalid(&format_args!(
+            "it came as '{said}' and calls itself '{carried}'"
+        )));
     }
     match (layers.is_some(), manifests.is_some()) {
         (true, true) => Err(invalid(&"it has both layers and manifests")),
         (false, false) => Err(invalid(&"it has neither layers nor manifests")),
-        (true, false) => read_manifest(&json::parse(bytes).map_err(|e| invalid(&e))?).map(Document::Manifest),
-        (false, true) => choose(&json::parse(bytes).map_err(|e| invalid(&e))?, wanted).map(Document::Index),
+        (true, false) => {
+            read_manifest(&json::parse(bytes).map_err(|e| invalid(&e))?).map(Document::Manifest)
+        }
+        (false, true) => {
+            choose(&json::parse(bytes).map_err(|e| invalid(&e))?, wanted).map(Document::Index)
+        }
     }
 }
 
 fn blob(descriptor: &oci::Descriptor, what: &str) -> Result<Blob, PullError> {
-    let digest = descriptor.digest().to_string().parse().map_err(|e| PullError::invalid(what, e))?;
-    Ok(Blob { digest, size: descriptor.size() })
+    let digest = descriptor
+        .digest()
+        .to_string()
+        .parse()
+        .map_err(|e| PullError::invalid(what, e))?;
+    Ok(Blob {
+        digest,
+        size: descriptor.size(),
+    })
 }
 
 fn read_manifest(manifest: &oci::ImageManifest) -> Result<Manifest, PullError> {
     if manifest.layers().len() > MAX_LAYERS {
-        return Err(PullError::TooLong { what: "the list of layers".to_owned(), limit: MAX_LAYERS as u64 });
+        return Err(PullError::TooLong {
+            what: "the list of layers".to_owned(),
+            limit: MAX_LAYERS as u64,
+        });
     }
     let config = manifest.config();
     match config.media_type() {
@@ -134,7 +172,10 @@ fn read_manifest(manifest: &oci::ImageManifest) -> Result<Manifest, PullError> {
     }
     let config = blob(config, "the config's digest")?;
     if config.size > json::MAX_DOCUMENT as u64 {
-        return Err(PullError::TooLong { what: "the config".to_owned(), limit: json::MAX_DOCUMENT as u64 });
+        return Err(PullError::TooLong {
+            what: "the config".to_owned(),
+            limit: json::MAX_DOCUMENT as u64,
+        });
     }
     let layers = manifest
         .layers()
@@ -146,7 +187,10 @@ fn read_manifest(manifest: &oci::ImageManifest) -> Result<Manifest, PullError> {
                     "it is to be fetched from a foreign address; that is not done",
                 ));
             }
-            Ok((blob(layer, "a layer's digest")?, compression(layer.media_type())?))
+            Ok((
+                blob(layer, "a layer's digest")?,
+                compression(layer.media_type())?,
+            ))
         })
         .collect::<Result<_, _>>()?;
     Ok(Manifest { config, layers })
@@ -161,7 +205,10 @@ fn compression(media_type: &MediaType) -> Result<Compression, PullError> {
             "application/vnd.docker.image.rootfs.diff.tar" => Ok(Compression::None),
             "application/vnd.docker.image.rootfs.diff.tar.gzip" => Ok(Compression::Gzip),
             "application/vnd.docker.image.rootfs.diff.tar.zstd" => Ok(Compression::Zstd),
-            other => Err(PullError::invalid("a layer", format!("unknown media type '{other}'"))),
+            other => Err(PullError::invalid(
+                "a layer",
+                format!("unknown media type '{other}'"),
+            )),
         },
         other => Err(PullError::invalid(
             "a layer",
@@ -174,7 +221,9 @@ fn compression(media_type: &MediaType) -> Result<Compression, PullError> {
 fn choose(index: &oci::ImageIndex, wanted: &Platform) -> Result<Blob, PullError> {
     let mut offered = Vec::new();
     for entry in index.manifests() {
-        let Some(platform) = entry.platform() else { continue };
+        let Some(platform) = entry.platform() else {
+            continue;
+        };
         let found = Platform {
             os: platform.os().to_string(),
             architecture: platform.architecture().to_string(),
@@ -187,7 +236,10 @@ fn choose(index: &oci::ImageIndex, wanted: &Platform) -> Result<Blob, PullError>
             offered.push(found.to_string());
         }
     }
-    Err(PullError::NoPlatform { wanted: wanted.clone(), offered })
+    Err(PullError::NoPlatform {
+        wanted: wanted.clone(),
+        offered,
+    })
 }
 
 /// A variant that was not asked for is no obstacle.
@@ -204,8 +256,13 @@ pub struct ImageConfig {
     pub(crate) diff_ids: Vec<Digest>,
 }
 
-pub(crate) fn read_config(bytes: &[u8], layers: usize, wanted: &Platform) -> Result<ImageConfig, PullError> {
-    let invalid = |problem: &dyn std::fmt::Display| PullError::invalid("the image's config", problem);
+pub(crate) fn read_config(
+    bytes: &[u8],
+    layers: usize,
+    wanted: &Platform,
+) -> Result<ImageConfig, PullError> {
+    let invalid =
+        |problem: &dyn std::fmt::Display| PullError::invalid("the image's config", problem);
     let config: oci::ImageConfiguration = json::parse(bytes).map_err(|e| invalid(&e))?;
     let found = Platform {
         os: config.os().to_string(),
@@ -213,10 +270,16 @@ pub(crate) fn read_config(bytes: &[u8], layers: usize, wanted: &Platform) -> Res
         variant: config.variant().clone(),
     };
     if wanted.os != found.os || wanted.architecture != found.architecture {
-        return Err(PullError::NoPlatform { wanted: wanted.clone(), offered: vec![found.to_string()] });
+        return Err(PullError::NoPlatform {
+            wanted: wanted.clone(),
+            offered: vec![found.to_string()],
+        });
     }
     if config.rootfs().typ() != "layers" {
-        return Err(invalid(&format_args!("its rootfs has type '{}'", config.rootfs().typ())));
+        return Err(invalid(&format_args!(
+            "its rootfs has type '{}'",
+            config.rootfs().typ()
+        )));
     }
     let diff_ids: Vec<Digest> = config
         .rootfs()
@@ -226,12 +289,20 @@ pub(crate) fn read_config(bytes: &[u8], layers: usize, wanted: &Platform) -> Res
         .collect::<Result<_, _>>()
         .map_err(|e: super::digest::DigestError| invalid(&e))?;
     if diff_ids.len() != layers {
-        return Err(invalid(&format_args!("it names {} layers, the manifest {layers}", diff_ids.len())));
+        return Err(invalid(&format_args!(
+            "it names {} layers, the manifest {layers}",
+            diff_ids.len()
+        )));
     }
     let history = config.history().as_deref().unwrap_or_default();
-    let filled = history.iter().filter(|entry| !entry.empty_layer().unwrap_or(false)).count();
+    let filled = history
+        .iter()
+        .filter(|entry| !entry.empty_layer().unwrap_or(false))
+        .count();
     if !history.is_empty() && filled != layers {
-        return Err(invalid(&format_args!("its history has {filled} layers, the manifest {layers}")));
+        return Err(invalid(&format_args!(
+            "its history has {filled} layers, the manifest {layers}"
+        )));
     }
     let run = config.config().as_ref();
     let list = |read: fn(&oci::Config) -> &Option<Vec<String>>| {
@@ -243,7 +314,9 @@ pub(crate) fn read_config(bytes: &[u8], layers: usize, wanted: &Platform) -> Res
             cmd: list(oci::Config::cmd),
             env: list(oci::Config::env),
             user: run.and_then(|run| run.user().clone()).unwrap_or_default(),
-            working_dir: run.and_then(|run| run.working_dir().clone()).unwrap_or_default(),
+            working_dir: run
+                .and_then(|run| run.working_dir().clone())
+                .unwrap_or_default(),
             stop_signal: run.and_then(|run| run.stop_signal().clone()),
         },
         diff_ids,
@@ -282,18 +355,40 @@ mod tests {
             ]
             .join(","),
         );
-        let Document::Manifest(manifest) = read_str(&text).unwrap() else { panic!("an index") };
+        let Document::Manifest(manifest) = read_str(&text).unwrap() else {
+            panic!("an index")
+        };
         let kinds: Vec<_> = manifest.layers.iter().map(|(_, kind)| *kind).collect();
-        assert_eq!(kinds, [Compression::None, Compression::Gzip, Compression::Zstd, Compression::Gzip]);
+        assert_eq!(
+            kinds,
+            [
+                Compression::None,
+                Compression::Gzip,
+                Compression::Zstd,
+                Compression::Gzip
+            ]
+        );
     }
 
     #[test]
     fn refuses_manifests_that_could_be_read_in_two_ways() {
         for (text, problem) in [
-            (manifest("").replace(r#""layers""#, r#""manifests":[],"layers""#), "both layers and manifests"),
-            (manifest("").replace(r#""layers""#, r#""layers":[],"layers""#), "names a key twice"),
-            (manifest("").replace(r#""layers":[]"#, r#""x":1"#), "neither layers nor manifests"),
-            (manifest("").replace(":2,\"media", ":1,\"media"), "schemaVersion"),
+            (
+                manifest("").replace(r#""layers""#, r#""manifests":[],"layers""#),
+                "both layers and manifests",
+            ),
+            (
+                manifest("").replace(r#""layers""#, r#""layers":[],"layers""#),
+                "names a key twice",
+            ),
+            (
+                manifest("").replace(r#""layers":[]"#, r#""x":1"#),
+                "neither layers nor manifests",
+            ),
+            (
+                manifest("").replace(":2,\"media", ":1,\"media"),
+                "schemaVersion",
+            ),
         ] {
             assert!(read_str(&text).unwrap_err().contains(problem), "{text}");
         }
@@ -309,29 +404,53 @@ mod tests {
     fn refuses_layers_that_must_not_be_fetched() {
         let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
         for (text, problem) in [
-            (layer(gzip, r#","urls":["http://10.0.0.1/x"]"#), "foreign address"),
-            (layer("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", ""), "not a layer"),
+            (
+                layer(gzip, r#","urls":["http://10.0.0.1/x"]"#),
+                "foreign address",
+            ),
+            (
+                layer(
+                    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+                    "",
+                ),
+                "not a layer",
+            ),
             (layer("application/x-unknown", ""), "unknown media type"),
             (layer(gzip, "").replace(D, "sha256:../../x"), ""),
             (layer(gzip, "").replace("\"size\":1", "\"size\":-1"), ""),
         ] {
-            assert!(read_str(&manifest(&text)).unwrap_err().contains(problem), "{text}");
+            assert!(
+                read_str(&manifest(&text)).unwrap_err().contains(problem),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn chooses_the_platform_and_says_what_there_is() {
         let entry = |platform: &str, size: u32| {
-            format!(r#"{{"mediaType":"{MANIFEST}","digest":"{D}","size":{size},"platform":{platform}}}"#)
+            format!(
+                r#"{{"mediaType":"{MANIFEST}","digest":"{D}","size":{size},"platform":{platform}}}"#
+            )
         };
-        let index =
-            |entries: &[String]| format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        let index = |entries: &[String]| {
+            format!(
+                r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+                entries.join(",")
+            )
+        };
         let unknown = entry(r#"{"os":"unknown","architecture":"unknown"}"#, 1);
         let arm = entry(r#"{"os":"linux","architecture":"arm64","variant":"v8"}"#, 2);
         let amd = entry(r#"{"os":"linux","architecture":"amd64"}"#, 3);
         let later = entry(r#"{"os":"linux","architecture":"amd64"}"#, 4);
         let chosen = read_str(&index(&[unknown.clone(), arm.clone(), amd, later])).unwrap();
-        assert_eq!(chosen, Document::Index(Blob { digest: D.parse().unwrap(), size: 3 }));
+        assert_eq!(
+            chosen,
+            Document::Index(Blob {
+                digest: D.parse().unwrap(),
+                size: 3
+            })
+        );
         assert_eq!(
             read_str(&index(&[unknown, arm])).unwrap_err(),
             "the image has no linux/amd64; it offers linux/arm64/v8"
@@ -341,11 +460,16 @@ mod tests {
     #[test]
     fn a_config_must_agree_with_the_manifest() {
         let config = |rootfs: &str, extra: &str| {
-            let text = format!(r#"{{"os":"linux","architecture":"amd64","rootfs":{rootfs}{extra}}}"#);
+            let text =
+                format!(r#"{{"os":"linux","architecture":"amd64","rootfs":{rootfs}{extra}}}"#);
             read_config(text.as_bytes(), 1, &Platform::linux_amd64()).map_err(|e| e.to_string())
         };
         let one = format!(r#"{{"type":"layers","diff_ids":["{D}"]}}"#);
-        let read = config(&one, r#","config":{"User":"web","Cmd":["a"],"StopSignal":"SIGINT"}"#).unwrap();
+        let read = config(
+            &one,
+            r#","config":{"User":"web","Cmd":["a"],"StopSignal":"SIGINT"}"#,
+        )
+        .unwrap();
         assert_eq!(
             (read.run.user.as_str(), read.run.cmd, read.run.stop_signal),
             ("web", vec!["a".to_owned()], Some("SIGINT".to_owned()))
@@ -353,9 +477,16 @@ mod tests {
         for (rootfs, extra, problem) in [
             (r#"{"type":"layers","diff_ids":[]}"#, "", "names 0 layers"),
             (r#"{"type":"odd","diff_ids":[]}"#, "", "type 'odd'"),
-            (one.as_str(), r#","history":[{"created_by":"a"},{"created_by":"b"}]"#, "history has 2"),
+            (
+                one.as_str(),
+                r#","history":[{"created_by":"a"},{"created_by":"b"}]"#,
+                "history has 2",
+            ),
         ] {
-            assert!(config(rootfs, extra).unwrap_err().contains(problem), "{rootfs}{extra}");
+            assert!(
+                config(rootfs, extra).unwrap_err().contains(problem),
+                "{rootfs}{extra}"
+            );
         }
     }
 }

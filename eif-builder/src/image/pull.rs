@@ -5,7 +5,9 @@ use super::json::MAX_DOCUMENT;
 use super::layer::{self, Expected};
 use super::manifest::{self, Blob, Document, ImageConfig, Manifest};
 use super::registry::{Get, next_chunk, read_bounded};
-use super::{Credentials, Digest, Endpoint, Platform, PullError, Reference, Registry, VerifiedLayer};
+use super::{
+    Credentials, Digest, Endpoint, Platform, PullError, Reference, Registry, VerifiedLayer,
+};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header;
@@ -75,8 +77,18 @@ impl VerifiedImage {
     }
 }
 
-pub async fn pull(request: Request, progress: Arc<dyn Progress>) -> Result<VerifiedImage, PullError> {
-    let Request { reference, platform, credentials, endpoint, work_dir, max_unpacked } = request;
+pub async fn pull(
+    request: Request,
+    progress: Arc<dyn Progress>,
+) -> Result<VerifiedImage, PullError> {
+    let Request {
+        reference,
+        platform,
+        credentials,
+        endpoint,
+        work_dir,
+        max_unpacked,
+    } = request;
     let registry = Arc::new(Registry::new(&reference, credentials, &endpoint)?);
     let (digest, manifest) = resolve(&registry, &reference, &platform).await?;
     let Manifest { config, layers } = manifest;
@@ -105,11 +117,18 @@ pub async fn pull(request: Request, progress: Arc<dyn Progress>) -> Result<Verif
             budget: budget.clone(),
             max_unpacked,
         };
-        let (registry, slots, progress, work_dir) =
-            (registry.clone(), slots.clone(), progress.clone(), work_dir.clone());
+        let (registry, slots, progress, work_dir) = (
+            registry.clone(),
+            slots.clone(),
+            progress.clone(),
+            work_dir.clone(),
+        );
         tasks.spawn(async move {
             let _slot = slots.acquire_owned().await;
-            (index, fetch_layer(&registry, expected, work_dir, &*progress).await)
+            (
+                index,
+                fetch_layer(&registry, expected, work_dir, &*progress).await,
+            )
         });
     }
     // The first error drops the set, which ends the other downloads; their spools have no names.
@@ -136,9 +155,10 @@ async fn resolve(
     let mut document = fetch_document(registry, path, &manifest::ACCEPT, None, "the manifest")
         .await
         .map_err(|e| match e {
-            PullError::NotFound { reason, .. } => {
-                PullError::NotFound { reference: reference.to_string(), reason }
-            }
+            PullError::NotFound { reason, .. } => PullError::NotFound {
+                reference: reference.to_string(),
+                reason,
+            },
             other => other,
         })?;
     if let Some(expected) = reference.digest()
@@ -154,14 +174,21 @@ async fn resolve(
         manifest::read(&document.bytes, document.content_type.as_deref(), platform)?
     {
         let path = format!("manifests/{}", blob.digest);
-        document =
-            fetch_document(registry, path, &manifest::ACCEPT, Some(blob), "the platform's manifest").await?;
+        document = fetch_document(
+            registry,
+            path,
+            &manifest::ACCEPT,
+            Some(blob),
+            "the platform's manifest",
+        )
+        .await?;
     }
     match manifest::read(&document.bytes, document.content_type.as_deref(), platform)? {
         Document::Manifest(manifest) => Ok((document.digest, manifest)),
-        Document::Index(_) => {
-            Err(PullError::invalid("the manifest", "an index inside an index is not followed"))
-        }
+        Document::Index(_) => Err(PullError::invalid(
+            "the manifest",
+            "an index inside an index is not followed",
+        )),
     }
 }
 
@@ -179,12 +206,25 @@ async fn fetch_document(
     expected: Option<Blob>,
     what: &str,
 ) -> Result<Fetched, PullError> {
-    let response = registry.get(&Get { path, accept, offset: 0 }).await?;
-    let content_type =
-        response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let response = registry
+        .get(&Get {
+            path,
+            accept,
+            offset: 0,
+        })
+        .await?;
+    let content_type = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
     let bytes = read_bounded(response, MAX_DOCUMENT, what).await?;
     let digest = Digest::of(&bytes);
-    if let Some(Blob { digest: wanted, size }) = expected {
+    if let Some(Blob {
+        digest: wanted,
+        size,
+    }) = expected
+    {
         if bytes.len() as u64 != size {
             return Err(PullError::invalid(
                 what,
@@ -192,10 +232,18 @@ async fn fetch_document(
             ));
         }
         if digest != wanted {
-            return Err(PullError::DigestMismatch { what: what.to_owned(), expected: wanted, found: digest });
+            return Err(PullError::DigestMismatch {
+                what: what.to_owned(),
+                expected: wanted,
+                found: digest,
+            });
         }
     }
-    Ok(Fetched { bytes, digest, content_type })
+    Ok(Fetched {
+        bytes,
+        digest,
+        content_type,
+    })
 }
 
 async fn fetch_layer(
@@ -212,7 +260,9 @@ async fn fetch_layer(
         let _ = sender.send(Err(error)).await;
     }
     drop(sender);
-    unpacking.await.map_err(|e| PullError::invalid("a layer", e))?
+    unpacking
+        .await
+        .map_err(|e| PullError::invalid("a layer", e))?
 }
 
 /// Sends a blob's bytes in order, resuming after a break. Stops quietly where nobody listens any more.
@@ -225,10 +275,18 @@ async fn feed_blob(
     let mut offset = 0;
     let mut resumes = 0;
     loop {
-        let get = Get { path: format!("blobs/{}", blob.digest), accept: &[], offset };
+        let get = Get {
+            path: format!("blobs/{}", blob.digest),
+            accept: &[],
+            offset,
+        };
         let response = registry.get(&get).await?;
         // A registry that ignores the range sends everything again: what we have is skipped.
-        let mut skip = if offset > 0 && response.status() == StatusCode::OK { offset } else { 0 };
+        let mut skip = if offset > 0 && response.status() == StatusCode::OK {
+            offset
+        } else {
+            0
+        };
         if response.status() == StatusCode::PARTIAL_CONTENT {
             check_range(response.headers(), offset)?;
         }
@@ -252,8 +310,11 @@ async fn feed_blob(
         };
         resumes += 1;
         if resumes > MAX_RESUMES {
-            let short =
-                PullError::TooShort { what: blob.digest.to_string(), expected: blob.size, found: offset };
+            let short = PullError::TooShort {
+                what: blob.digest.to_string(),
+                expected: blob.size,
+                found: offset,
+            };
             return Err(broken.unwrap_or(short));
         }
     }
@@ -261,12 +322,18 @@ async fn feed_blob(
 
 /// `Content-Range: bytes START-END/TOTAL` (RFC 9110, 14.4) must begin where we stopped.
 fn check_range(headers: &header::HeaderMap, offset: u64) -> Result<(), PullError> {
-    let value = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let start = value.strip_prefix("bytes ").and_then(|range| range.split('-').next());
+    let value = headers
+        .get(header::CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let start = value
+        .strip_prefix("bytes ")
+        .and_then(|range| range.split('-').next());
     match start.and_then(|start| start.parse::<u64>().ok()) == Some(offset) {
         true => Ok(()),
-        false => {
-            Err(PullError::invalid("a partial answer", format!("asked from byte {offset}, got '{value}'")))
-        }
+        false => Err(PullError::invalid(
+            "a partial answer",
+            format!("asked from byte {offset}, got '{value}'"),
+        )),
     }
 }

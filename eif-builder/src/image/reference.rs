@@ -48,14 +48,20 @@ impl RegistryKind {
     /// By host name alone; a port does not matter.
     pub fn of(host: &str) -> RegistryKind {
         let name = host.split(':').next().unwrap_or(host);
-        let amazon = [".amazonaws.com", ".amazonaws.com.cn", ".on.aws", ".amazonaws.eu"];
+        let amazon = [
+            ".amazonaws.com",
+            ".amazonaws.com.cn",
+            ".on.aws",
+            ".amazonaws.eu",
+        ];
         if canonical_host(name) == DOCKER_HUB {
             RegistryKind::DockerHub
         } else if name == "ghcr.io" {
             RegistryKind::GitHub
         } else if name.contains(".dkr") && amazon.iter().any(|suffix| name.ends_with(suffix)) {
             RegistryKind::Ecr
-        } else if name == "gcr.io" || name.ends_with(".gcr.io") || name.ends_with("-docker.pkg.dev") {
+        } else if name == "gcr.io" || name.ends_with(".gcr.io") || name.ends_with("-docker.pkg.dev")
+        {
             RegistryKind::GoogleArtifactRegistry
         } else if name.ends_with(".azurecr.io") {
             RegistryKind::Azure
@@ -92,25 +98,39 @@ impl RegistryKind {
 
 impl Reference {
     pub fn parse(text: &str) -> Result<Reference, ReferenceError> {
-        let error = |problem| ReferenceError { text: text.chars().take(200).collect::<String>(), problem };
+        let error = |problem| ReferenceError {
+            text: text.chars().take(200).collect::<String>(),
+            problem,
+        };
         if text.len() > MAX_LEN {
             return Err(error("it is longer than 1024 characters"));
         }
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => {
-                (rest, Some(digest.parse().map_err(|_| error("the digest is not sha256:<64 digits>"))?))
-            }
+            Some((rest, digest)) => (
+                rest,
+                Some(
+                    digest
+                        .parse()
+                        .map_err(|_| error("the digest is not sha256:<64 digits>"))?,
+                ),
+            ),
             None => (text, None),
         };
         let (host, path) = split_host(rest);
         let (repository, tag) = match path.rsplit_once(':') {
             Some((repository, tag)) if is_tag(tag) => (repository, Some(tag.to_owned())),
-            Some(_) => return Err(error("the tag is not 1 to 128 letters, digits, '_', '.' or '-'")),
+            Some(_) => {
+                return Err(error(
+                    "the tag is not 1 to 128 letters, digits, '_', '.' or '-'",
+                ));
+            }
             None => (path, None),
         };
         let host = host.map_or_else(|| DOCKER_HUB.to_owned(), canonical_host);
         if !is_host(&host) {
-            return Err(error("the registry host is not a host name with an optional port"));
+            return Err(error(
+                "the registry host is not a host name with an optional port",
+            ));
         }
         if repository.is_empty() {
             return Err(error("the repository is missing"));
@@ -125,7 +145,12 @@ impl Reference {
             ));
         }
         let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
-        Ok(Reference { host, repository, tag, digest })
+        Ok(Reference {
+            host,
+            repository,
+            tag,
+            digest,
+        })
     }
 
     /// Registry host with an optional port, as it goes into URLs.
@@ -170,7 +195,9 @@ impl std::fmt::Display for Reference {
 /// Docker's rule: the first component is a host if it has a dot or a port, or is `localhost`.
 fn split_host(text: &str) -> (Option<&str>, &str) {
     match text.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+            (Some(first), rest)
+        }
         _ => (None, text),
     }
 }
@@ -184,28 +211,38 @@ fn is_host(host: &str) -> bool {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     name.len() <= 253
         && name.split('.').all(label)
-        && port.is_none_or(|port| !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port != 0))
+        && port.is_none_or(|port| {
+            !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port != 0)
+        })
 }
 
 fn is_component(component: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = component.as_bytes();
-    let edges =
-        bytes.first().copied().is_some_and(alphanumeric) && bytes.last().copied().is_some_and(alphanumeric);
+    let edges = bytes.first().copied().is_some_and(alphanumeric)
+        && bytes.last().copied().is_some_and(alphanumeric);
     // Separators: one '.', one or two '_', any number of '-'.
     edges
-        && bytes.iter().all(|&b| alphanumeric(b) || matches!(b, b'.' | b'_' | b'-'))
-        && !["..", "___", "._", "_.", ".-", "-.", "_-", "-_"].iter().any(|bad| component.contains(bad))
+        && bytes
+            .iter()
+            .all(|&b| alphanumeric(b) || matches!(b, b'.' | b'_' | b'-'))
+        && !["..", "___", "._", "_.", ".-", "-.", "_-", "-_"]
+            .iter()
+            .any(|bad| component.contains(bad))
 }
 
 fn is_tag(tag: &str) -> bool {
     (1..=128).contains(&tag.len())
         && !tag.starts_with(['.', '-'])
-        && tag.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && tag
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 #[cfg(test)]
@@ -221,9 +258,21 @@ mod tests {
                 "registry-1.docker.io/my-org/private-app:v2.1",
                 DockerHub,
             ),
-            ("docker.io/alpine", "registry-1.docker.io/library/alpine:latest", DockerHub),
-            ("alpine:3", "registry-1.docker.io/library/alpine:3", DockerHub),
-            ("ghcr.io/my-org/private-service:main", "ghcr.io/my-org/private-service:main", GitHub),
+            (
+                "docker.io/alpine",
+                "registry-1.docker.io/library/alpine:latest",
+                DockerHub,
+            ),
+            (
+                "alpine:3",
+                "registry-1.docker.io/library/alpine:3",
+                DockerHub,
+            ),
+            (
+                "ghcr.io/my-org/private-service:main",
+                "ghcr.io/my-org/private-service:main",
+                GitHub,
+            ),
             (
                 "123456789012.dkr.ecr.us-east-1.amazonaws.com/my-app:latest",
                 "123456789012.dkr.ecr.us-east-1.amazonaws.com/my-app:latest",
@@ -234,13 +283,29 @@ mod tests {
                 "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/a:latest",
                 Ecr,
             ),
-            ("europe-docker.pkg.dev/p/r/i:1", "europe-docker.pkg.dev/p/r/i:1", GoogleArtifactRegistry),
-            ("myregistry.azurecr.io/my-image:stable", "myregistry.azurecr.io/my-image:stable", Azure),
-            ("127.0.0.1:5000/org/app:v1", "127.0.0.1:5000/org/app:v1", SelfHosted),
+            (
+                "europe-docker.pkg.dev/p/r/i:1",
+                "europe-docker.pkg.dev/p/r/i:1",
+                GoogleArtifactRegistry,
+            ),
+            (
+                "myregistry.azurecr.io/my-image:stable",
+                "myregistry.azurecr.io/my-image:stable",
+                Azure,
+            ),
+            (
+                "127.0.0.1:5000/org/app:v1",
+                "127.0.0.1:5000/org/app:v1",
+                SelfHosted,
+            ),
             ("localhost/app", "localhost/app:latest", SelfHosted),
         ] {
             let reference = Reference::parse(text).unwrap();
-            assert_eq!((reference.to_string().as_str(), reference.kind()), (canonical, kind), "{text}");
+            assert_eq!(
+                (reference.to_string().as_str(), reference.kind()),
+                (canonical, kind),
+                "{text}"
+            );
             assert_eq!(Reference::parse(canonical).unwrap(), reference);
         }
     }

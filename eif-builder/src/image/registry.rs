@@ -73,15 +73,24 @@ impl Registry {
 
     /// Sends a GET, logs in when asked to, retries what may pass, follows redirects of blobs. Gives a 200 or a 206.
     pub(crate) async fn get(&self, get: &Get<'_>) -> Result<Response<Incoming>, PullError> {
-        let scheme = if self.plain_http.contains(&self.host) { "http" } else { "https" };
-        let uri: Uri = format!("{scheme}://{}/v2/{}/{}", self.host, self.repository, get.path)
-            .parse()
-            .map_err(|e| PullError::invalid("the address of the image", e))?;
+        let scheme = if self.plain_http.contains(&self.host) {
+            "http"
+        } else {
+            "https"
+        };
+        let uri: Uri = format!(
+            "{scheme}://{}/v2/{}/{}",
+            self.host, self.repository, get.path
+        )
+        .parse()
+        .map_err(|e| PullError::invalid("the address of the image", e))?;
         let mut logged_in = false;
         let mut tries = 1;
         loop {
             let authorization = self.authorization.lock().await.clone();
-            let result = self.send(&self.http, &uri, get, authorization.as_ref()).await;
+            let result = self
+                .send(&self.http, &uri, get, authorization.as_ref())
+                .await;
             let wait = match result {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if response.status().is_redirection() => {
@@ -94,7 +103,8 @@ impl Registry {
                     let expired = status == StatusCode::FORBIDDEN && reason.contains("expired");
                     if (status == StatusCode::UNAUTHORIZED || expired) && !logged_in {
                         logged_in = true;
-                        self.log_in(challenge, reason, authorization.as_ref()).await?;
+                        self.log_in(challenge, reason, authorization.as_ref())
+                            .await?;
                         continue;
                     }
                     let error = self.error(status, reason);
@@ -147,24 +157,37 @@ impl Registry {
                 .get(header::LOCATION)
                 .and_then(|value| value.to_str().ok())
                 .ok_or_else(|| self.redirect_error("the answer names no location"))?;
-            let to = resolve_location(&from, location).map_err(|reason| self.redirect_error(&reason))?;
+            let to =
+                resolve_location(&from, location).map_err(|reason| self.redirect_error(&reason))?;
             let authority = to.authority().map(ToString::to_string).unwrap_or_default();
             let named_plain = self.plain_http.contains(&authority);
             if to.scheme_str() != Some("https") && !named_plain {
                 return Err(self.redirect_error("it leads from https to http"));
             }
-            let literal = to.host().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+            let literal = to
+                .host()
+                .and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
             if literal.is_some_and(is_inward) && !named_plain {
-                return Err(self.redirect_error("it leads to an address of this machine or its link"));
+                return Err(
+                    self.redirect_error("it leads to an address of this machine or its link")
+                );
             }
-            let http = if named_plain { &self.http } else { &self.outward };
+            let http = if named_plain {
+                &self.http
+            } else {
+                &self.outward
+            };
             response = self.send(http, &to, get, None).await?;
             if !response.status().is_redirection() {
                 if response.status().is_success() {
                     return Ok(response);
                 }
                 let (status, reason) = self.read_error(response).await;
-                return Err(PullError::Status { host: authority, status: status.as_u16(), reason });
+                return Err(PullError::Status {
+                    host: authority,
+                    status: status.as_u16(),
+                    reason,
+                });
             }
             from = to;
         }
@@ -172,7 +195,10 @@ impl Registry {
     }
 
     fn redirect_error(&self, reason: &str) -> PullError {
-        PullError::Redirect { host: self.host.clone(), reason: reason.to_owned() }
+        PullError::Redirect {
+            host: self.host.clone(),
+            reason: reason.to_owned(),
+        }
     }
 
     /// Answers a challenge and keeps the resulting header. `stale` is the header that was just refused: if another
@@ -190,7 +216,8 @@ impl Registry {
         let host = self.host.clone();
         let fresh = match (challenge, &self.credentials) {
             (Some(Challenge::Bearer { realm, service }), credentials) => {
-                self.token(&realm, service.as_deref(), credentials.as_ref()).await?
+                self.token(&realm, service.as_deref(), credentials.as_ref())
+                    .await?
             }
             (Some(Challenge::Basic), Some(Credentials::Password { username, password })) => {
                 let basic = Credentials::basic(username, password);
@@ -201,10 +228,13 @@ impl Registry {
             }
             (Some(Challenge::Basic), Some(Credentials::IdentityToken(_))) => {
                 let reason =
-                    "it wants a user name and a password, and has no use for an identity token".to_owned();
+                    "it wants a user name and a password, and has no use for an identity token"
+                        .to_owned();
                 return Err(PullError::Unauthorized { host, reason });
             }
-            (Some(Challenge::Basic), None) => return Err(PullError::CredentialsNeeded { host, reason }),
+            (Some(Challenge::Basic), None) => {
+                return Err(PullError::CredentialsNeeded { host, reason });
+            }
             (None, Some(_)) => return Err(PullError::Unauthorized { host, reason }),
             (None, None) => return Err(PullError::CredentialsNeeded { host, reason }),
         };
@@ -220,8 +250,11 @@ impl Registry {
         credentials: Option<&Credentials>,
     ) -> Result<Secret, PullError> {
         let plain = self.plain_http.contains(&self.host);
-        let realm = auth::check_realm(realm, &self.host, plain)
-            .map_err(|reason| PullError::Realm { host: self.host.clone(), reason })?;
+        let realm =
+            auth::check_realm(realm, &self.host, plain).map_err(|reason| PullError::Realm {
+                host: self.host.clone(),
+                reason,
+            })?;
         let mut query = vec![("scope", format!("repository:{}:pull", self.repository))];
         query.extend(service.map(|service| ("service", service.to_owned())));
         let request = match credentials {
@@ -264,10 +297,17 @@ impl Registry {
             access_token: Option<Secret>,
         }
         // The message of a JSON error could quote the token: the position is enough.
-        let Token { token, access_token } = serde_json::from_slice(&body)
-            .map_err(|e| PullError::invalid("the token", format!("not JSON at column {}", e.column())))?;
-        let token = token.or(access_token).filter(|token| !token.expose().is_empty());
-        let token = token.ok_or_else(|| PullError::invalid("the token", "the answer holds none"))?;
+        let Token {
+            token,
+            access_token,
+        } = serde_json::from_slice(&body).map_err(|e| {
+            PullError::invalid("the token", format!("not JSON at column {}", e.column()))
+        })?;
+        let token = token
+            .or(access_token)
+            .filter(|token| !token.expose().is_empty());
+        let token =
+            token.ok_or_else(|| PullError::invalid("the token", "the answer holds none"))?;
         Ok(Secret::new(format!("Bearer {}", token.expose())))
     }
 
@@ -285,10 +325,14 @@ impl Registry {
             message: String,
         }
         let status = response.status();
-        let body = read_bounded(response, MAX_ERROR, "an error").await.unwrap_or_default();
+        let body = read_bounded(response, MAX_ERROR, "an error")
+            .await
+            .unwrap_or_default();
         let text = match serde_json::from_slice::<Errors>(&body) {
             Ok(Errors { errors }) => {
-                let each = errors.iter().map(|Entry { code, message }| format!("{code}: {message}"));
+                let each = errors
+                    .iter()
+                    .map(|Entry { code, message }| format!("{code}: {message}"));
                 each.collect::<Vec<_>>().join("; ")
             }
             Err(_) => String::from_utf8_lossy(&body).into_owned(),
@@ -317,11 +361,18 @@ impl Registry {
     fn error(&self, status: StatusCode, reason: String) -> PullError {
         let host = self.host.clone();
         match status.as_u16() {
-            404 => PullError::NotFound { reference: format!("{host}/{}", self.repository), reason },
+            404 => PullError::NotFound {
+                reference: format!("{host}/{}", self.repository),
+                reason,
+            },
             401 | 403 if self.credentials.is_some() => PullError::Unauthorized { host, reason },
             401 | 403 => PullError::CredentialsNeeded { host, reason },
             429 => PullError::RateLimited { host, reason },
-            status => PullError::Status { host, status, reason },
+            status => PullError::Status {
+                host,
+                status,
+                reason,
+            },
         }
     }
 }
@@ -334,22 +385,38 @@ async fn exchange(
     let host = uri.authority().map(ToString::to_string).unwrap_or_default();
     let request = request.map_err(|e| PullError::invalid("the request", e))?;
     match timeout(CONNECT_TIMEOUT + ANSWER_TIMEOUT, http.request(request)).await {
-        Err(_) => Err(PullError::Timeout { host, seconds: (CONNECT_TIMEOUT + ANSWER_TIMEOUT).as_secs() }),
-        Ok(Err(error)) => Err(PullError::Unreachable { host, reason: innermost(&error) }),
+        Err(_) => Err(PullError::Timeout {
+            host,
+            seconds: (CONNECT_TIMEOUT + ANSWER_TIMEOUT).as_secs(),
+        }),
+        Ok(Err(error)) => Err(PullError::Unreachable {
+            host,
+            reason: innermost(&error),
+        }),
         Ok(Ok(response)) => Ok(response),
     }
 }
 
 /// The next piece of a body; `None` at its end.
-pub(crate) async fn next_chunk(host: &str, body: &mut Incoming) -> Result<Option<Bytes>, PullError> {
+pub(crate) async fn next_chunk(
+    host: &str,
+    body: &mut Incoming,
+) -> Result<Option<Bytes>, PullError> {
     loop {
-        let frame = timeout(ANSWER_TIMEOUT, body.frame())
-            .await
-            .map_err(|_| PullError::Timeout { host: host.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() })?;
+        let frame =
+            timeout(ANSWER_TIMEOUT, body.frame())
+                .await
+                .map_err(|_| PullError::Timeout {
+                    host: host.to_owned(),
+                    seconds: ANSWER_TIMEOUT.as_secs(),
+                })?;
         match frame {
             None => return Ok(None),
             Some(Err(error)) => {
-                return Err(PullError::Unreachable { host: host.to_owned(), reason: innermost(&error) });
+                return Err(PullError::Unreachable {
+                    host: host.to_owned(),
+                    reason: innermost(&error),
+                });
             }
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
@@ -367,15 +434,25 @@ pub(crate) async fn read_bounded(
     what: &str,
 ) -> Result<Vec<u8>, PullError> {
     let reading = timeout(DOCUMENT_TIMEOUT, read_to_end(response, limit, what)).await;
-    reading.map_err(|_| PullError::Timeout { host: what.to_owned(), seconds: DOCUMENT_TIMEOUT.as_secs() })?
+    reading.map_err(|_| PullError::Timeout {
+        host: what.to_owned(),
+        seconds: DOCUMENT_TIMEOUT.as_secs(),
+    })?
 }
 
-async fn read_to_end(response: Response<Incoming>, limit: usize, what: &str) -> Result<Vec<u8>, PullError> {
+async fn read_to_end(
+    response: Response<Incoming>,
+    limit: usize,
+    what: &str,
+) -> Result<Vec<u8>, PullError> {
     let mut body = response.into_body();
     let mut bytes = Vec::new();
     while let Some(chunk) = next_chunk(what, &mut body).await? {
         if bytes.len() + chunk.len() > limit {
-            return Err(PullError::TooLong { what: what.to_owned(), limit: limit as u64 });
+            return Err(PullError::TooLong {
+                what: what.to_owned(),
+                limit: limit as u64,
+            });
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -392,8 +469,9 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 fn sensitive(secret: &Secret) -> Result<HeaderValue, PullError> {
-    let mut value = HeaderValue::from_str(secret.expose())
-        .map_err(|_| PullError::Credentials("they hold characters that HTTP cannot carry".to_owned()))?;
+    let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
+        PullError::Credentials("they hold characters that HTTP cannot carry".to_owned())
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -404,7 +482,12 @@ fn backoff(tries: u32) -> Duration {
 
 /// Seconds only; the date form is treated as absent.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    let seconds: u64 = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
@@ -419,12 +502,21 @@ fn form(pairs: &[(&str, String)]) -> String {
             })
             .collect::<String>()
     };
-    pairs.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect::<Vec<_>>().join("&")
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={}", escape(value)))
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 fn resolve_location(from: &Uri, location: &str) -> Result<Uri, String> {
-    let to: Uri = location.parse().map_err(|_| "the location is no address".to_owned())?;
-    if to.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    let to: Uri = location
+        .parse()
+        .map_err(|_| "the location is no address".to_owned())?;
+    if to
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return Err("the location holds a user name".to_owned());
     }
     if to.scheme().is_some() {
@@ -442,8 +534,14 @@ mod tests {
     #[test]
     fn a_location_may_be_relative_and_never_holds_a_user() {
         let from: Uri = "https://r.example/v2/a/blobs/x".parse().unwrap();
-        assert_eq!(resolve_location(&from, "/y?z=1").unwrap(), "https://r.example/y?z=1");
-        assert_eq!(resolve_location(&from, "https://s.example/y").unwrap(), "https://s.example/y");
+        assert_eq!(
+            resolve_location(&from, "/y?z=1").unwrap(),
+            "https://r.example/y?z=1"
+        );
+        assert_eq!(
+            resolve_location(&from, "https://s.example/y").unwrap(),
+            "https://s.example/y"
+        );
         assert!(resolve_location(&from, "https://u:p@s.example/y").is_err());
     }
 

@@ -40,7 +40,9 @@ impl Endpoint {
 /// Addresses that a registry has no business sending us to: this machine, its link, its cloud's metadata service.
 pub(super) fn is_inward(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
+        IpAddr::V4(v4) => {
+            v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast()
+        }
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => is_inward(IpAddr::V4(v4)),
             // fd00:ec2::254 is the metadata service (EC2 user guide, "Instance metadata").
@@ -64,17 +66,22 @@ pub(super) fn connect_with(endpoint: &Endpoint, outward_only: bool) -> Result<Ht
         use rustls_pki_types::pem::PemObject as _;
         for certificate in rustls_pki_types::CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|e| PullError::Authority(e.to_string()))?;
-            roots.add(certificate).map_err(|e| PullError::Authority(e.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|e| PullError::Authority(e.to_string()))?;
         }
     }
-    let tls =
-        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| PullError::Authority(e.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-    let mut tcp =
-        HttpConnector::new_with_resolver(GuardedResolver { inner: GaiResolver::new(), outward_only });
+    let tls = rustls::ClientConfig::builder_with_provider(
+        rustls::crypto::aws_lc_rs::default_provider().into(),
+    )
+    .with_safe_default_protocol_versions()
+    .map_err(|e| PullError::Authority(e.to_string()))?
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    let mut tcp = HttpConnector::new_with_resolver(GuardedResolver {
+        inner: GaiResolver::new(),
+        outward_only,
+    });
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     tcp.set_nodelay(true);
@@ -105,10 +112,14 @@ impl Service<Name> for GuardedResolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let (lookup, outward_only) = (self.inner.call(name), self.outward_only);
         Box::pin(async move {
-            let all: Vec<SocketAddr> =
-                lookup.await?.filter(|address| !(outward_only && is_inward(address.ip()))).collect();
+            let all: Vec<SocketAddr> = lookup
+                .await?
+                .filter(|address| !(outward_only && is_inward(address.ip())))
+                .collect();
             match all.is_empty() {
-                true => Err(std::io::Error::other("the name leads to no address that may be used")),
+                true => Err(std::io::Error::other(
+                    "the name leads to no address that may be used",
+                )),
                 false => Ok(all.into_iter()),
             }
         })

@@ -32,7 +32,12 @@ pub struct Open {
 
 impl<'a> Cpio<'a> {
     pub fn new(file: &'a File, base: u64) -> Cpio<'a> {
-        Cpio { file, base, len: 0, inode: 0 }
+        Cpio {
+            file,
+            base,
+            len: 0,
+            inode: 0,
+        }
     }
 
     pub fn directory(&mut self, name: &'static str) -> io::Result<()> {
@@ -52,12 +57,23 @@ impl<'a> Cpio<'a> {
         let inode = self.next_inode();
         let header_at = self.base + self.len;
         self.append(&header(name, inode, S_IFREG | 0o444, 0)?)?;
-        Ok(Open { header_at, name, inode, body_at: self.base + self.len })
+        Ok(Open {
+            header_at,
+            name,
+            inode,
+            body_at: self.base + self.len,
+        })
     }
 
     pub fn close(&mut self, open: Open, len: u64) -> io::Result<()> {
-        let Open { header_at, name, inode, body_at: _ } = open;
-        self.file.write_all_at(&header(name, inode, S_IFREG | 0o444, len)?, header_at)?;
+        let Open {
+            header_at,
+            name,
+            inode,
+            body_at: _,
+        } = open;
+        self.file
+            .write_all_at(&header(name, inode, S_IFREG | 0o444, len)?, header_at)?;
         self.len += len;
         self.align()
     }
@@ -89,8 +105,8 @@ impl<'a> Cpio<'a> {
 
 /// Magic, thirteen numbers of eight hexadecimal digits, the name with a NUL, padding.
 fn header(name: &str, inode: u32, mode: u32, len: u64) -> io::Result<Vec<u8>> {
-    let len =
-        u32::try_from(len).map_err(|_| io::Error::other("a cpio archive holds files below 4 GiB only"))?;
+    let len = u32::try_from(len)
+        .map_err(|_| io::Error::other("a cpio archive holds files below 4 GiB only"))?;
     let name_len = u32::try_from(name.len() + 1).map_err(io::Error::other)?;
     let nlink = if mode & S_IFDIR != 0 { 2 } else { 1 };
     let fields = [inode, mode, 0, 0, nlink, 0, len, 0, 0, 0, 0, name_len, 0];

@@ -48,15 +48,22 @@ fn apply(tree: &mut Tree, layer: usize, entries: Vec<Entry>) -> Result<(), Rootf
         let path = entry.path.clone();
         add(tree, layer, entry).map_err(|problem| error(&path, problem))?;
         if tree.capacity() > MAX_NODES {
-            return Err(RootfsError::TooMany { what: "files", limit: MAX_NODES });
+            return Err(RootfsError::TooMany {
+                what: "files",
+                limit: MAX_NODES,
+            });
         }
     }
     Ok(())
 }
 
 fn mark(path: &Path) -> Result<Option<Mark>, String> {
-    let Some((name, parents)) = path.split_last() else { return Ok(None) };
-    let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(None) };
+    let Some((name, parents)) = path.split_last() else {
+        return Ok(None);
+    };
+    let Some(hidden) = name.strip_prefix(WHITEOUT) else {
+        return Ok(None);
+    };
     match hidden {
         _ if name == OPAQUE => Ok(Some(Mark::Opaque(parents.to_vec()))),
         b"" | b"." | b".." => Err("a whiteout names no file".to_owned()),
@@ -71,14 +78,16 @@ fn hide(tree: &mut Tree, mark: &Mark) -> Result<(), String> {
         Mark::Opaque(path) => {
             // The last component is followed here like any parent: the mark is a file in that directory.
             if let Some(directory) = tree.directory(path, false)? {
-                tree.children(directory).map(std::collections::BTreeMap::clear);
+                tree.children(directory)
+                    .map(std::collections::BTreeMap::clear);
             }
         }
         Mark::Gone(path) => {
             if let Some((name, parents)) = path.split_last()
                 && let Some(parent) = tree.directory(&parents.to_vec(), false)?
             {
-                tree.children(parent).and_then(|children| children.remove(name));
+                tree.children(parent)
+                    .and_then(|children| children.remove(name));
             }
         }
     }
@@ -102,11 +111,15 @@ fn add(tree: &mut Tree, layer: usize, entry: Entry) -> Result<(), String> {
         EntryKind::HardLink(target) => Some(link_target(tree, target)?),
         _ => None,
     };
-    let parent = tree.directory(&parents.to_vec(), true)?.ok_or("the parent cannot be made")?;
+    let parent = tree
+        .directory(&parents.to_vec(), true)?
+        .ok_or("the parent cannot be made")?;
     let kind = match kind {
         EntryKind::Directory => {
             let existing = tree.child(parent, name);
-            if let Some(id) = existing.filter(|&id| matches!(tree.node(id).kind, Kind::Directory(_))) {
+            if let Some(id) =
+                existing.filter(|&id| matches!(tree.node(id).kind, Kind::Directory(_)))
+            {
                 tree.set_meta(id, meta);
                 return Ok(());
             }
@@ -127,16 +140,22 @@ fn add(tree: &mut Tree, layer: usize, entry: Entry) -> Result<(), String> {
 
 fn link_target(tree: &mut Tree, target: &Path) -> Result<NodeId, String> {
     let shown = || target.join(&b'/').escape_ascii().to_string();
-    let id =
-        tree.lookup(target)?.ok_or_else(|| format!("the hard link's target '{}' does not exist", shown()))?;
+    let id = tree
+        .lookup(target)?
+        .ok_or_else(|| format!("the hard link's target '{}' does not exist", shown()))?;
     match tree.node(id).kind {
-        Kind::Directory(_) => Err(format!("the hard link's target '{}' is a directory", shown())),
+        Kind::Directory(_) => Err(format!(
+            "the hard link's target '{}' is a directory",
+            shown()
+        )),
         _ => Ok(id),
     }
 }
 
 fn name_it(tree: &mut Tree, parent: NodeId, name: &[u8], id: NodeId) -> Result<(), String> {
-    tree.children(parent).ok_or("the parent is not a directory")?.insert(name.to_vec(), id);
+    tree.children(parent)
+        .ok_or("the parent is not a directory")?
+        .insert(name.to_vec(), id);
     Ok(())
 }
 
@@ -159,13 +178,23 @@ mod tests {
                 };
                 let kind = match words[0] {
                     "d" => EntryKind::Directory,
-                    "f" => EntryKind::File { offset: 0, len: words.get(2).map_or(0, |n| n.parse().unwrap()) },
+                    "f" => EntryKind::File {
+                        offset: 0,
+                        len: words.get(2).map_or(0, |n| n.parse().unwrap()),
+                    },
                     "l" => EntryKind::Symlink(words[3].as_bytes().to_vec()),
                     "h" => EntryKind::HardLink(path(words[3])),
                     other => panic!("{other}"),
                 };
-                let meta = super::super::Meta { mode: 0o700, ..Default::default() };
-                Entry { path: path(words[1]), meta, kind }
+                let meta = super::super::Meta {
+                    mode: 0o700,
+                    ..Default::default()
+                };
+                Entry {
+                    path: path(words[1]),
+                    meta,
+                    kind,
+                }
             })
             .collect()
     }
@@ -181,7 +210,9 @@ mod tests {
     }
 
     fn list(tree: &Tree, id: NodeId, path: &str, lines: &mut Vec<String>) {
-        let Kind::Directory(children) = &tree.node(id).kind else { return };
+        let Kind::Directory(children) = &tree.node(id).kind else {
+            return;
+        };
         for (name, &child) in children {
             let path = format!("{path}/{}", String::from_utf8_lossy(name));
             lines.push(match &tree.node(child).kind {
@@ -201,11 +232,20 @@ mod tests {
             (vec!["f a 1", "f .wh.a"], ""),
             (vec!["f a 1", "f a 2\nf .wh.a"], "/a=1.2"),
             (vec!["f a 1", "f .wh.a\nf a 2"], "/a=1.2"),
-            (vec!["d bar\nf bar/old 1", "f .wh.bar\nd bar\nf bar/new 2"], "/bar/ /bar/new=1.2"),
+            (
+                vec!["d bar\nf bar/old 1", "f .wh.bar\nd bar\nf bar/new 2"],
+                "/bar/ /bar/new=1.2",
+            ),
             // Opaque comes first, and keeps new files whose parents have no entry.
-            (vec!["f d/old 1\nf d/sub/old 1", "f d/sub/f 2\nf d/.wh..wh..opq"], "/d/ /d/sub/ /d/sub/f=1.2"),
+            (
+                vec!["f d/old 1\nf d/sub/old 1", "f d/sub/f 2\nf d/.wh..wh..opq"],
+                "/d/ /d/sub/ /d/sub/f=1.2",
+            ),
             // Directories merge; anything else replaces.
-            (vec!["d a\nf a/x 1", "d a\nf a/y 2"], "/a/ /a/x=0.1 /a/y=1.2"),
+            (
+                vec!["d a\nf a/x 1", "d a\nf a/y 2"],
+                "/a/ /a/x=0.1 /a/y=1.2",
+            ),
             (vec!["d a\nf a/x 1", "f a 2"], "/a=1.2"),
             (vec!["f a 1", "f a/x 2"], "/a/ /a/x=1.2"),
             (vec!["f a 1\nf a 2"], "/a=0.2"),
@@ -214,10 +254,19 @@ mod tests {
                 vec!["d usr/lib\nl lib -> usr/lib", "f lib/x 1"],
                 "/lib->usr/lib /usr/ /usr/lib/ /usr/lib/x=1.1",
             ),
-            (vec!["l a -> /\nf a/etc/passwd 1"], "/a->/ /etc/ /etc/passwd=0.1"),
-            (vec!["d etc\nl a -> ../../../..\nf a/x 1"], "/a->../../../.. /etc/ /x=0.1"),
+            (
+                vec!["l a -> /\nf a/etc/passwd 1"],
+                "/a->/ /etc/ /etc/passwd=0.1",
+            ),
+            (
+                vec!["d etc\nl a -> ../../../..\nf a/x 1"],
+                "/a->../../../.. /etc/ /x=0.1",
+            ),
             (vec!["f t 1\nl a -> t", "f a 2"], "/a=1.2 /t=0.1"),
-            (vec!["f etc/x 1\nl a -> /etc", "f a/.wh.x"], "/a->/etc /etc/"),
+            (
+                vec!["f etc/x 1\nl a -> /etc", "f a/.wh.x"],
+                "/a->/etc /etc/",
+            ),
             // aufs metadata.
             (vec!["f a 1", "f .wh..wh.plnk\nf .wh..wh.aufs"], "/a=0.1"),
         ] {
@@ -233,7 +282,10 @@ mod tests {
             (vec!["f .wh..."], "names no file"),
             (vec!["h a -> missing"], "does not exist"),
             (vec!["d d\nh a -> d"], "is a directory"),
-            (vec!["l a -> b\nl b -> a\nf a/x 1"], "more than 40 symbolic links"),
+            (
+                vec!["l a -> b\nl b -> a\nf a/x 1"],
+                "more than 40 symbolic links",
+            ),
             (vec!["f . 1"], "root must be a directory"),
         ] {
             let error = flat(&layers).unwrap_err();
@@ -246,7 +298,11 @@ mod tests {
         let mut tree = Tree::default();
         apply(&mut tree, 0, layer("f a 1\nh b -> a\nh c -> b")).unwrap();
         apply(&mut tree, 1, layer("f a 2\nh d -> c")).unwrap();
-        let id = |tree: &mut Tree, name: &str| tree.lookup(&vec![name.as_bytes().to_vec()]).unwrap().unwrap();
+        let id = |tree: &mut Tree, name: &str| {
+            tree.lookup(&vec![name.as_bytes().to_vec()])
+                .unwrap()
+                .unwrap()
+        };
         let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| id(&mut tree, name));
         assert!(b == c && c == d && a != b);
         assert_eq!(tree.link_counts()[Tree::index(b)], 3);
@@ -257,11 +313,17 @@ mod tests {
         let mut tree = Tree::default();
         apply(&mut tree, 0, layer("d .\nf implied/x 1\nd given")).unwrap();
         let mode = |tree: &mut Tree, name: &str| {
-            let id = tree.lookup(&vec![name.as_bytes().to_vec()]).unwrap().unwrap();
+            let id = tree
+                .lookup(&vec![name.as_bytes().to_vec()])
+                .unwrap()
+                .unwrap();
             tree.node(id).meta.mode
         };
         assert_eq!(tree.node(Tree::ROOT).meta.mode, 0o700);
-        assert_eq!((mode(&mut tree, "implied"), mode(&mut tree, "given")), (0o755, 0o700));
+        assert_eq!(
+            (mode(&mut tree, "implied"), mode(&mut tree, "given")),
+            (0o755, 0o700)
+        );
     }
 
     #[test]
@@ -270,6 +332,10 @@ mod tests {
         let mut text = String::from("d a\nl l0 -> /a\n");
         let down = vec!["d"; 1000].join("/");
         text += &format!("d l0/{down}\nl l1 -> /a/{down}\nd l1/{down}\n");
-        assert!(flat(&[&text]).unwrap_err().contains("more than 1024 directories"));
+        assert!(
+            flat(&[&text])
+                .unwrap_err()
+                .contains("more than 1024 directories")
+        );
     }
 }

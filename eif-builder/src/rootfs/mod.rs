@@ -16,11 +16,18 @@ pub use tree::{Body, Device, Kind, Meta, Node, NodeId, Tree, Xattrs};
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     #[error("layer {layer}: {problem}{}", entry.as_ref().map(|path| format!(", at '{path}'")).unwrap_or_default())]
-    Entry { layer: usize, entry: Option<String>, problem: String },
+    Entry {
+        layer: usize,
+        entry: Option<String>,
+        problem: String,
+    },
     #[error("the root file system has more than {limit} {what}")]
     TooMany { what: &'static str, limit: usize },
     #[error("reading layer {layer}: {source}")]
-    Layer { layer: usize, source: std::io::Error },
+    Layer {
+        layer: usize,
+        source: std::io::Error,
+    },
     #[error("writing the root file system: {0}")]
     Write(#[from] std::io::Error),
 }

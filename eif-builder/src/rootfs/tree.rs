@@ -63,11 +63,22 @@ pub struct Tree {
 }
 
 /// What OCI leaves open and everybody does: a directory that no entry describes.
-const IMPLIED_DIRECTORY: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() };
+const IMPLIED_DIRECTORY: Meta = Meta {
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    mtime: 0,
+    xattrs: Vec::new(),
+};
 
 impl Default for Tree {
     fn default() -> Self {
-        Tree { nodes: vec![Node { meta: IMPLIED_DIRECTORY, kind: Kind::Directory(BTreeMap::new()) }] }
+        Tree {
+            nodes: vec![Node {
+                meta: IMPLIED_DIRECTORY,
+                kind: Kind::Directory(BTreeMap::new()),
+            }],
+        }
     }
 }
 
@@ -75,11 +86,15 @@ impl Tree {
     pub const ROOT: NodeId = NodeId(0);
 
     pub fn node(&self, id: NodeId) -> &Node {
-        self.nodes.get(id.0).expect("a NodeId comes from this tree, and nodes are never removed from it")
+        self.nodes
+            .get(id.0)
+            .expect("a NodeId comes from this tree, and nodes are never removed from it")
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        self.nodes.get_mut(id.0).expect("a NodeId comes from this tree, and nodes are never removed from it")
+        self.nodes
+            .get_mut(id.0)
+            .expect("a NodeId comes from this tree, and nodes are never removed from it")
     }
 
     /// How many nodes were ever made: the bound of every NodeId.
@@ -117,7 +132,11 @@ impl Tree {
 
     /// The directory that `components` lead to, symbolic links followed inside the tree. With `create`, what is missing
     /// is made, and what is no directory is replaced by one; without, the answer is then `None`.
-    pub(super) fn directory(&mut self, components: &Path, create: bool) -> Result<Option<NodeId>, String> {
+    pub(super) fn directory(
+        &mut self,
+        components: &Path,
+        create: bool,
+    ) -> Result<Option<NodeId>, String> {
         let mut stack = vec![Tree::ROOT];
         let mut todo: VecDeque<Vec<u8>> = components.iter().cloned().collect();
         let mut links = 0;
@@ -150,15 +169,22 @@ impl Tree {
                     }
                 }
                 Some(_) | None if create => {
-                    let node = Node { meta: IMPLIED_DIRECTORY, kind: Kind::Directory(BTreeMap::new()) };
+                    let node = Node {
+                        meta: IMPLIED_DIRECTORY,
+                        kind: Kind::Directory(BTreeMap::new()),
+                    };
                     let id = self.add(node);
-                    self.children(here).expect("only directories are pushed on the stack").insert(name, id);
+                    self.children(here)
+                        .expect("only directories are pushed on the stack")
+                        .insert(name, id);
                     stack.push(id);
                 }
                 Some(_) | None => return Ok(None),
             }
             if stack.len() > MAX_DEPTH {
-                return Err(format!("more than {MAX_DEPTH} directories below one another"));
+                return Err(format!(
+                    "more than {MAX_DEPTH} directories below one another"
+                ));
             }
         }
         Ok(stack.last().copied())
@@ -166,7 +192,9 @@ impl Tree {
 
     /// The node at a path: the parents as in [`Tree::directory`], the last component never followed.
     pub(super) fn lookup(&mut self, path: &Path) -> Result<Option<NodeId>, String> {
-        let Some((name, parents)) = path.split_last() else { return Ok(Some(Tree::ROOT)) };
+        let Some((name, parents)) = path.split_last() else {
+            return Ok(Some(Tree::ROOT));
+        };
         let parent = self.directory(&parents.to_vec(), false)?;
         Ok(parent.and_then(|parent| self.child(parent, name)))
     }
@@ -176,7 +204,9 @@ impl Tree {
         let mut counts = vec![0; self.capacity()];
         let mut todo = vec![Tree::ROOT];
         while let Some(id) = todo.pop() {
-            let Kind::Directory(children) = &self.node(id).kind else { continue };
+            let Kind::Directory(children) = &self.node(id).kind else {
+                continue;
+            };
             for &child in children.values() {
                 if let Some(count) = counts.get_mut(child.0) {
                     *count += 1;
@@ -197,7 +227,10 @@ impl Tree {
         let mut order = Vec::new();
         let mut todo = vec![Tree::ROOT];
         while let Some(id) = todo.pop() {
-            if seen.get_mut(id.0).is_some_and(|seen| !std::mem::replace(seen, true)) {
+            if seen
+                .get_mut(id.0)
+                .is_some_and(|seen| !std::mem::replace(seen, true))
+            {
                 order.push(id);
                 if let Kind::Directory(children) = &self.node(id).kind {
                     todo.extend(children.values().rev());

@@ -41,12 +41,18 @@ struct Output<'a> {
 /// The result, for people or as JSON.
 pub async fn run(args: &Args, json: bool) -> Result<String, Failure> {
     let spec = |e: &dyn std::fmt::Display| {
-        Failure::new(CONFIG, format!("{}: {e}", args.spec.display()), "correct enclave.toml")
+        Failure::new(
+            CONFIG,
+            format!("{}: {e}", args.spec.display()),
+            "correct enclave.toml",
+        )
     };
     let text = std::fs::read_to_string(&args.spec).map_err(|e| spec(&e))?;
     let manifest = Manifest::parse(&text).map_err(|e| spec(&e))?;
     let plaintext = read(&args.config)?;
-    let sealed = seal(&manifest, args.version, &plaintext).await.map_err(|e| failure(&e))?;
+    let sealed = seal(&manifest, args.version, &plaintext)
+        .await
+        .map_err(|e| failure(&e))?;
     std::fs::write(&args.output, &sealed.bytes).map_err(|e| {
         Failure::new(
             UNAVAILABLE,
@@ -58,8 +64,15 @@ pub async fn run(args: &Args, json: bool) -> Result<String, Failure> {
     let SealedConfig { header, bytes } = sealed;
     let (name, version) = (&header.name, header.version);
     if json {
-        let output = Output { sealed: &args.output, name, version, kms_key: &header.kms_key, pcr16 };
-        return serde_json::to_string(&output).map_err(|e| Failure::new(BUG, e, "please report this"));
+        let output = Output {
+            sealed: &args.output,
+            name,
+            version,
+            kms_key: &header.kms_key,
+            pcr16,
+        };
+        return serde_json::to_string(&output)
+            .map_err(|e| Failure::new(BUG, e, "please report this"));
     }
     Ok(format!(
         "{} ({} bytes)\nconfig {name}, version {version}\nkey    {}\nPCR16  {pcr16}",
@@ -71,13 +84,18 @@ pub async fn run(args: &Args, json: bool) -> Result<String, Failure> {
 
 /// One byte more than fits, so that what is too long is noticed and not cut.
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let fail = |e: std::io::Error| Failure::new(USAGE, format!("{}: {e}", path.display()), "check the path");
+    let fail = |e: std::io::Error| {
+        Failure::new(USAGE, format!("{}: {e}", path.display()), "check the path")
+    };
     let source: Box<dyn Read> = match path == Path::new("-") {
         true => Box::new(std::io::stdin()),
         false => Box::new(std::fs::File::open(path).map_err(fail)?),
     };
     let mut plaintext = Zeroizing::new(Vec::with_capacity(MAX_PLAINTEXT + 1));
-    source.take(MAX_PLAINTEXT as u64 + 1).read_to_end(&mut plaintext).map_err(fail)?;
+    source
+        .take(MAX_PLAINTEXT as u64 + 1)
+        .read_to_end(&mut plaintext)
+        .map_err(fail)?;
     Ok(plaintext)
 }
 
@@ -91,7 +109,9 @@ fn failure(error: &SealError) -> Failure {
             error,
             "correct the config; what is no NAME=value can be delivered as a file (config.deliver)",
         ),
-        SealError::BelowMinimum { .. } => Failure::new(USAGE, error, "seal it as a higher --version"),
+        SealError::BelowMinimum { .. } => {
+            Failure::new(USAGE, error, "seal it as a higher --version")
+        }
         SealError::Kms(_) => Failure::new(
             UNAVAILABLE,
             error,

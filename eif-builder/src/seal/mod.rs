@@ -64,7 +64,11 @@ pub fn pcr16(sealed: &[u8]) -> Pcr {
 }
 
 /// Seals `plaintext` as the given version. AWS credentials come from the usual places and need kms:GenerateDataKey on the key.
-pub async fn seal(manifest: &Manifest, version: u64, plaintext: &[u8]) -> Result<SealedConfig, SealError> {
+pub async fn seal(
+    manifest: &Manifest,
+    version: u64,
+    plaintext: &[u8],
+) -> Result<SealedConfig, SealError> {
     let (name, config) = subject(manifest)?;
     check(&config, version, plaintext)?;
     let mut header = Header {
@@ -84,7 +88,10 @@ pub async fn seal(manifest: &Manifest, version: u64, plaintext: &[u8]) -> Result
 /// Only the spec's own part matters here; what the image adds is known when it is built.
 fn subject(manifest: &Manifest) -> Result<(String, Config), SealError> {
     let spec = manifest.resolve(ImageDefaults::any())?;
-    Ok((spec.name.unwrap_or_default(), spec.config.ok_or(SealError::NoConfig)?))
+    Ok((
+        spec.name.unwrap_or_default(),
+        spec.config.ok_or(SealError::NoConfig)?,
+    ))
 }
 
 /// Everything that the agent would refuse is refused here already.
@@ -97,7 +104,10 @@ fn check(config: &Config, version: u64, plaintext: &[u8]) -> Result<(), SealErro
         wire::sealed::environment(text)?;
     }
     match version < config.minimum_version {
-        true => Err(SealError::BelowMinimum { version, minimum: config.minimum_version }),
+        true => Err(SealError::BelowMinimum {
+            version,
+            minimum: config.minimum_version,
+        }),
         false => Ok(()),
     }
 }
@@ -121,11 +131,17 @@ async fn data_key(
         .send()
         .await
         .map_err(|e| SealError::Kms(causes(&e)))?;
-    let plain = answer.plaintext.map(|blob| Zeroizing::new(blob.into_inner()));
-    let key = plain.and_then(|plain| <[u8; KEY_LEN]>::try_from(plain.as_slice()).ok()).map(Zeroizing::new);
+    let plain = answer
+        .plaintext
+        .map(|blob| Zeroizing::new(blob.into_inner()));
+    let key = plain
+        .and_then(|plain| <[u8; KEY_LEN]>::try_from(plain.as_slice()).ok())
+        .map(Zeroizing::new);
     match (key, answer.ciphertext_blob) {
         (Some(key), Some(encrypted)) => Ok((key, encrypted.into_inner())),
-        _ => Err(SealError::Kms("it answered without a key of 32 bytes".to_owned())),
+        _ => Err(SealError::Kms(
+            "it answered without a key of 32 bytes".to_owned(),
+        )),
     }
 }
 
@@ -220,6 +236,9 @@ mod tests {
         let (name, config) = subject(&manifest("deliver = \"/run/config/app\"")).unwrap();
         assert_eq!(name, "orders");
         assert!(check(&config, 0, &[0xff]).is_ok());
-        assert!(matches!(subject(&Manifest::default()), Err(SealError::NoConfig)));
+        assert!(matches!(
+            subject(&Manifest::default()),
+            Err(SealError::NoConfig)
+        ));
     }
 }

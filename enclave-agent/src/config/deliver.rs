@@ -23,26 +23,46 @@ pub(crate) fn deliver(config: &[u8], how: &Deliver, user: &User) -> Result<Varia
 }
 
 fn variables(config: &[u8]) -> Result<Variables, Fatal> {
-    let unusable = |problem: &dyn std::fmt::Display| Fatal::new(Failure::ConfigUnusable, problem.to_string());
+    let unusable =
+        |problem: &dyn std::fmt::Display| Fatal::new(Failure::ConfigUnusable, problem.to_string());
     let text = std::str::from_utf8(config).map_err(|_| unusable(&"the config is not text"))?;
     let pairs = wire::sealed::environment(text).map_err(|e| unusable(&e))?;
-    Ok(pairs.into_iter().map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))).collect())
+    Ok(pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned())))
+        .collect())
 }
 
 /// The folder becomes a tmpfs of its user, with this one file in it.
 fn file(config: &[u8], path: &str, user: &User) -> Result<(), Fatal> {
     let unusable = |problem: &dyn std::fmt::Display| {
-        Fatal::new(Failure::ConfigUnusable, format!("the config cannot be put at {path}: {problem}"))
+        Fatal::new(
+            Failure::ConfigUnusable,
+            format!("the config cannot be put at {path}: {problem}"),
+        )
     };
     if !is_below_root(Path::new(path)) {
         return Err(unusable(&"a part of that path is a symbolic link"));
     }
     let inside = Path::new(ROOT).join(path.trim_start_matches('/'));
-    let folder = inside.parent().ok_or_else(|| unusable(&"it is in no folder"))?;
-    DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(|e| unusable(&e))?;
+    let folder = inside
+        .parent()
+        .ok_or_else(|| unusable(&"it is in no folder"))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .map_err(|e| unusable(&e))?;
     let options = format!("mode=0500,uid={},gid={},size=1m", user.uid, user.gid);
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID;
-    mount(Some("tmpfs"), folder, Some("tmpfs"), flags, Some(options.as_str())).map_err(|e| unusable(&e))?;
+    mount(
+        Some("tmpfs"),
+        folder,
+        Some("tmpfs"),
+        flags,
+        Some(options.as_str()),
+    )
+    .map_err(|e| unusable(&e))?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -64,7 +84,10 @@ mod tests {
             (fatal.failure, fatal.detail.as_str()),
             (Failure::ConfigUnusable, "line 2 of the config has no =")
         );
-        assert_eq!(variables(&[0xff]).unwrap_err().detail, "the config is not text");
+        assert_eq!(
+            variables(&[0xff]).unwrap_err().detail,
+            "the config is not text"
+        );
         let pairs = variables(b"A=1\nB=2").unwrap();
         assert_eq!(pairs[1].0, "B");
         assert_eq!(pairs[1].1.as_str(), "2");

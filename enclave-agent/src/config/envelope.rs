@@ -5,7 +5,9 @@ use crate::failure::Fatal;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_256, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
-use aws_lc_rs::rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use aws_lc_rs::rsa::{
+    KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
+};
 use wire::control::Failure;
 use wire::sealed::Sealed;
 use zeroize::Zeroizing;
@@ -37,36 +39,55 @@ impl Recipient {
 
     /// The data key in KMS's answer. Anybody can encrypt for a public key: that this came from KMS is what TLS says.
     pub(super) fn open(self, answer: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, Fatal> {
-        let unusable =
-            |problem| Fatal::new(Failure::KmsAnswer, format!("KMS's answer cannot be opened: {problem}"));
-        let Enveloped { encrypted_key, iv, content } = recipient::parse(answer).map_err(unusable)?;
-        let oaep =
-            OaepPrivateDecryptingKey::new(self.key).map_err(|_| unusable("the key pair is unusable"))?;
+        let unusable = |problem| {
+            Fatal::new(
+                Failure::KmsAnswer,
+                format!("KMS's answer cannot be opened: {problem}"),
+            )
+        };
+        let Enveloped {
+            encrypted_key,
+            iv,
+            content,
+        } = recipient::parse(answer).map_err(unusable)?;
+        let oaep = OaepPrivateDecryptingKey::new(self.key)
+            .map_err(|_| unusable("the key pair is unusable"))?;
         let mut buffer = Zeroizing::new(vec![0; oaep.min_output_size()]);
         let content_key = oaep
             .decrypt(&OAEP_SHA256_MGF1SHA256, encrypted_key, &mut buffer, None)
             .map_err(|_| unusable("it is not for this enclave's key"))?;
         let unbound = UnboundCipherKey::new(&AES_256, content_key)
             .map_err(|_| unusable("its key is not for AES-256"))?;
-        let cbc =
-            PaddedBlockDecryptingKey::cbc_pkcs7(unbound).map_err(|_| unusable("its key is unusable"))?;
+        let cbc = PaddedBlockDecryptingKey::cbc_pkcs7(unbound)
+            .map_err(|_| unusable("its key is unusable"))?;
         let mut content = Zeroizing::new(content);
         let plain = cbc
             .decrypt(&mut content, DecryptionContext::Iv128(iv.into()))
             .map_err(|_| unusable("its content does not decrypt"))?;
-        let key =
-            <[u8; KEY_LEN]>::try_from(&*plain).map_err(|_| unusable("the data key is not 32 bytes long"))?;
+        let key = <[u8; KEY_LEN]>::try_from(&*plain)
+            .map_err(|_| unusable("the data key is not 32 bytes long"))?;
         Ok(Zeroizing::new(key))
     }
 }
 
 /// Decrypts the file in place, and checks every bit of it on the way.
-pub(super) fn unseal(sealed: &Sealed<'_>, key: &[u8; KEY_LEN]) -> Result<Zeroizing<Vec<u8>>, Fatal> {
-    let damaged = |_| Fatal::new(Failure::ConfigDamaged, "the config was changed after it was sealed");
+pub(super) fn unseal(
+    sealed: &Sealed<'_>,
+    key: &[u8; KEY_LEN],
+) -> Result<Zeroizing<Vec<u8>>, Fatal> {
+    let damaged = |_| {
+        Fatal::new(
+            Failure::ConfigDamaged,
+            "the config was changed after it was sealed",
+        )
+    };
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).map_err(damaged)?);
     let nonce = Nonce::assume_unique_for_key(sealed.header.nonce);
     let mut buffer = Zeroizing::new(sealed.ciphertext.to_vec());
-    let len = key.open_in_place(nonce, Aad::from(sealed.authenticated), &mut buffer).map_err(damaged)?.len();
+    let len = key
+        .open_in_place(nonce, Aad::from(sealed.authenticated), &mut buffer)
+        .map_err(damaged)?
+        .len();
     buffer.truncate(len);
     Ok(buffer)
 }
@@ -101,7 +122,11 @@ mod tests {
     fn no_single_bit_of_a_sealed_config_can_be_flipped() {
         let key = [9; KEY_LEN];
         let good = sealed(&key);
-        let open = |bytes: &[u8]| Sealed::parse(bytes).ok().and_then(|sealed| unseal(&sealed, &key).ok());
+        let open = |bytes: &[u8]| {
+            Sealed::parse(bytes)
+                .ok()
+                .and_then(|sealed| unseal(&sealed, &key).ok())
+        };
         assert_eq!(open(&good).unwrap().as_slice(), b"A=1");
         for bit in 0..good.len() * 8 {
             let mut flipped = good.clone();
@@ -114,28 +139,48 @@ mod tests {
     /// A complete vector: RSA key, KMS's answer, plaintext. Third-party data that is not kept in the repository.
     #[test]
     fn opens_what_kms_encrypted() {
-        let beside = || std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/attestation");
-        let folder = std::env::var_os("REDOUBT_SAMPLES").map_or_else(beside, Into::into).join("cms");
-        let Ok(answer) = std::fs::read(folder.join("edgebit-ciphertext-for-recipient.ber")) else { return };
+        let beside = || {
+            std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/attestation")
+        };
+        let folder = std::env::var_os("REDOUBT_SAMPLES")
+            .map_or_else(beside, Into::into)
+            .join("cms");
+        let Ok(answer) = std::fs::read(folder.join("edgebit-ciphertext-for-recipient.ber")) else {
+            return;
+        };
         let pem = std::fs::read_to_string(folder.join("edgebit-rsa2048-test-key.pem")).unwrap();
         let plaintext = std::fs::read(folder.join("edgebit-plaintext.bin")).unwrap();
-        let recipient = || Recipient { key: PrivateDecryptingKey::from_pkcs8(&pkcs8(&pem)).unwrap() };
+        let recipient = || Recipient {
+            key: PrivateDecryptingKey::from_pkcs8(&pkcs8(&pem)).unwrap(),
+        };
         assert_eq!(recipient().open(&answer).unwrap().as_slice(), plaintext);
         let other = Recipient::new().unwrap().open(&answer).unwrap_err();
         assert_eq!(other.failure, Failure::KmsAnswer);
-        assert!(other.detail.contains("not for this enclave's key"), "{}", other.detail);
+        assert!(
+            other.detail.contains("not for this enclave's key"),
+            "{}",
+            other.detail
+        );
     }
 
     /// PKCS #8 of a PEM file that may hold PKCS #1 (RFC 5958, RFC 8017).
     fn pkcs8(pem: &str) -> Vec<u8> {
         let digits: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, digits).unwrap();
+        let der =
+            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, digits).unwrap();
         if pem.contains("BEGIN PRIVATE KEY") {
             return der;
         }
-        let rsa = [0x02, 1, 0, 0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
+        let rsa = [
+            0x02, 1, 0, 0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0,
+        ];
         let long = |tag: u8, content: &[u8]| {
-            [&[tag, 0x82][..], &u16::try_from(content.len()).unwrap().to_be_bytes(), content].concat()
+            [
+                &[tag, 0x82][..],
+                &u16::try_from(content.len()).unwrap().to_be_bytes(),
+                content,
+            ]
+            .concat()
         };
         long(0x30, &[&rsa[..], &long(4, &der)].concat())
     }

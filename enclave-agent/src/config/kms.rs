@@ -59,20 +59,37 @@ pub(super) async fn decrypt(
         .send()
         .await
         .map_err(|error| explain(&error))?;
-    let DecryptOutput { plaintext, ciphertext_for_recipient, .. } = answer;
+    let DecryptOutput {
+        plaintext,
+        ciphertext_for_recipient,
+        ..
+    } = answer;
     match (plaintext, ciphertext_for_recipient) {
         (None, Some(ciphertext)) => Ok(ciphertext.into_inner()),
         (Some(_), _) => Err(Fatal::new(
             Failure::KmsAnswer,
             "KMS answered with the plaintext, which the host could have read: it did not look at the attestation document",
         )),
-        (None, None) => Err(Fatal::new(Failure::KmsAnswer, "KMS answered with nothing for this enclave")),
+        (None, None) => Err(Fatal::new(
+            Failure::KmsAnswer,
+            "KMS answered with nothing for this enclave",
+        )),
     }
 }
 
 fn client(config: &Config, credentials: AwsCredentials, parent: u32) -> Result<Client, Fatal> {
-    let AwsCredentials { access_key_id, secret_access_key, session_token } = credentials;
-    let credentials = Credentials::new(access_key_id, secret_access_key, session_token, None, "host");
+    let AwsCredentials {
+        access_key_id,
+        secret_access_key,
+        session_token,
+    } = credentials;
+    let credentials = Credentials::new(
+        access_key_id,
+        secret_access_key,
+        session_token,
+        None,
+        "host",
+    );
     let transport = SharedHttpConnector::new(Transport {
         parent,
         endpoint: config.endpoint.clone(),
@@ -89,28 +106,34 @@ fn client(config: &Config, credentials: AwsCredentials, parent: u32) -> Result<C
         .credentials_provider(credentials)
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .http_client(http_client_fn(move |_settings, _components| transport.clone()))
+        .http_client(http_client_fn(move |_settings, _components| {
+            transport.clone()
+        }))
         .build();
     Ok(Client::from_conf(settings))
 }
 
 /// The authorities are compiled in or in the spec: measured either way.
 fn tls(config: &Config) -> Result<rustls::ClientConfig, Fatal> {
-    let unusable =
-        |problem: &dyn std::fmt::Display| Fatal::new(Failure::Spec, format!("config.ca: {problem}"));
+    let unusable = |problem: &dyn std::fmt::Display| {
+        Fatal::new(Failure::Spec, format!("config.ca: {problem}"))
+    };
     let mut roots = RootCertStore::empty();
     match &config.ca {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                roots.add(certificate.map_err(|e| unusable(&e))?).map_err(|e| unusable(&e))?;
+                roots
+                    .add(certificate.map_err(|e| unusable(&e))?)
+                    .map_err(|e| unusable(&e))?;
             }
         }
     }
-    let builder =
-        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| unusable(&e))?;
+    let builder = rustls::ClientConfig::builder_with_provider(
+        rustls::crypto::aws_lc_rs::default_provider().into(),
+    )
+    .with_safe_default_protocol_versions()
+    .map_err(|e| unusable(&e))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -133,11 +156,16 @@ impl HttpConnector for Transport {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let transport = self.clone();
         HttpConnectorFuture::new(async move {
-            transport.exchange(request).await.map_err(|problem| match &problem {
-                // Nobody changes his mind about these.
-                Unreachable::Refused(_) | Unreachable::Tls(_) => ConnectorError::user(problem.into()),
-                Unreachable::Broken(_) => ConnectorError::io(problem.into()),
-            })
+            transport
+                .exchange(request)
+                .await
+                .map_err(|problem| match &problem {
+                    // Nobody changes his mind about these.
+                    Unreachable::Refused(_) | Unreachable::Tls(_) => {
+                        ConnectorError::user(problem.into())
+                    }
+                    Unreachable::Broken(_) => ConnectorError::io(problem.into()),
+                })
         })
     }
 }
@@ -156,23 +184,38 @@ enum Unreachable {
 impl Transport {
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, Unreachable> {
         let broken = |error: &dyn std::fmt::Display| Unreachable::Broken(error.to_string());
-        let stream = egress::connect(self.parent, &self.endpoint).await.map_err(|error| match error {
-            ConnectError::Refused(why) => Unreachable::Refused(why),
-            ConnectError::Io(error) => broken(&error),
-        })?;
-        let name =
-            ServerName::try_from(self.endpoint.host.clone()).map_err(|e| Unreachable::Tls(e.to_string()))?;
-        let tls = self.tls.connect(name, stream).await.map_err(|error| match error.get_ref() {
-            Some(inner) if inner.is::<rustls::Error>() => Unreachable::Tls(error.to_string()),
-            _ => broken(&error),
-        })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| broken(&e))?;
+        let stream =
+            egress::connect(self.parent, &self.endpoint)
+                .await
+                .map_err(|error| match error {
+                    ConnectError::Refused(why) => Unreachable::Refused(why),
+                    ConnectError::Io(error) => broken(&error),
+                })?;
+        let name = ServerName::try_from(self.endpoint.host.clone())
+            .map_err(|e| Unreachable::Tls(e.to_string()))?;
+        let tls = self
+            .tls
+            .connect(name, stream)
+            .await
+            .map_err(|error| match error.get_ref() {
+                Some(inner) if inner.is::<rustls::Error>() => Unreachable::Tls(error.to_string()),
+                _ => broken(&error),
+            })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+            .await
+            .map_err(|e| broken(&e))?;
         let connection = tokio::spawn(connection);
         let request = request.try_into_http1x().map_err(|e| broken(&e))?;
-        let response = sender.send_request(origin_form(request)).await.map_err(|e| broken(&e))?;
+        let response = sender
+            .send_request(origin_form(request))
+            .await
+            .map_err(|e| broken(&e))?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| broken(&e))?.to_bytes();
+        let body = Limited::new(body, MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|e| broken(&e))?
+            .to_bytes();
         connection.abort();
         let response = hyper::Response::from_parts(parts, SdkBody::from(body));
         HttpResponse::try_from(response).map_err(|e| broken(&e))
@@ -182,11 +225,17 @@ impl Transport {
 /// The SDK names the whole address; a server is sent its path (RFC 9112, 3.2.1) and a Host.
 fn origin_form(mut request: hyper::Request<SdkBody>) -> hyper::Request<SdkBody> {
     use hyper::header::{HOST, HeaderValue};
-    let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let host = request
+        .uri()
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let (Some(host), false) = (host, request.headers().contains_key(HOST)) {
         request.headers_mut().insert(HOST, host);
     }
-    let path = request.uri().path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str);
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", hyper::http::uri::PathAndQuery::as_str);
     if let Ok(uri) = path.parse() {
         *request.uri_mut() = uri;
     }
@@ -208,12 +257,20 @@ fn explain(error: &SdkError<DecryptError>) -> Fatal {
     }
     let Some(service) = error.as_service_error() else {
         // The row of causes, and not DisplayErrorContext, which would show the answer's body.
-        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| {
+            error.source()
+        });
         let causes: Vec<String> = causes.map(ToString::to_string).collect();
-        return Fatal::new(Failure::KmsUnreachable, format!("KMS could not be asked: {}", causes.join(": ")));
+        return Fatal::new(
+            Failure::KmsUnreachable,
+            format!("KMS could not be asked: {}", causes.join(": ")),
+        );
     };
     let code = service.code().unwrap_or("an error without a code");
-    let said = format!("KMS answered {code}: {}", service.message().unwrap_or("nothing more"));
+    let said = format!(
+        "KMS answered {code}: {}",
+        service.message().unwrap_or("nothing more")
+    );
     let failure = match code {
         "InvalidCiphertextException" | "IncorrectKeyException" => Failure::ConfigDamaged,
         "ThrottlingException" | "KMSInternalException" | "DependencyTimeoutException" => {

@@ -39,28 +39,38 @@ pub(crate) async fn open(
     parent: u32,
     nsm: &dyn Nsm,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Fatal> {
-    let Some(config) = &spec.config else { return Ok(None) };
+    let Some(config) = &spec.config else {
+        return Ok(None);
+    };
     let missing = |what| Fatal::new(Failure::ConfigMissing, what);
-    let bytes =
-        brought.config.ok_or_else(|| missing("the spec asks for a sealed config, and the host sent none"))?;
-    let sealed =
-        Sealed::parse(&bytes).map_err(|e: SealedError| Fatal::new(Failure::ConfigDamaged, e.to_string()))?;
-    sealed.header.belongs_to(spec.name.as_deref().unwrap_or_default(), config).map_err(|foreign| {
-        let failure = match foreign {
-            Foreign::TooOld { .. } => Failure::ConfigTooOld,
-            Foreign::Other { .. } => Failure::ConfigForeign,
-        };
-        Fatal::new(failure, foreign.to_string())
-    })?;
-    let credentials =
-        brought.credentials.ok_or_else(|| missing("the host sent no AWS credentials to ask KMS with"))?;
+    let bytes = brought
+        .config
+        .ok_or_else(|| missing("the spec asks for a sealed config, and the host sent none"))?;
+    let sealed = Sealed::parse(&bytes)
+        .map_err(|e: SealedError| Fatal::new(Failure::ConfigDamaged, e.to_string()))?;
+    sealed
+        .header
+        .belongs_to(spec.name.as_deref().unwrap_or_default(), config)
+        .map_err(|foreign| {
+            let failure = match foreign {
+                Foreign::TooOld { .. } => Failure::ConfigTooOld,
+                Foreign::Other { .. } => Failure::ConfigForeign,
+            };
+            Fatal::new(failure, foreign.to_string())
+        })?;
+    let credentials = brought
+        .credentials
+        .ok_or_else(|| missing("the host sent no AWS credentials to ask KMS with"))?;
     let nsm_failed = |problem: String| Fatal::new(Failure::Nsm, problem);
     seed(nsm).map_err(nsm_failed)?;
 
     let recipient = envelope::Recipient::new()?;
     let mut nonce = vec![0; 32];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| nsm_failed("no random numbers".to_owned()))?;
-    let question = Question { nonce: Some(nonce), public_key: Some(recipient.public_key()?) };
+    let question = Question {
+        nonce: Some(nonce),
+        public_key: Some(recipient.public_key()?),
+    };
     let document = nsm.attest(question).map_err(nsm_failed)?;
     check_clock(&document, SystemTime::now())?;
     let answer = kms::decrypt(config, &sealed.header, document, credentials, parent).await?;
@@ -91,14 +101,19 @@ fn seed(nsm: &dyn Nsm) -> Result<(), String> {
 /// The hypervisor's time is in every document of the NSM, and the parent cannot change it.
 fn check_clock(document: &[u8], now: SystemTime) -> Result<(), Fatal> {
     let unreadable = || Fatal::new(Failure::Nsm, "the NSM's document has no timestamp");
-    let theirs = timestamp(document).map_err(|_| unreadable())?.ok_or_else(unreadable)?;
+    let theirs = timestamp(document)
+        .map_err(|_| unreadable())?
+        .ok_or_else(unreadable)?;
     let ours = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let difference = ours.abs_diff(Duration::from_millis(theirs));
     match difference <= MAX_CLOCK_DIFFERENCE {
         true => Ok(()),
         false => Err(Fatal::new(
             Failure::Clock,
-            format!("the enclave's clock is {} s away from the hypervisor's", difference.as_secs()),
+            format!(
+                "the enclave's clock is {} s away from the hypervisor's",
+                difference.as_secs()
+            ),
         )),
     }
 }
@@ -135,7 +150,9 @@ mod tests {
 
     impl FakeNsm {
         fn ask(&self, what: String) -> Result<(), String> {
-            let fails = self.fails_at.is_some_and(|fails_at| what.starts_with(fails_at));
+            let fails = self
+                .fails_at
+                .is_some_and(|fails_at| what.starts_with(fails_at));
             self.asked.lock().unwrap().push(what);
             if fails { Err("no".to_owned()) } else { Ok(()) }
         }
@@ -160,41 +177,71 @@ mod tests {
 
         fn describe(&self) -> Result<Description, String> {
             self.ask("describe".to_owned())?;
-            Ok(Description { locked: (0..if self.locks { 32 } else { 16 }).collect() })
+            Ok(Description {
+                locked: (0..if self.locks { 32 } else { 16 }).collect(),
+            })
         }
     }
 
     #[test]
     fn the_file_is_measured_and_the_register_locked_or_nothing_runs() {
-        let good = FakeNsm { locks: true, ..FakeNsm::default() };
+        let good = FakeNsm {
+            locks: true,
+            ..FakeNsm::default()
+        };
         assert_eq!(measure(b"abc", &good), Ok(()));
         // FIPS 180-4's example: SHA-384 of "abc".
         let abc = "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7";
         assert_eq!(
             *good.asked.lock().unwrap(),
-            [format!("extend 16 {abc}"), "lock 32".to_owned(), "describe".to_owned()]
+            [
+                format!("extend 16 {abc}"),
+                "lock 32".to_owned(),
+                "describe".to_owned()
+            ]
         );
         for fails_at in ["extend", "lock", "describe"] {
-            let nsm = FakeNsm { locks: true, fails_at: Some(fails_at), ..FakeNsm::default() };
+            let nsm = FakeNsm {
+                locks: true,
+                fails_at: Some(fails_at),
+                ..FakeNsm::default()
+            };
             assert_eq!(measure(b"abc", &nsm), Err("no".to_owned()), "{fails_at}");
         }
-        assert!(measure(b"abc", &FakeNsm::default()).unwrap_err().contains("did not lock"));
+        assert!(
+            measure(b"abc", &FakeNsm::default())
+                .unwrap_err()
+                .contains("did not lock")
+        );
     }
 
     #[test]
     fn the_clock_may_be_five_minutes_off() {
         let mut payload = minicbor::Encoder::new(Vec::new());
         payload.map(2).unwrap().str("pcrs").unwrap().map(0).unwrap();
-        payload.str("timestamp").unwrap().u64(1_000_000_000).unwrap();
+        payload
+            .str("timestamp")
+            .unwrap()
+            .u64(1_000_000_000)
+            .unwrap();
         let mut cose = minicbor::Encoder::new(Vec::new());
         cose.array(4).unwrap().bytes(&[]).unwrap().map(0).unwrap();
-        cose.bytes(&payload.into_writer()).unwrap().bytes(&[]).unwrap();
+        cose.bytes(&payload.into_writer())
+            .unwrap()
+            .bytes(&[])
+            .unwrap();
         let document = cose.into_writer();
         let at = |seconds: u64| {
             check_clock(&document, UNIX_EPOCH + Duration::from_secs(seconds)).map_err(|e| e.failure)
         };
         assert_eq!((at(1_000_300), at(999_700)), (Ok(()), Ok(())));
-        assert_eq!((at(1_000_301), at(999_699)), (Err(Failure::Clock), Err(Failure::Clock)));
-        assert_eq!(check_clock(b"x", UNIX_EPOCH).unwrap_err().failure, Failure::Nsm);
+        assert_eq!(
+            (at(1_000_301), at(999_699)),
+            (Err(Failure::Clock), Err(Failure::Clock))
+        );
+        assert_eq!(
+            check_clock(b"x", UNIX_EPOCH).unwrap_err().failure,
+            Failure::Nsm
+        );
     }
 }

@@ -45,12 +45,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Enveloped<'_>, Problem> {
     ber.expect(OID, ENVELOPED_DATA, "it is not enveloped data")?;
     let wrapper = ber.enter(TAG_0)?;
     let enveloped = ber.enter(SEQUENCE)?;
-    ber.expect(INTEGER, &[2], "its version is not 2, KMS's: an emulator may have answered")?;
+    ber.expect(
+        INTEGER,
+        &[2],
+        "its version is not 2, KMS's: an emulator may have answered",
+    )?;
     let encrypted_key = recipient(&mut ber)?;
     let encrypted = ber.enter(SEQUENCE)?;
     ber.expect(OID, DATA, "what it holds is not data")?;
     let algorithm = ber.enter(SEQUENCE)?;
-    ber.expect(OID, AES_256_CBC, "its content is not encrypted with AES-256-CBC")?;
+    ber.expect(
+        OID,
+        AES_256_CBC,
+        "its content is not encrypted with AES-256-CBC",
+    )?;
     let iv = ber
         .primitive(OCTET_STRING)?
         .try_into()
@@ -61,7 +69,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Enveloped<'_>, Problem> {
         ber.leave(scope)?;
     }
     match ber.rest {
-        [] => Ok(Enveloped { encrypted_key, iv, content }),
+        [] => Ok(Enveloped {
+            encrypted_key,
+            iv,
+            content,
+        }),
         _ => Err("bytes follow its end"),
     }
 }
@@ -135,7 +147,9 @@ impl<'b> Ber<'b> {
 
     /// Tag and length; `None` is indefinite.
     fn head(&mut self, tag: u8) -> Result<Option<usize>, Problem> {
-        let [found, first, rest @ ..] = self.rest else { return Err("it is cut off") };
+        let [found, first, rest @ ..] = self.rest else {
+            return Err("it is cut off");
+        };
         if *found != tag {
             return Err("an element has another tag than enveloped data has there");
         }
@@ -143,7 +157,9 @@ impl<'b> Ber<'b> {
             (0..=0x7f, _) => (Some(usize::from(*first)), rest),
             (0x80, _) => (None, rest),
             (0x81, [len, rest @ ..]) => (Some(usize::from(*len)), rest),
-            (0x82, [high, low, rest @ ..]) => (Some(usize::from(u16::from_be_bytes([*high, *low]))), rest),
+            (0x82, [high, low, rest @ ..]) => {
+                (Some(usize::from(u16::from_be_bytes([*high, *low]))), rest)
+            }
             _ => return Err("a length is cut off or too long"),
         };
         self.rest = rest;
@@ -170,7 +186,9 @@ impl<'b> Ber<'b> {
     fn enter(&mut self, tag: u8) -> Result<Scope, Problem> {
         Ok(match self.head(tag)? {
             None => Scope::Indefinite,
-            Some(len) => Scope::Definite { left: self.rest.len() - len },
+            Some(len) => Scope::Definite {
+                left: self.rest.len() - len,
+            },
         })
     }
 
@@ -180,8 +198,10 @@ impl<'b> Ber<'b> {
             Scope::Definite { left } if self.rest.len() == left => Ok(()),
             Scope::Definite { .. } => Err("an element does not end where its length says"),
             Scope::Indefinite => {
-                self.rest =
-                    self.rest.strip_prefix(&[0, 0]).ok_or("an element of indefinite length does not end")?;
+                self.rest = self
+                    .rest
+                    .strip_prefix(&[0, 0])
+                    .ok_or("an element of indefinite length does not end")?;
                 Ok(())
             }
         }
@@ -194,10 +214,17 @@ mod tests {
 
     /// What KMS sent, third-party data that is not kept in the repository.
     fn samples() -> Option<std::path::PathBuf> {
-        let beside = || std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/attestation");
-        let folder = std::env::var_os("REDOUBT_SAMPLES").map_or_else(beside, Into::into).join("cms");
+        let beside = || {
+            std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/attestation")
+        };
+        let folder = std::env::var_os("REDOUBT_SAMPLES")
+            .map_or_else(beside, Into::into)
+            .join("cms");
         if !folder.is_dir() {
-            let notice = format!("SKIPPED: {} has no answers of KMS (REDOUBT_SAMPLES)\n", folder.display());
+            let notice = format!(
+                "SKIPPED: {} has no answers of KMS (REDOUBT_SAMPLES)\n",
+                folder.display()
+            );
             let _ = std::io::Write::write_all(&mut std::io::stderr(), notice.as_bytes());
         }
         folder.is_dir().then_some(folder)
@@ -208,15 +235,25 @@ mod tests {
         let Some(folder) = samples() else { return };
         let len = |name: &str| {
             let bytes = std::fs::read(folder.join(name)).unwrap();
-            let Enveloped { encrypted_key, content, .. } =
-                parse(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let Enveloped {
+                encrypted_key,
+                content,
+                ..
+            } = parse(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
             for end in 0..bytes.len() {
                 assert!(parse(&bytes[..end]).is_err(), "{name} cut to {end} bytes");
             }
-            assert!(parse(&[bytes.as_slice(), &[0]].concat()).is_err(), "{name} and a byte");
+            assert!(
+                parse(&[bytes.as_slice(), &[0]].concat()).is_err(),
+                "{name} and a byte"
+            );
             (encrypted_key.len(), content.len())
         };
-        assert_eq!(len("kms_ciphertext_for_recipient_4.ber"), (256, 4112), "in pieces");
+        assert_eq!(
+            len("kms_ciphertext_for_recipient_4.ber"),
+            (256, 4112),
+            "in pieces"
+        );
         assert_eq!(len("kms_ciphertext_for_recipient_3.ber").0, 256, "whole");
         assert_eq!(len("kms_ciphertext_for_recipient_1.ber").0, 256);
         assert_eq!(len("edgebit-ciphertext-for-recipient.ber"), (256, 48));
@@ -229,9 +266,18 @@ mod tests {
         let wrapper = [&[TAG_0, 5][..], &inner].concat();
         let body = [&[OID, 9][..], ENVELOPED_DATA, &wrapper].concat();
         let bytes = [&[SEQUENCE, u8::try_from(body.len()).unwrap()][..], &body].concat();
-        assert_eq!(parse(&bytes), Err("its version is not 2, KMS's: an emulator may have answered"));
-        assert_eq!(parse(&[0; MAX_LEN + 1]), Err("it is longer than KMS's answers are"));
+        assert_eq!(
+            parse(&bytes),
+            Err("its version is not 2, KMS's: an emulator may have answered")
+        );
+        assert_eq!(
+            parse(&[0; MAX_LEN + 1]),
+            Err("it is longer than KMS's answers are")
+        );
         assert_eq!(parse(&[]), Err("it is cut off"));
-        assert_eq!(parse(&[0x30, 0x84, 0, 0, 0, 0]), Err("a length is cut off or too long"));
+        assert_eq!(
+            parse(&[0x30, 0x84, 0, 0, 0, 0]),
+            Err("a length is cut off or too long")
+        );
     }
 }

@@ -25,7 +25,12 @@ use tokio::signal::unix::{SignalKind, signal};
 )]
 struct Cli {
     /// Folder with default.toml, <RUN_MODE>.toml and local.toml
-    #[arg(long, env = "HOST_PROXY_CONFIG_DIR", default_value = "/etc/redoubt", global = true)]
+    #[arg(
+        long,
+        env = "HOST_PROXY_CONFIG_DIR",
+        default_value = "/etc/redoubt",
+        global = true
+    )]
     config_dir: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -44,7 +49,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(64)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     // HOST_PROXY_CONFIG_DIR names the folder and is no key of the configuration.
@@ -75,11 +84,19 @@ fn main() -> ExitCode {
 fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<broker::StartError>() => {
-            fail(78, &error, "correct [broker] or [registry] in the configuration")
+        Err(error) if error.is::<broker::StartError>() => fail(
+            78,
+            &error,
+            "correct [broker] or [registry] in the configuration",
+        ),
+        Err(error) if error.is::<HttpsError>() => {
+            fail(78, &error, "correct it in the configuration")
         }
-        Err(error) if error.is::<HttpsError>() => fail(78, &error, "correct it in the configuration"),
-        Err(error) => fail(69, &error, "'enclavectl doctor' checks what the daemon needs"),
+        Err(error) => fail(
+            69,
+            &error,
+            "'enclavectl doctor' checks what the daemon needs",
+        ),
     }
 }
 
@@ -87,13 +104,22 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 async fn check(config: &Config) -> anyhow::Result<()> {
     let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
     if let Some(registry) = &config.registry {
-        registry.check().await.map_err(broker::StartError::Registry)?;
+        registry
+            .check()
+            .await
+            .map_err(broker::StartError::Registry)?;
     }
-    Broker::check(&config.broker, config.registry.is_some(), &https).await.context("the credential broker")
+    Broker::check(&config.broker, config.registry.is_some(), &https)
+        .await
+        .context("the credential broker")
 }
 
 fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?.block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?
+        .block_on(work)
 }
 
 fn fail(code: u8, error: &anyhow::Error, hint: &str) -> ExitCode {
@@ -104,12 +130,18 @@ fn fail(code: u8, error: &anyhow::Error, hint: &str) -> ExitCode {
 fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     // A core dump would hold what the daemon keeps out of every other place.
     nix::sys::prctl::set_dumpable(false).context("cannot turn off core dumps")?;
     // Each carried connection takes two descriptors: use all that the system grants.
-    let (_, granted) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of descriptors")?;
-    setrlimit(Resource::RLIMIT_NOFILE, granted, granted).context("cannot raise the limit of descriptors")?;
+    let (_, granted) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of descriptors")?;
+    setrlimit(Resource::RLIMIT_NOFILE, granted, granted)
+        .context("cannot raise the limit of descriptors")?;
     on_runtime(live(loaded))
 }
 
@@ -120,15 +152,19 @@ async fn live(Loaded { config, files, .. }: Loaded) -> anyhow::Result<()> {
     let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
     let issuer = match &config.registry {
         Some(registry) => {
-            let issuer = Issuer::from_config(registry, &https).await.map_err(broker::StartError::Registry)?;
+            let issuer = Issuer::from_config(registry, &https)
+                .await
+                .map_err(broker::StartError::Registry)?;
             Some(Arc::new(issuer))
         }
         None => None,
     };
-    let broker =
-        Broker::start(&config.broker, issuer.clone(), &https).await.context("the credential broker")?;
+    let broker = Broker::start(&config.broker, issuer.clone(), &https)
+        .await
+        .context("the credential broker")?;
     let daemon = Daemon::start(config, issuer).await?;
-    let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    let listener =
+        api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     tracing::info!(?files, "configuration");
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let serving = tokio::spawn(api::serve(listener, daemon.clone()));

@@ -35,12 +35,24 @@ fn unreachable_hint(problem: &str) -> &'static str {
             "CaUsedAsEndEntity",
             "the broker's certificate is an authority's own: it needs one with CA:FALSE that its authority signed",
         ),
-        ("InvalidContentType", "nobody speaks TLS there: http:// perhaps, which is for loopback only"),
-        ("invalid HTTP version", "it seems to speak TLS: https:// perhaps"),
-        ("UnknownIssuer", "name the authority of its certificate with --ca-cert"),
+        (
+            "InvalidContentType",
+            "nobody speaks TLS there: http:// perhaps, which is for loopback only",
+        ),
+        (
+            "invalid HTTP version",
+            "it seems to speak TLS: https:// perhaps",
+        ),
+        (
+            "UnknownIssuer",
+            "name the authority of its certificate with --ca-cert",
+        ),
     ];
     let hint = hints.iter().find(|(sign, _)| problem.contains(sign));
-    hint.map_or("check the broker's address, and that it runs", |(_, hint)| hint)
+    hint.map_or(
+        "check the broker's address, and that it runs",
+        |(_, hint)| hint,
+    )
 }
 
 /// As a command line says it.
@@ -49,16 +61,24 @@ impl From<AskError> for Failure {
         let (code, hint) = match &error {
             AskError::Token => (64, "check the token's file"),
             AskError::Unreachable { source, .. } => (69, unreachable_hint(&source.to_string())),
-            AskError::Refused { status: 401, .. } => {
-                (77, "check that the token has not expired, and that it is for this broker (aud, iss)")
-            }
-            AskError::Refused { status: 404, message } if !message.starts_with(UNKNOWN) => {
+            AskError::Refused { status: 401, .. } => (
+                77,
+                "check that the token has not expired, and that it is for this broker (aud, iss)",
+            ),
+            AskError::Refused {
+                status: 404,
+                message,
+            } if !message.starts_with(UNKNOWN) => {
                 (64, "check the broker's address: scheme, host and port")
             }
-            AskError::Refused { status: 404, .. } => {
-                (77, "check the name, and that the token (or a rule of the broker's) allows this project")
-            }
-            AskError::Refused { status: 429 | 503 | 504, .. } => (69, "try again in a minute"),
+            AskError::Refused { status: 404, .. } => (
+                77,
+                "check the name, and that the token (or a rule of the broker's) allows this project",
+            ),
+            AskError::Refused {
+                status: 429 | 503 | 504,
+                ..
+            } => (69, "try again in a minute"),
             AskError::Refused { status: 400, .. } => (64, "check the name of the project"),
             AskError::Refused { .. } => (69, "its operator finds the reason in the broker's log"),
             AskError::Unreadable(_) => (69, "check the broker's address"),
@@ -81,12 +101,18 @@ impl BrokerClient {
         let bearer = Zeroizing::new(format!("Bearer {}", token.expose()));
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| AskError::Token)?;
         bearer.set_sensitive(true);
-        let unreachable = |source| AskError::Unreachable { url: url.as_str().to_owned(), source };
-        let request =
-            hyper::Request::get(format!("{}/registry/credentials?{}", url.as_str(), question.query()))
-                .header(AUTHORIZATION, bearer)
-                .body(Full::new(Bytes::new()))
-                .map_err(|e| unreachable(HttpsError::Failed(e.to_string())))?;
+        let unreachable = |source| AskError::Unreachable {
+            url: url.as_str().to_owned(),
+            source,
+        };
+        let request = hyper::Request::get(format!(
+            "{}/registry/credentials?{}",
+            url.as_str(),
+            question.query()
+        ))
+        .header(AUTHORIZATION, bearer)
+        .body(Full::new(Bytes::new()))
+        .map_err(|e| unreachable(HttpsError::Failed(e.to_string())))?;
         let answer = https.send(request, TIMEOUT).await.map_err(unreachable)?;
         let unreadable = || AskError::Unreadable(url.as_str().to_owned());
         if answer.status.is_success() {
@@ -96,12 +122,25 @@ impl BrokerClient {
                 && Project::parse(&answer.repository).is_ok();
             return plain.then_some(answer).ok_or_else(unreadable);
         }
-        let Failed { error: Problem { message } } =
-            serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
-        let id = answer.headers.get("x-request-id").and_then(|id| id.to_str().ok());
-        let id = id.map(|id| format!(" (in its log as {id})")).unwrap_or_default();
-        let message = format!("{message}{id}").chars().filter(|c| !c.is_control()).take(300).collect();
-        Err(AskError::Refused { status: answer.status.as_u16(), message })
+        let Failed {
+            error: Problem { message },
+        } = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
+        let id = answer
+            .headers
+            .get("x-request-id")
+            .and_then(|id| id.to_str().ok());
+        let id = id
+            .map(|id| format!(" (in its log as {id})"))
+            .unwrap_or_default();
+        let message = format!("{message}{id}")
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(300)
+            .collect();
+        Err(AskError::Refused {
+            status: answer.status.as_u16(),
+            message,
+        })
     }
 }
 

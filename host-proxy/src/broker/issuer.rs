@@ -37,13 +37,24 @@ pub struct Issuer {
 
 impl Issuer {
     /// Fails if a file that the configuration names cannot be used.
-    pub async fn from_config(config: &RegistryConfig, https: &Https) -> Result<Issuer, ProviderError> {
+    pub async fn from_config(
+        config: &RegistryConfig,
+        https: &Https,
+    ) -> Result<Issuer, ProviderError> {
         config.check().await?;
-        Ok(Issuer::new(provider::from_config(config, https).await, SystemTime::now))
+        Ok(Issuer::new(
+            provider::from_config(config, https).await,
+            SystemTime::now,
+        ))
     }
 
     fn new(provider: Arc<dyn RegistryProvider>, clock: fn() -> SystemTime) -> Issuer {
-        Issuer { provider, metrics: Arc::default(), clock, slots: Mutex::default() }
+        Issuer {
+            provider,
+            metrics: Arc::default(),
+            clock,
+            slots: Mutex::default(),
+        }
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -57,19 +68,31 @@ impl Issuer {
 
     /// Whatever was issued is asked for anew: for who has revoked it.
     pub fn forget(&self) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// The same for one project: for whom the registry refused.
     pub fn forget_one(&self, project: &Project, action: Action) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&(project.clone(), action));
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(project.clone(), action));
     }
 
-    pub async fn credentials(&self, project: &Project, action: Action) -> Result<Issued, ProviderError> {
+    pub async fn credentials(
+        &self,
+        project: &Project,
+        action: Action,
+    ) -> Result<Issued, ProviderError> {
         let arrived = Instant::now();
         let mut slot = self.slot(project, action).lock_owned().await;
         match &*slot {
-            Some(Last { result: Ok(issued), .. }) if is_fresh(issued, (self.clock)()) => {
+            Some(Last {
+                result: Ok(issued), ..
+            }) if is_fresh(issued, (self.clock)()) => {
                 self.metrics.cached(action);
                 return Ok(issued.clone());
             }
@@ -86,10 +109,15 @@ impl Issuer {
             let result = ask(provider.as_ref(), &project, action, clock).await;
             let ended = Instant::now();
             metrics.asked(action, result.as_ref().err(), ended.duration_since(began));
-            *slot = Some(Last { ended, result: result.clone() });
+            *slot = Some(Last {
+                ended,
+                result: result.clone(),
+            });
             result
         });
-        asking.await.unwrap_or_else(|e| Err(ProviderError::Unavailable(e.to_string())))
+        asking
+            .await
+            .unwrap_or_else(|e| Err(ProviderError::Unavailable(e.to_string())))
     }
 
     fn slot(&self, project: &Project, action: Action) -> Slot {
@@ -108,13 +136,16 @@ async fn ask(
     action: Action,
     clock: fn() -> SystemTime,
 ) -> Result<Issued, ProviderError> {
-    let late = |_| ProviderError::TimedOut("the registry's service did not answer in time".to_owned());
-    let issued = timeout(TIMEOUT, provider.issue(project, action)).await.map_err(late)??;
+    let late =
+        |_| ProviderError::TimedOut("the registry's service did not answer in time".to_owned());
+    let issued = timeout(TIMEOUT, provider.issue(project, action))
+        .await
+        .map_err(late)??;
     // What is over when it comes is given to nobody: it would fail in the middle of a push.
     match issued.expires_at {
-        Some(at) if at <= clock() => {
-            Err(ProviderError::Unavailable("the registry's service issued an expired token".to_owned()))
-        }
+        Some(at) if at <= clock() => Err(ProviderError::Unavailable(
+            "the registry's service issued an expired token".to_owned(),
+        )),
         _ => Ok(issued),
     }
 }
@@ -150,9 +181,11 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 match self.fails {
                     true => Err(ProviderError::Denied("no".to_owned())),
-                    false => {
-                        Ok(Issued { registry_url: "r".to_owned(), login: None, expires_at: Some(at(3600)) })
-                    }
+                    false => Ok(Issued {
+                        registry_url: "r".to_owned(),
+                        login: None,
+                        expires_at: Some(at(3600)),
+                    }),
                 }
             })
         }
@@ -163,7 +196,10 @@ mod tests {
     }
 
     fn issuer(fails: bool, clock: fn() -> SystemTime) -> (Arc<Issuer>, Arc<Counting>) {
-        let provider = Arc::new(Counting { fails, ..Counting::default() });
+        let provider = Arc::new(Counting {
+            fails,
+            ..Counting::default()
+        });
         (Arc::new(Issuer::new(provider.clone(), clock)), provider)
     }
 
@@ -186,8 +222,15 @@ mod tests {
         let (issuer, provider) = issuer(false, || at(0));
         assert!(a_thousand(&issuer).await.iter().all(Result::is_ok));
         assert_eq!(provider.asked.load(Ordering::SeqCst), 1);
-        issuer.credentials(&Project::parse("a").unwrap(), Action::Pull).await.unwrap();
-        assert_eq!(provider.asked.load(Ordering::SeqCst), 2, "pulling is another question");
+        issuer
+            .credentials(&Project::parse("a").unwrap(), Action::Pull)
+            .await
+            .unwrap();
+        assert_eq!(
+            provider.asked.load(Ordering::SeqCst),
+            2,
+            "pulling is another question"
+        );
     }
 
     #[tokio::test]
@@ -195,7 +238,10 @@ mod tests {
         let (issuer, provider) = issuer(true, || at(0));
         assert!(a_thousand(&issuer).await.iter().all(Result::is_err));
         assert_eq!(provider.asked.load(Ordering::SeqCst), 1);
-        issuer.credentials(&Project::parse("a").unwrap(), Action::Push).await.unwrap_err();
+        issuer
+            .credentials(&Project::parse("a").unwrap(), Action::Push)
+            .await
+            .unwrap_err();
         assert_eq!(provider.asked.load(Ordering::SeqCst), 2);
     }
 
@@ -216,15 +262,27 @@ mod tests {
         let project = Project::parse("a").unwrap();
         let ask = async |seconds: u64| {
             NOW.store(seconds, Ordering::SeqCst);
-            issuer.credentials(&project, Action::Push).await.map_err(|e| e.to_string())
+            issuer
+                .credentials(&project, Action::Push)
+                .await
+                .map_err(|e| e.to_string())
         };
         let asked = || provider.asked.load(Ordering::SeqCst);
         ask(0).await.unwrap();
         ask(3600 - 301).await.unwrap();
         assert_eq!(asked(), 1);
         ask(3600 - 300).await.unwrap();
-        assert_eq!(asked(), 2, "five minutes before its end it is not given any more");
-        assert!(ask(3600).await.unwrap_err().contains("issued an expired token"));
+        assert_eq!(
+            asked(),
+            2,
+            "five minutes before its end it is not given any more"
+        );
+        assert!(
+            ask(3600)
+                .await
+                .unwrap_err()
+                .contains("issued an expired token")
+        );
     }
 
     #[tokio::test]
@@ -234,6 +292,9 @@ mod tests {
             issuer.slot(&Project::parse(&format!("p{n}")).unwrap(), Action::Push);
         }
         assert!(issuer.slots.lock().unwrap().len() <= CAPACITY);
-        issuer.credentials(&Project::parse("a").unwrap(), Action::Push).await.unwrap();
+        issuer
+            .credentials(&Project::parse("a").unwrap(), Action::Push)
+            .await
+            .unwrap();
     }
 }

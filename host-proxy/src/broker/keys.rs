@@ -51,7 +51,12 @@ pub(super) enum Keys {
 impl Keys {
     /// An address that does not answer is no error here: the daemon must be able to start before its issuer.
     pub(super) async fn open(config: &BrokerConfig, https: &Https) -> Result<Keys, KeyError> {
-        let BrokerConfig { jwt_secret_file, jwks_file, jwks_url, .. } = config;
+        let BrokerConfig {
+            jwt_secret_file,
+            jwks_file,
+            jwks_url,
+            ..
+        } = config;
         let named = |path: &Path| !path.as_os_str().is_empty();
         match (named(jwt_secret_file), named(jwks_file), jwks_url.as_str()) {
             (true, false, "") => Ok(Keys::Secret(SecretFile::open(jwt_secret_file)?)),
@@ -61,7 +66,10 @@ impl Keys {
                 Ok(Keys::Set(Arc::new(set)))
             }
             (false, false, url) if !url.is_empty() => {
-                let set = KeySet::of(Source::Url(ServiceUrl::parse(url)?, Box::new(https.clone())));
+                let set = KeySet::of(Source::Url(
+                    ServiceUrl::parse(url)?,
+                    Box::new(https.clone()),
+                ));
                 set.refresh(false).await;
                 Ok(Keys::Set(Arc::new(set)))
             }
@@ -79,14 +87,19 @@ pub(super) struct SecretFile {
 impl SecretFile {
     fn open(path: &Path) -> Result<SecretFile, KeyError> {
         let current = (Watch::new(vec![path.to_owned()]), secret(path)?);
-        Ok(SecretFile { path: path.to_owned(), current: Mutex::new(current) })
+        Ok(SecretFile {
+            path: path.to_owned(),
+            current: Mutex::new(current),
+        })
     }
 
     pub(super) fn key(&self) -> DecodingKey {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match current.0.reread(|| secret(&self.path)) {
             Some(Ok(key)) => current.1 = key,
-            Some(Err(error)) => tracing::warn!(%error, "the secret cannot be read; the one before holds"),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the secret cannot be read; the one before holds")
+            }
             None => {}
         }
         current.1.clone()
@@ -125,7 +138,11 @@ pub(super) enum Missing {
 
 impl KeySet {
     fn of(source: Source) -> KeySet {
-        KeySet { source, known: Mutex::default(), asking: tokio::sync::Mutex::new(()) }
+        KeySet {
+            source,
+            known: Mutex::default(),
+            asking: tokio::sync::Mutex::new(()),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -135,7 +152,10 @@ impl KeySet {
     /// By its name; a set of one key needs none.
     pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>) -> Result<Jwk, Missing> {
         if let Source::File(path) = &self.source {
-            if self.known().looked.is_none_or(|looked| looked.elapsed() >= REREAD)
+            if self
+                .known()
+                .looked
+                .is_none_or(|looked| looked.elapsed() >= REREAD)
                 && let Err(error) = self.read_file(path)
             {
                 tracing::warn!(%error, "the key set cannot be read; the old one is used");
@@ -159,12 +179,18 @@ impl KeySet {
         let known = self.known();
         // After a failure, and for a key that is not known, soon; otherwise every now and then.
         let failed = known.confirmed != known.looked;
-        let pause = if for_unknown || failed { REREAD } else { REFRESH };
+        let pause = if for_unknown || failed {
+            REREAD
+        } else {
+            REFRESH
+        };
         known.looked.is_none_or(|looked| looked.elapsed() >= pause)
     }
 
     async fn refresh(&self, for_unknown: bool) {
-        let Source::Url(url, https) = &self.source else { return };
+        let Source::Url(url, https) = &self.source else {
+            return;
+        };
         let _one = self.asking.lock().await;
         if !self.is_due(for_unknown) {
             return;
@@ -196,7 +222,10 @@ impl KeySet {
 
 impl Known {
     fn find_confirmed(&self, kid: Option<&str>) -> Result<Jwk, Missing> {
-        match self.confirmed.is_some_and(|confirmed| confirmed.elapsed() < BELIEVED) {
+        match self
+            .confirmed
+            .is_some_and(|confirmed| confirmed.elapsed() < BELIEVED)
+        {
             true => self.find(kid).ok_or(Missing::Unknown),
             false => Err(Missing::Unreachable),
         }
@@ -204,7 +233,10 @@ impl Known {
 
     fn find(&self, kid: Option<&str>) -> Option<Jwk> {
         match (kid, self.keys.as_slice()) {
-            (Some(kid), keys) => keys.iter().find(|key| key.common.key_id.as_deref() == Some(kid)).cloned(),
+            (Some(kid), keys) => keys
+                .iter()
+                .find(|key| key.common.key_id.as_deref() == Some(kid))
+                .cloned(),
             (None, [only]) => Some(only.clone()),
             (None, _) => None,
         }
@@ -212,10 +244,17 @@ impl Known {
 }
 
 async fn fetch(url: &ServiceUrl, https: &Https) -> Result<Vec<Jwk>, KeyError> {
-    let wrong = |problem: String| KeyError::Fetch { url: url.as_str().to_owned(), problem };
-    let request =
-        hyper::Request::get(url.as_str()).body(Full::new(Bytes::new())).map_err(|e| wrong(e.to_string()))?;
-    let answer = https.send(request, FETCH_TIMEOUT).await.map_err(|e| wrong(e.to_string()))?;
+    let wrong = |problem: String| KeyError::Fetch {
+        url: url.as_str().to_owned(),
+        problem,
+    };
+    let request = hyper::Request::get(url.as_str())
+        .body(Full::new(Bytes::new()))
+        .map_err(|e| wrong(e.to_string()))?;
+    let answer = https
+        .send(request, FETCH_TIMEOUT)
+        .await
+        .map_err(|e| wrong(e.to_string()))?;
     match answer.status.is_success() {
         true => parse(&answer.body).map_err(wrong),
         false => Err(wrong(format!("the answer is {}", answer.status))),
@@ -228,20 +267,28 @@ fn parse(bytes: &[u8]) -> Result<Vec<Jwk>, String> {
     struct Set {
         keys: Vec<serde_json::Value>,
     }
-    let Set { keys } = serde_json::from_slice(bytes).map_err(|e| format!("it is no key set: {e}"))?;
-    let known = keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+    let Set { keys } =
+        serde_json::from_slice(bytes).map_err(|e| format!("it is no key set: {e}"))?;
+    let known = keys
+        .into_iter()
+        .filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
     // Those that are no use here must not stand before one of the same name that is.
     Ok(known.filter(|key| algorithm_of(key).is_some()).collect())
 }
 
 pub(super) fn file(path: &Path, problem: impl std::fmt::Display) -> KeyError {
-    KeyError::File { path: path.to_owned(), problem: problem.to_string().trim_end().to_owned() }
+    KeyError::File {
+        path: path.to_owned(),
+        problem: problem.to_string().trim_end().to_owned(),
+    }
 }
 
 pub(super) fn bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let len = fs::metadata(path).map_err(|e| file(path, e))?.len();
     match len <= MAX_FILE {
-        true => fs::read(path).map(Zeroizing::new).map_err(|e| file(path, e)),
+        true => fs::read(path)
+            .map(Zeroizing::new)
+            .map_err(|e| file(path, e)),
         false => Err(file(path, format!("longer than {MAX_FILE} bytes"))),
     }
 }
@@ -251,7 +298,10 @@ fn secret(path: &Path) -> Result<DecodingKey, KeyError> {
     let secret = bytes.trim_ascii();
     match secret.len() >= MIN_SECRET {
         true => Ok(DecodingKey::from_secret(secret)),
-        false => Err(file(path, format!("a secret for HS256 has {MIN_SECRET} bytes or more"))),
+        false => Err(file(
+            path,
+            format!("a secret for HS256 has {MIN_SECRET} bytes or more"),
+        )),
     }
 }
 
@@ -261,28 +311,47 @@ mod tests {
     use serde_json::json;
 
     fn key(kid: &str) -> Jwk {
-        serde_json::from_value(json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": "AA" })).unwrap()
+        serde_json::from_value(json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": "AA" }))
+            .unwrap()
     }
 
     /// Of an issuer that nobody can reach, and that said this so long ago.
     fn set(keys: &[Jwk], ago: Duration) -> Arc<KeySet> {
         let https = Https::new(Path::new("")).unwrap();
-        let source = Source::Url(ServiceUrl::parse("http://127.0.0.1:1/jwks").unwrap(), Box::new(https));
+        let source = Source::Url(
+            ServiceUrl::parse("http://127.0.0.1:1/jwks").unwrap(),
+            Box::new(https),
+        );
         let set = KeySet::of(source);
         let then = Instant::now().checked_sub(ago);
-        *set.known() = Known { keys: keys.to_vec(), seen: None, looked: then, confirmed: then };
+        *set.known() = Known {
+            keys: keys.to_vec(),
+            seen: None,
+            looked: then,
+            confirmed: then,
+        };
         Arc::new(set)
     }
 
     #[tokio::test]
     async fn an_issuer_that_is_gone_is_believed_for_an_hour() {
         let minute = Duration::from_secs(60);
-        for (minutes, expected) in
-            [(0, Ok(key("a"))), (11, Ok(key("a"))), (59, Ok(key("a"))), (60, Err(Missing::Unreachable))]
-        {
-            assert_eq!(set(&[key("a")], minute * minutes).find(Some("a")).await, expected, "{minutes}");
+        for (minutes, expected) in [
+            (0, Ok(key("a"))),
+            (11, Ok(key("a"))),
+            (59, Ok(key("a"))),
+            (60, Err(Missing::Unreachable)),
+        ] {
+            assert_eq!(
+                set(&[key("a")], minute * minutes).find(Some("a")).await,
+                expected,
+                "{minutes}"
+            );
         }
-        assert_eq!(set(&[key("a")], minute).find(Some("b")).await, Err(Missing::Unknown));
+        assert_eq!(
+            set(&[key("a")], minute).find(Some("b")).await,
+            Err(Missing::Unknown)
+        );
     }
 
     #[tokio::test]

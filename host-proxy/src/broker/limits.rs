@@ -50,7 +50,10 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(per_minute: u32) -> Pace {
-        Pace { per_minute, seen: Mutex::default() }
+        Pace {
+            per_minute,
+            seen: Mutex::default(),
+        }
     }
 
     /// So many questions in a minute, counted from the first.
@@ -80,8 +83,9 @@ mod tests {
     #[test]
     fn a_peer_has_so_many_places_and_gets_them_back() {
         let (peers, peer) = (Peers::default(), IpAddr::from([192, 0, 2, 1]));
-        let mut places: Vec<Place> =
-            (0..MAX_CONNECTIONS_OF_A_PEER).filter_map(|_| peers.enter(peer)).collect();
+        let mut places: Vec<Place> = (0..MAX_CONNECTIONS_OF_A_PEER)
+            .filter_map(|_| peers.enter(peer))
+            .collect();
         assert_eq!(places.len(), MAX_CONNECTIONS_OF_A_PEER);
         assert!(peers.enter(peer).is_none() && peers.enter(IpAddr::from([192, 0, 2, 2])).is_some());
         places.pop();
@@ -93,7 +97,9 @@ mod tests {
     #[test]
     fn a_subject_asks_so_often_in_a_minute() {
         let (pace, start) = (Pace::new(2), Instant::now());
-        let asks = |subject: &str, seconds: u64| pace.allows(subject, start + Duration::from_secs(seconds));
+        let asks = |subject: &str, seconds: u64| {
+            pace.allows(subject, start + Duration::from_secs(seconds))
+        };
         assert!(asks("a", 0) && asks("a", 59) && !asks("a", 59) && asks("b", 59));
         assert!(asks("a", 60) && asks("a", 60) && !asks("a", 61));
     }

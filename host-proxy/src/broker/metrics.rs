@@ -51,17 +51,44 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("redoubt_broker");
         let (answered, cached, asked) = (Family::default(), Family::default(), Family::default());
         let took = Histogram::new(BUCKETS);
-        registry.register("answers", "Questions for credentials, by HTTP status", answered.clone());
-        registry.register("cached", "Credentials that were given out again", cached.clone());
-        registry.register("upstream", "Questions to the registry's service", asked.clone());
-        registry.register_with_unit("upstream", "How long they took", Unit::Seconds, took.clone());
-        Metrics { registry, answered, cached, asked, took }
+        registry.register(
+            "answers",
+            "Questions for credentials, by HTTP status",
+            answered.clone(),
+        );
+        registry.register(
+            "cached",
+            "Credentials that were given out again",
+            cached.clone(),
+        );
+        registry.register(
+            "upstream",
+            "Questions to the registry's service",
+            asked.clone(),
+        );
+        registry.register_with_unit(
+            "upstream",
+            "How long they took",
+            Unit::Seconds,
+            took.clone(),
+        );
+        Metrics {
+            registry,
+            answered,
+            cached,
+            asked,
+            took,
+        }
     }
 }
 
 impl Metrics {
     pub(super) fn answered(&self, status: hyper::StatusCode) {
-        self.answered.get_or_create(&Answered { status: status.as_u16() }).inc();
+        self.answered
+            .get_or_create(&Answered {
+                status: status.as_u16(),
+            })
+            .inc();
     }
 
     pub(super) fn cached(&self, action: Action) {

@@ -64,7 +64,11 @@ mod optional_address {
         address: &Option<SocketAddr>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&address.map(|address| address.to_string()).unwrap_or_default())
+        serializer.serialize_str(
+            &address
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+        )
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

@@ -12,7 +12,9 @@ const LEN: std::ops::RangeInclusive<usize> = 2..=256;
 pub enum ProjectError {
     #[error("repo_prefix is empty, or a row of such names that each end in '/'")]
     Prefix,
-    #[error("a project is lower-case letters and digits, with single '.', '_', '-' or '/' between them")]
+    #[error(
+        "a project is lower-case letters and digits, with single '.', '_', '-' or '/' between them"
+    )]
     Grammar,
     #[error("a repository name has 2 to 256 characters, prefix included")]
     Length,
@@ -85,8 +87,10 @@ pub fn on_registry<'a>(registry: &str, image: &'a Reference) -> Option<&'a str> 
 impl TryFrom<String> for Prefix {
     type Error = ProjectError;
     fn try_from(text: String) -> Result<Self, ProjectError> {
-        let good =
-            text.is_empty() || text.strip_suffix('/').is_some_and(|rest| rest.split('/').all(is_component));
+        let good = text.is_empty()
+            || text
+                .strip_suffix('/')
+                .is_some_and(|rest| rest.split('/').all(is_component));
         match good {
             true => Ok(Prefix(text)),
             false => Err(ProjectError::Prefix),
@@ -148,7 +152,10 @@ mod tests {
         for name in ["a", "my-app", "team/my-app", "a.b_c-d/0"] {
             assert_eq!(Project::parse(name).unwrap().as_str(), name);
         }
-        assert!(Prefix::try_from("rise".to_owned()).is_err(), "it would run into the project's name");
+        assert!(
+            Prefix::try_from("rise".to_owned()).is_err(),
+            "it would run into the project's name"
+        );
     }
 
     #[test]
@@ -160,10 +167,15 @@ mod tests {
             let image = Reference::parse(image).unwrap();
             on_registry("R.example:5000", &image).and_then(|name| prefix.project_of(name))
         };
-        assert_eq!(of("r.example:5000/team/apps/my-app:v1"), Project::parse("my-app").ok());
-        for other in
-            ["r.example/team/apps/my-app", "r.example:5000/team/my-app", "r.example:5000/team/apps-x/a"]
-        {
+        assert_eq!(
+            of("r.example:5000/team/apps/my-app:v1"),
+            Project::parse("my-app").ok()
+        );
+        for other in [
+            "r.example/team/apps/my-app",
+            "r.example:5000/team/my-app",
+            "r.example:5000/team/apps-x/a",
+        ] {
             assert_eq!(of(other), None, "{other}");
         }
     }
@@ -172,7 +184,9 @@ mod tests {
     fn a_repository_has_2_to_256_characters() {
         let join = |prefix: &str, project: &str| {
             let prefix = Prefix::try_from(prefix.to_owned()).unwrap();
-            prefix.join(&Project::parse(project)?).map(|repository| repository.as_str().len())
+            prefix
+                .join(&Project::parse(project)?)
+                .map(|repository| repository.as_str().len())
         };
         assert_eq!(join("", "a"), Err(ProjectError::Length));
         assert_eq!(join("", "ab"), Ok(2));

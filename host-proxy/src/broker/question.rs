@@ -41,7 +41,10 @@ impl Question {
         let (mut wanted, mut action) = (None, None);
         for pair in query.split('&') {
             let (key, value) = pair.split_once('=').ok_or(NoQuestion)?;
-            let value = percent_decode_str(value).decode_utf8().map_err(|_| NoQuestion)?.into_owned();
+            let value = percent_decode_str(value)
+                .decode_utf8()
+                .map_err(|_| NoQuestion)?
+                .into_owned();
             let earlier = match (key, value.as_str()) {
                 ("project", _) => wanted.replace(Wanted::Project(value)).is_some(),
                 ("image", _) => wanted.replace(Wanted::Image(value)).is_some(),
@@ -53,7 +56,10 @@ impl Question {
                 return Err(NoQuestion);
             }
         }
-        Ok(Question { wanted: wanted.ok_or(NoQuestion)?, action: action.unwrap_or_default() })
+        Ok(Question {
+            wanted: wanted.ok_or(NoQuestion)?,
+            action: action.unwrap_or_default(),
+        })
     }
 
     pub fn query(&self) -> String {
@@ -61,7 +67,11 @@ impl Question {
             Wanted::Project(name) => ("project", name),
             Wanted::Image(name) => ("image", name),
         };
-        format!("{key}={}&action={}", utf8_percent_encode(value, &ESCAPED), self.action.as_str())
+        format!(
+            "{key}={}&action={}",
+            utf8_percent_encode(value, &ESCAPED),
+            self.action.as_str()
+        )
     }
 }
 
@@ -91,10 +101,19 @@ fn exposed<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Er
 
 impl Answer {
     pub(super) fn new(issued: Issued, expires_in: Option<u64>, project: &str) -> Answer {
-        let Issued { registry_url, login, expires_at: _ } = issued;
+        let Issued {
+            registry_url,
+            login,
+            expires_at: _,
+        } = issued;
         let (username, password) = login.unwrap_or_else(|| (String::new(), Secret::new("")));
         Answer {
-            credentials: Granted { registry_url, username, password, expires_in },
+            credentials: Granted {
+                registry_url,
+                username,
+                password,
+                expires_in,
+            },
             repository: project.to_owned(),
         }
     }
@@ -115,9 +134,18 @@ mod tests {
     #[test]
     fn a_question_has_one_project_and_one_action() {
         let project = |name: &str| Wanted::Project(name.to_owned());
-        assert_eq!(parse("project=my-app"), Ok((project("my-app"), Action::Push)));
-        assert_eq!(parse("action=pull&project=a%2Fb"), Ok((project("a/b"), Action::Pull)));
-        assert_eq!(parse("image=r:1/a%40b"), Ok((Wanted::Image("r:1/a@b".to_owned()), Action::Push)));
+        assert_eq!(
+            parse("project=my-app"),
+            Ok((project("my-app"), Action::Push))
+        );
+        assert_eq!(
+            parse("action=pull&project=a%2Fb"),
+            Ok((project("a/b"), Action::Pull))
+        );
+        assert_eq!(
+            parse("image=r:1/a%40b"),
+            Ok((Wanted::Image("r:1/a@b".to_owned()), Action::Push))
+        );
         for bad in [
             "",
             "project",
@@ -134,9 +162,21 @@ mod tests {
 
     #[test]
     fn what_is_asked_arrives() {
-        for name in ["my-app", "team/my-app", "a&action=push", "ä b%2f#?", "r:5000/a@sha256:1"] {
-            for wanted in [Wanted::Project(name.to_owned()), Wanted::Image(name.to_owned())] {
-                let question = Question { wanted, action: Action::Pull };
+        for name in [
+            "my-app",
+            "team/my-app",
+            "a&action=push",
+            "ä b%2f#?",
+            "r:5000/a@sha256:1",
+        ] {
+            for wanted in [
+                Wanted::Project(name.to_owned()),
+                Wanted::Image(name.to_owned()),
+            ] {
+                let question = Question {
+                    wanted,
+                    action: Action::Pull,
+                };
                 assert_eq!(Question::parse(&question.query()), Ok(question));
             }
         }

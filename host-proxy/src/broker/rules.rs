@@ -38,14 +38,19 @@ impl Rules {
             return Ok(None);
         }
         let current = (Watch::new(vec![path.to_owned()]), read(path)?);
-        Ok(Some(Rules { path: path.to_owned(), current: Mutex::new(current) }))
+        Ok(Some(Rules {
+            path: path.to_owned(),
+            current: Mutex::new(current),
+        }))
     }
 
     pub(super) fn projects_of(&self, subject: &str) -> Vec<String> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match current.0.reread(|| read(&self.path)) {
             Some(Ok(table)) => current.1 = table,
-            Some(Err(error)) => tracing::warn!(%error, "the rules cannot be read; those before hold"),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the rules cannot be read; those before hold")
+            }
             None => {}
         }
         let matching = current.1.rule.iter().filter(|rule| rule.covers(subject));
@@ -69,10 +74,16 @@ fn read(path: &Path) -> Result<Table, KeyError> {
     for Rule { subject, projects } in &table.rule {
         let beginning = subject.strip_suffix('*').unwrap_or(subject);
         if beginning.contains('*') {
-            return Err(file(path, format!("a '*' is for the end of a subject, and not for '{subject}'")));
+            return Err(file(
+                path,
+                format!("a '*' is for the end of a subject, and not for '{subject}'"),
+            ));
         }
         if let Some(name) = projects.iter().find(|name| Project::parse(name).is_err()) {
-            return Err(file(path, format!("projects are whole names, and '{name}' is none")));
+            return Err(file(
+                path,
+                format!("projects are whole names, and '{name}' is none"),
+            ));
         }
     }
     Ok(table)
@@ -94,13 +105,18 @@ mod tests {
         let rules = of(rules).unwrap().unwrap();
         assert_eq!(rules.projects_of("repo:org/x"), ["a", "b"]);
         assert_eq!(rules.projects_of("me"), ["c"]);
-        assert!(rules.projects_of("me2").is_empty() && rules.projects_of("repo:organ/x").is_empty());
+        assert!(
+            rules.projects_of("me2").is_empty() && rules.projects_of("repo:organ/x").is_empty()
+        );
     }
 
     #[test]
     fn what_could_never_match_is_refused() {
         for (rule, words) in [
-            ("subject = 'repo:*:main'\nprojects = ['a']", "end of a subject"),
+            (
+                "subject = 'repo:*:main'\nprojects = ['a']",
+                "end of a subject",
+            ),
             ("subject = 'a'\nprojects = ['*']", "'*' is none"),
             ("subject = 'a'\nprojects = ['a/*']", "'a/*' is none"),
             ("subject = 'a'\nproject = ['a']", "unknown field"),

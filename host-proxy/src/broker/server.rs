@@ -27,7 +27,9 @@ use bytes::Bytes;
 use eif_builder::image::Reference;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -65,7 +67,10 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("cannot listen on {address}: {problem}")]
-    Listen { address: SocketAddr, problem: std::io::Error },
+    Listen {
+        address: SocketAddr,
+        problem: std::io::Error,
+    },
     #[error("broker.rate_per_minute is 0: nobody could ask")]
     Rate,
 }
@@ -87,9 +92,15 @@ struct Desk {
 
 impl Broker {
     /// Whether it could start with this configuration, as far as can be told without listening.
-    pub async fn check(config: &BrokerConfig, has_registry: bool, https: &Https) -> Result<(), StartError> {
+    pub async fn check(
+        config: &BrokerConfig,
+        has_registry: bool,
+        https: &Https,
+    ) -> Result<(), StartError> {
         match config.listen {
-            Some(address) => prepare(config, address, has_registry, https).await.map(drop),
+            Some(address) => prepare(config, address, has_registry, https)
+                .await
+                .map(drop),
             None => Ok(()),
         }
     }
@@ -100,13 +111,24 @@ impl Broker {
         issuer: Option<Arc<Issuer>>,
         https: &Https,
     ) -> Result<Option<Broker>, StartError> {
-        let Some(address) = config.listen else { return Ok(None) };
+        let Some(address) = config.listen else {
+            return Ok(None);
+        };
         let (tokens, tls) = prepare(config, address, issuer.is_some(), https).await?;
         let issuer = issuer.ok_or(StartError::NoRegistry)?;
-        let desk = Desk { tokens, issuer, pace: Pace::new(config.rate_per_minute) };
-        let listener =
-            TcpListener::bind(address).await.map_err(|problem| StartError::Listen { address, problem })?;
-        Ok(Some(Broker { listener, tls, desk: Arc::new(desk) }))
+        let desk = Desk {
+            tokens,
+            issuer,
+            pace: Pace::new(config.rate_per_minute),
+        };
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|problem| StartError::Listen { address, problem })?;
+        Ok(Some(Broker {
+            listener,
+            tls,
+            desk: Arc::new(desk),
+        }))
     }
 
     pub fn address(&self) -> std::io::Result<SocketAddr> {
@@ -115,13 +137,19 @@ impl Broker {
 
     /// Serves until the task is dropped.
     pub async fn serve(self) {
-        let Broker { listener, mut tls, desk } = self;
+        let Broker {
+            listener,
+            mut tls,
+            desk,
+        } = self;
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let peers = Peers::default();
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
             let Ok((stream, peer)) = listener.accept().await else {
                 sleep(PAUSE_AFTER_ERROR).await;
                 continue;
@@ -137,7 +165,9 @@ impl Broker {
                 match acceptor {
                     None => converse(stream, desk).await,
                     Some(acceptor) => {
-                        if let Ok(Ok(tls)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                        if let Ok(Ok(tls)) =
+                            timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await
+                        {
                             converse(tls, desk).await;
                         }
                     }
@@ -192,11 +222,18 @@ struct Refusal {
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Refusal {
-        Refusal { status, message: message.into(), retry_after: None }
+        Refusal {
+            status,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     fn later(message: impl Into<String>, retry_after: Duration) -> Refusal {
-        Refusal { retry_after: Some(retry_after), ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+        Refusal {
+            retry_after: Some(retry_after),
+            ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
     }
 }
 
@@ -218,9 +255,10 @@ fn explain(error: &ProviderError, id: &str) -> Refusal {
             StatusCode::GATEWAY_TIMEOUT,
             format!("the registry's service did not answer in time; try again: {id}"),
         ),
-        ProviderError::Unavailable(_) => {
-            Refusal::later(format!("the registry's service is out of order; try again: {id}"), MINUTE)
-        }
+        ProviderError::Unavailable(_) => Refusal::later(
+            format!("the registry's service is out of order; try again: {id}"),
+            MINUTE,
+        ),
     }
 }
 
@@ -237,7 +275,11 @@ impl Desk {
             (&Method::GET, "/registry/credentials") => {
                 let id = request_id();
                 let mut response = match self.credentials(request, &id).await {
-                    Ok(body) => response(StatusCode::OK, "application/json", Bytes::copy_from_slice(&body)),
+                    Ok(body) => response(
+                        StatusCode::OK,
+                        "application/json",
+                        Bytes::copy_from_slice(&body),
+                    ),
                     Err(refused) => refusal(&refused),
                 };
                 self.issuer.metrics().answered(response.status());
@@ -246,10 +288,14 @@ impl Desk {
                 }
                 response
             }
-            (_, "/registry/credentials" | "/healthz") => {
-                refusal(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this is done with GET"))
-            }
-            _ => refusal(&Refusal::new(StatusCode::NOT_FOUND, "there is /registry/credentials?project=NAME")),
+            (_, "/registry/credentials" | "/healthz") => refusal(&Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this is done with GET",
+            )),
+            _ => refusal(&Refusal::new(
+                StatusCode::NOT_FOUND,
+                "there is /registry/credentials?project=NAME",
+            )),
         }
     }
 
@@ -259,7 +305,10 @@ impl Desk {
         id: &str,
     ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
         let unauthorized = || Refusal::new(StatusCode::UNAUTHORIZED, "a valid token is needed");
-        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let header = request
+            .headers()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
         let token = header.and_then(bearer).ok_or_else(unauthorized)?;
         let caller = self.tokens.caller(token).await.map_err(|why| {
             // The token's own words may be among them.
@@ -280,7 +329,10 @@ impl Desk {
             tracing::info!(target: "audit", subject, id, "too many questions");
             return Err(Refusal {
                 retry_after: Some(MINUTE),
-                ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many questions; wait a minute")
+                ..Refusal::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too many questions; wait a minute",
+                )
             });
         }
         let question = Question::parse(request.uri().query().unwrap_or_default());
@@ -304,11 +356,18 @@ impl Desk {
             tracing::warn!(target: "audit", subject, id, project, action, %error, "no credentials");
             explain(&error, id)
         })?;
-        let expires_in =
-            issued.expires_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs());
+        let expires_in = issued.expires_at.map(|at| {
+            at.duration_since(SystemTime::now())
+                .unwrap_or_default()
+                .as_secs()
+        });
         let expires_at = issued.ends();
         let action = action.as_str();
-        let what = if issued.login.is_some() { "credentials issued" } else { "told where to push" };
+        let what = if issued.login.is_some() {
+            "credentials issued"
+        } else {
+            "told where to push"
+        };
         tracing::info!(target: "audit", subject, id, project = project.as_str(), action, expires_at, "{what}");
         Ok(Answer::new(issued, expires_in, project.as_str()).json())
     }
@@ -321,23 +380,41 @@ fn request_id() -> String {
     hex::encode(bytes)
 }
 
-fn refusal(Refusal { status, message, retry_after }: &Refusal) -> Response<Full<Bytes>> {
+fn refusal(
+    Refusal {
+        status,
+        message,
+        retry_after,
+    }: &Refusal,
+) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ "error": { "message": message } }).to_string();
     let mut response = response(*status, "application/json", body);
     if *status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if let Some(pause) = retry_after {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(pause.as_secs()));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(pause.as_secs()));
     }
     response
 }
 
-fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn response(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -361,7 +438,16 @@ mod tests {
         assert_eq!(of(ProviderError::Unavailable(text())), 503);
         assert_eq!(of(ProviderError::TimedOut(text())), 504);
         let retry_after = Duration::from_secs(7);
-        let throttled = explain(&ProviderError::Throttled { message: text(), retry_after }, "id");
-        assert_eq!((throttled.status.as_u16(), throttled.retry_after), (503, Some(retry_after)));
+        let throttled = explain(
+            &ProviderError::Throttled {
+                message: text(),
+                retry_after,
+            },
+            "id",
+        );
+        assert_eq!(
+            (throttled.status.as_u16(), throttled.retry_after),
+            (503, Some(retry_after))
+        );
     }
 }

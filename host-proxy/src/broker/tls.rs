@@ -33,7 +33,12 @@ impl Tls {
             (false, false) => {
                 let watch = Watch::new(vec![cert.to_owned(), key.to_owned()]);
                 let (cert, key, current) = (cert.to_owned(), key.to_owned(), read(cert, key)?);
-                Ok(Some(Tls { cert, key, current, watch }))
+                Ok(Some(Tls {
+                    cert,
+                    key,
+                    current,
+                    watch,
+                }))
             }
             _ => Err(TlsError::Half),
         }
@@ -56,14 +61,16 @@ fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         path: path.to_owned(),
         problem: e.to_string(),
     };
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(cert).map_err(|e| wrong(cert, &e))?.collect();
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
-    let settings = ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert)
         .map_err(|e| wrong(cert, &e))?
-        .with_no_client_auth()
-        .with_single_cert(chain.map_err(|e| wrong(cert, &e))?, private)
-        .map_err(|e| wrong(cert, &e))?;
+        .collect();
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
+    let settings =
+        ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| wrong(cert, &e))?
+            .with_no_client_auth()
+            .with_single_cert(chain.map_err(|e| wrong(cert, &e))?, private)
+            .map_err(|e| wrong(cert, &e))?;
     Ok(Arc::new(settings))
 }

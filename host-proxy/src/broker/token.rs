@@ -79,13 +79,23 @@ impl std::fmt::Debug for Tokens {
 
 impl Tokens {
     pub(super) async fn new(config: &BrokerConfig, https: &Https) -> Result<Tokens, KeyError> {
-        let BrokerConfig { audience, issuer, rules_file, .. } = config;
+        let BrokerConfig {
+            audience,
+            issuer,
+            rules_file,
+            ..
+        } = config;
         if audience.is_empty() {
             return Err(KeyError::NoAudience);
         }
         let keys = Keys::open(config, https).await?;
         let rules = Rules::open(rules_file)?;
-        Ok(Tokens { keys, audience: audience.clone(), issuer: issuer.clone(), rules })
+        Ok(Tokens {
+            keys,
+            audience: audience.clone(),
+            issuer: issuer.clone(),
+            rules,
+        })
     }
 
     pub(super) async fn caller(&self, token: &str) -> Result<Caller, TokenError> {
@@ -101,20 +111,35 @@ impl Tokens {
             Keys::Secret(file) => self.claims(token, &file.key(), Algorithm::HS256)?,
             Keys::Set(set) => {
                 let kid = header.kid;
-                let jwk = set.find(kid.as_deref()).await.map_err(|missing| match missing {
-                    Missing::Unknown => TokenError::UnknownKey,
-                    Missing::Unreachable => TokenError::NoKeys,
-                })?;
+                let jwk = set
+                    .find(kid.as_deref())
+                    .await
+                    .map_err(|missing| match missing {
+                        Missing::Unknown => TokenError::UnknownKey,
+                        Missing::Unreachable => TokenError::NoKeys,
+                    })?;
                 let algorithm = algorithm_of(&jwk).ok_or(TokenError::Algorithm)?;
                 self.claims(token, &DecodingKey::from_jwk(&jwk)?, algorithm)?
             }
         };
-        let Claims { sub: subject, mut projects } = claims;
-        projects.extend(self.rules.iter().flat_map(|rules| rules.projects_of(&subject)));
+        let Claims {
+            sub: subject,
+            mut projects,
+        } = claims;
+        projects.extend(
+            self.rules
+                .iter()
+                .flat_map(|rules| rules.projects_of(&subject)),
+        );
         Ok(Caller { subject, projects })
     }
 
-    fn claims(&self, token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, TokenError> {
+    fn claims(
+        &self,
+        token: &str,
+        key: &DecodingKey,
+        algorithm: Algorithm,
+    ) -> Result<Claims, TokenError> {
         let mut validation = Validation::new(algorithm);
         validation.leeway = LEEWAY;
         validation.validate_nbf = true;
@@ -125,11 +150,13 @@ impl Tokens {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        decode(token, key, &validation).map(|token| token.claims).map_err(|error| match error.kind() {
-            ErrorKind::InvalidAudience => TokenError::Audience(self.audience.clone()),
-            ErrorKind::InvalidIssuer => TokenError::Issuer(self.issuer.clone()),
-            _ => error.into(),
-        })
+        decode(token, key, &validation)
+            .map(|token| token.claims)
+            .map_err(|error| match error.kind() {
+                ErrorKind::InvalidAudience => TokenError::Audience(self.audience.clone()),
+                ErrorKind::InvalidIssuer => TokenError::Issuer(self.issuer.clone()),
+                _ => error.into(),
+            })
     }
 }
 
@@ -137,8 +164,12 @@ impl Tokens {
 pub(super) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            Algorithm::ES256
+        }
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            Algorithm::EdDSA
+        }
         _ => return None,
     };
     if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
@@ -165,7 +196,11 @@ mod tests {
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
     fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     fn ask(tokens: &Tokens, token: &str) -> Result<Caller, TokenError> {
@@ -177,7 +212,10 @@ mod tests {
     }
 
     fn now() -> u64 {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs()
     }
 
     fn claims() -> Value {
@@ -194,20 +232,36 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         fs::write(path("secret"), [SECRET, b"\n"].concat()).unwrap();
         fs::write(path("keys"), keys.to_string()).unwrap();
-        fs::write(path("rules"), "[[rule]]\nsubject = 'repo:org/*'\nprojects = ['shared']\n").unwrap();
+        fs::write(
+            path("rules"),
+            "[[rule]]\nsubject = 'repo:org/*'\nprojects = ['shared']\n",
+        )
+        .unwrap();
         let config = BrokerConfig {
-            jwt_secret_file: if secret { path("secret") } else { PathBuf::new() },
+            jwt_secret_file: if secret {
+                path("secret")
+            } else {
+                PathBuf::new()
+            },
             jwks_file: if secret { PathBuf::new() } else { path("keys") },
             audience: "redoubt".to_owned(),
             issuer: "ci".to_owned(),
             rules_file: path("rules"),
             ..BrokerConfig::default()
         };
-        Setup { tokens: open(&config).unwrap(), _folder: folder }
+        Setup {
+            tokens: open(&config).unwrap(),
+            _folder: folder,
+        }
     }
 
     fn hs256(claims: &Value) -> String {
-        encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET)).unwrap()
+        encode(
+            &Header::new(Algorithm::HS256),
+            claims,
+            &EncodingKey::from_secret(SECRET),
+        )
+        .unwrap()
     }
 
     fn refused(tokens: &Tokens, change: impl FnOnce(&mut Value)) -> String {
@@ -228,20 +282,30 @@ mod tests {
         other["projects"] = json!(["*"]);
         let caller = ask(tokens, &hs256(&other)).unwrap();
         assert!(
-            !caller.may(&Project::parse("shared").unwrap()) && !caller.may(&Project::parse("app").unwrap())
+            !caller.may(&Project::parse("shared").unwrap())
+                && !caller.may(&Project::parse("app").unwrap())
         );
     }
 
     #[test]
     fn expiry_audience_issuer_and_subject_are_checked() {
         let Setup { tokens, .. } = &setup(true, &json!({}));
-        assert_eq!(refused(tokens, |c| c["exp"] = (now() - 61).into()), "ExpiredSignature");
-        assert_eq!(refused(tokens, |c| c["nbf"] = (now() + 90).into()), "ImmatureSignature");
+        assert_eq!(
+            refused(tokens, |c| c["exp"] = (now() - 61).into()),
+            "ExpiredSignature"
+        );
+        assert_eq!(
+            refused(tokens, |c| c["nbf"] = (now() + 90).into()),
+            "ImmatureSignature"
+        );
         assert_eq!(
             refused(tokens, |c| c["aud"] = "other".into()),
             "InvalidAudience: it is not for \"redoubt\""
         );
-        assert_eq!(refused(tokens, |c| c["iss"] = "other".into()), "InvalidIssuer: it is not from \"ci\"");
+        assert_eq!(
+            refused(tokens, |c| c["iss"] = "other".into()),
+            "InvalidIssuer: it is not from \"ci\""
+        );
         for claim in ["exp", "aud", "iss", "sub"] {
             let why = refused(tokens, |c| drop(c.as_object_mut().unwrap().remove(claim)));
             assert!(why.contains(claim), "{claim}: {why}");
@@ -256,15 +320,28 @@ mod tests {
     #[test]
     fn the_key_decides_the_algorithm() {
         let Setup { tokens, .. } = &setup(true, &json!({}));
-        let critical = Header { crit: Some(vec!["x".to_owned()]), ..Header::new(Algorithm::HS256) };
+        let critical = Header {
+            crit: Some(vec!["x".to_owned()]),
+            ..Header::new(Algorithm::HS256)
+        };
         let critical = encode(&critical, &claims(), &EncodingKey::from_secret(SECRET)).unwrap();
         assert!(matches!(ask(tokens, &critical), Err(TokenError::Critical)));
         for header in [json!({ "alg": "none" }), json!({ "alg": "None" })] {
-            assert!(ask(tokens, &with_header(&header, &claims(), "")).is_err(), "{header}");
+            assert!(
+                ask(tokens, &with_header(&header, &claims(), "")).is_err(),
+                "{header}"
+            );
         }
-        let hs512 =
-            encode(&Header::new(Algorithm::HS512), &claims(), &EncodingKey::from_secret(SECRET)).unwrap();
-        assert_eq!(ask(tokens, &hs512).unwrap_err().to_string(), "InvalidAlgorithm");
+        let hs512 = encode(
+            &Header::new(Algorithm::HS512),
+            &claims(),
+            &EncodingKey::from_secret(SECRET),
+        )
+        .unwrap();
+        assert_eq!(
+            ask(tokens, &hs512).unwrap_err().to_string(),
+            "InvalidAlgorithm"
+        );
         let long = format!("{}{}", hs256(&claims()), "a".repeat(MAX_TOKEN));
         assert!(matches!(ask(tokens, &long), Err(TokenError::TooLong)));
         for garbage in ["", ".", "..", "a.b.c", &"x".repeat(MAX_TOKEN)] {
@@ -280,20 +357,38 @@ mod tests {
     #[test]
     fn public_keys_are_found_by_name_and_used_for_their_own_algorithm() {
         use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8v1(&aws_lc_rs::rand::SystemRandom::new()).unwrap();
+        let pkcs8 =
+            Ed25519KeyPair::generate_pkcs8v1(&aws_lc_rs::rand::SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let x = URL_SAFE_NO_PAD.encode(pair.public_key());
         let key = |kid: &str| json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": kid, "x": x });
-        let Setup { tokens, _folder: folder } = &setup(false, &json!({ "keys": [key("one"), key("two")] }));
+        let Setup {
+            tokens,
+            _folder: folder,
+        } = &setup(false, &json!({ "keys": [key("one"), key("two")] }));
         let sign = |kid: Option<&str>| {
-            let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
-            encode(&header, &claims(), &EncodingKey::from_ed_der(pkcs8.as_ref())).unwrap()
+            let header = Header {
+                kid: kid.map(str::to_owned),
+                ..Header::new(Algorithm::EdDSA)
+            };
+            encode(
+                &header,
+                &claims(),
+                &EncodingKey::from_ed_der(pkcs8.as_ref()),
+            )
+            .unwrap()
         };
         assert!(ask(tokens, &sign(Some("one"))).is_ok());
         for kid in [None, Some("three"), Some("../../etc/passwd"), Some("")] {
-            assert!(matches!(ask(tokens, &sign(kid)), Err(TokenError::UnknownKey)), "{kid:?}");
+            assert!(
+                matches!(ask(tokens, &sign(kid)), Err(TokenError::UnknownKey)),
+                "{kid:?}"
+            );
         }
-        let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::HS256) };
+        let header = Header {
+            kid: Some("one".to_owned()),
+            ..Header::new(Algorithm::HS256)
+        };
         let confused = encode(&header, &claims(), &EncodingKey::from_secret(x.as_bytes())).unwrap();
         assert!(ask(tokens, &confused).is_err());
         assert!(folder.path().join("keys").is_file());
@@ -302,14 +397,27 @@ mod tests {
     #[test]
     fn says_what_is_wrong_with_its_configuration() {
         let message = |config: BrokerConfig| open(&config).unwrap_err().to_string();
-        let config = BrokerConfig { audience: "a".to_owned(), ..BrokerConfig::default() };
+        let config = BrokerConfig {
+            audience: "a".to_owned(),
+            ..BrokerConfig::default()
+        };
         assert!(message(config.clone()).contains("name one of"));
         assert!(
-            message(BrokerConfig { audience: String::new(), ..config.clone() }).contains("audience is empty")
+            message(BrokerConfig {
+                audience: String::new(),
+                ..config.clone()
+            })
+            .contains("audience is empty")
         );
         let folder = tempfile::tempdir().unwrap();
         let short = folder.path().join("short");
         fs::write(&short, "x".repeat(31)).unwrap();
-        assert!(message(BrokerConfig { jwt_secret_file: short, ..config }).contains("32 bytes or more"));
+        assert!(
+            message(BrokerConfig {
+                jwt_secret_file: short,
+                ..config
+            })
+            .contains("32 bytes or more")
+        );
     }
 }

@@ -19,7 +19,11 @@ pub(super) struct Stamp {
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
     let changed = (metadata.ctime(), metadata.ctime_nsec());
-    Some(Stamp { inode: metadata.ino(), len: metadata.len(), changed })
+    Some(Stamp {
+        inode: metadata.ino(),
+        len: metadata.len(),
+        changed,
+    })
 }
 
 #[derive(Debug)]
@@ -33,11 +37,18 @@ pub(super) struct Watch {
 impl Watch {
     /// Before they are read, so that no change is missed.
     pub(super) fn new(paths: Vec<PathBuf>) -> Watch {
-        Watch { seen: stamps(&paths), looked: Instant::now(), paths }
+        Watch {
+            seen: stamps(&paths),
+            looked: Instant::now(),
+            paths,
+        }
     }
 
     /// Reads the files again if they changed, or if that failed the last time; `None` if there is nothing new.
-    pub(super) fn reread<T, E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> Option<Result<T, E>> {
+    pub(super) fn reread<T, E>(
+        &mut self,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
         if self.looked.elapsed() < PAUSE {
             return None;
         }

@@ -23,7 +23,9 @@ use attestation::Measurements;
 use eif_builder::artifacts;
 use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
 use eif_builder::image::pull::{self, DEFAULT_MAX_UNPACKED, Request};
-use eif_builder::image::{Credentials, Digest, Endpoint, Platform, PullError, Reference, VerifiedImage};
+use eif_builder::image::{
+    Credentials, Digest, Endpoint, Platform, PullError, Reference, VerifiedImage,
+};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,15 +99,28 @@ pub struct Candidate {
 impl Candidate {
     /// Lets the world in.
     pub async fn open(self, manifest: &Manifest) -> Result<Live, Fault> {
-        let Candidate { running, control, built, egress } = self;
-        let gate = ingress::open(&manifest.network, running.vsock()).await.map_err(|e| {
-            Fault::new(
-                Code::LaunchFailed,
-                e.to_string(),
-                "choose another 'listen' address in enclave.toml, or leave it out",
-            )
-        })?;
-        Ok(Live { running, control, gate, built, egress })
+        let Candidate {
+            running,
+            control,
+            built,
+            egress,
+        } = self;
+        let gate = ingress::open(&manifest.network, running.vsock())
+            .await
+            .map_err(|e| {
+                Fault::new(
+                    Code::LaunchFailed,
+                    e.to_string(),
+                    "choose another 'listen' address in enclave.toml, or leave it out",
+                )
+            })?;
+        Ok(Live {
+            running,
+            control,
+            gate,
+            built,
+            egress,
+        })
     }
 }
 
@@ -115,7 +130,10 @@ pub async fn run(
     logs: Logs,
     notes: mpsc::Sender<Note>,
 ) -> Result<Live, Fault> {
-    let mut stages = Stages { notes: notes.clone(), current: Stage::Credentials };
+    let mut stages = Stages {
+        notes: notes.clone(),
+        current: Stage::Credentials,
+    };
     let result = async {
         let candidate = walk(&context, &order, &logs, &mut stages).await?;
         candidate.open(&order.manifest).await
@@ -128,7 +146,10 @@ pub async fn run(
 pub async fn replace(context: Arc<Context>, order: Order, logs: Logs) -> Result<Candidate, Fault> {
     // Nobody follows these stages: the enclave that runs is deployed all the while.
     let (notes, _) = mpsc::channel(1);
-    let mut stages = Stages { notes, current: Stage::Allocate };
+    let mut stages = Stages {
+        notes,
+        current: Stage::Allocate,
+    };
     let result = walk(&context, &order, &logs, &mut stages).await;
     result.map_err(|fault| stages.name(fault))
 }
@@ -161,7 +182,11 @@ async fn walk(
     // What is missing on this machine is said before anything is downloaded.
     let parts = order.built.is_none().then(Parts::find).transpose()?;
     let qemu = Qemu::find(&context.config.qemu).map_err(|e| Fault::from(e).at(Stage::Launch))?;
-    let config = order.config.as_ref().map(|config| load_config(context, &order.id, config)).transpose()?;
+    let config = order
+        .config
+        .as_ref()
+        .map(|config| load_config(context, &order.id, config))
+        .transpose()?;
     let built = match (&order.built, parts) {
         (Some(built), _) => built.clone(),
         (None, Some(parts)) => make(context, order, parts, stages).await?,
@@ -176,9 +201,14 @@ async fn walk(
         Some(_) => Some(role::credentials().await?),
         None => None,
     };
-    let (mut running, listeners) =
-        qemu.launch(&order.id, &built.path, resources, &context.config.run_dir).await?;
-    let Listeners { heartbeat, control, egress } = listeners;
+    let (mut running, listeners) = qemu
+        .launch(&order.id, &built.path, resources, &context.config.run_dir)
+        .await?;
+    let Listeners {
+        heartbeat,
+        control,
+        egress,
+    } = listeners;
     let policy = Policy {
         network: built.spec.network.clone(),
         allow_networks: context.config.egress.allow_networks.clone(),
@@ -194,17 +224,30 @@ async fn walk(
         .map_err(Fault::internal)?;
     stages.enter(Stage::Configure).await;
     let pcr16 = config.as_ref().map(|(pcr16, _)| *pcr16);
-    let boot = FromHost::Boot { config: config.map(|(_, bytes)| bytes), credentials };
+    let boot = FromHost::Boot {
+        config: config.map(|(_, bytes)| bytes),
+        credentials,
+    };
     let accepted = alive(&mut running, Control::accept(&control, boot, logs.clone())).await?;
-    let mut control = accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
+    let mut control =
+        accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
     started(&mut control, &mut running, logs)
         .await
         .map_err(|fault| explain_refusal(fault, &built, order.measured_before))?;
 
     stages.enter(Stage::Attest).await;
     let vsock: Vsock = running.vsock().clone();
-    alive(&mut running, attest::gate(&vsock, &built.measurements, pcr16)).await??;
-    Ok(Candidate { running, control, built, egress: serving })
+    alive(
+        &mut running,
+        attest::gate(&vsock, &built.measurements, pcr16),
+    )
+    .await??;
+    Ok(Candidate {
+        running,
+        control,
+        built,
+        egress: serving,
+    })
 }
 
 /// What an enclave image is made of beside the container image.
@@ -216,7 +259,10 @@ struct Parts {
 impl Parts {
     fn find() -> Result<Parts, Fault> {
         let found = |name| artifacts::find(name, None).map_err(|e| Fault::from(e).at(Stage::Build));
-        Ok(Parts { kernel: found(artifacts::KERNEL)?, agent: found(artifacts::AGENT)? })
+        Ok(Parts {
+            kernel: found(artifacts::KERNEL)?,
+            agent: found(artifacts::AGENT)?,
+        })
     }
 }
 
@@ -282,7 +328,9 @@ async fn fetch_credentials(context: &Context, order: &Order) -> Result<Option<Cr
     if order.source_type == SourceType::ConfiguredRegistry {
         return make_credentials(context, order).await;
     }
-    let Some(arn) = &order.credentials_arn else { return Ok(None) };
+    let Some(arn) = &order.credentials_arn else {
+        return Ok(None);
+    };
     let fetched = context.secrets.fetch(arn).await.map_err(|error| {
         let retryable = matches!(error, SecretError::Failed { .. });
         let hint = "check that the daemon may read its secrets; if this one is gone, terminate the enclave and create it again";
@@ -340,18 +388,27 @@ async fn pull_image(
         reference: order.image.clone(),
         platform: Platform::linux_amd64(),
         credentials,
-        endpoint: Endpoint { plain_http: config.plain_http.clone(), ca_cert },
+        endpoint: Endpoint {
+            plain_http: config.plain_http.clone(),
+            ca_cert,
+        },
         work_dir: order.folder.clone(),
         max_unpacked: DEFAULT_MAX_UNPACKED,
     };
     let progress = Arc::new(Progress::new(stages.notes.clone()));
     let pulled = pull::pull(request, progress.clone()).await;
     stages.current = progress.stage();
-    if let (Err(error @ PullError::Unauthorized { .. }), Some(issuer), SourceType::ConfiguredRegistry) =
-        (&pulled, &context.issuer, order.source_type)
+    if let (
+        Err(error @ PullError::Unauthorized { .. }),
+        Some(issuer),
+        SourceType::ConfiguredRegistry,
+    ) = (&pulled, &context.issuer, order.source_type)
     {
         // They were revoked, or ended on the way: the next deploy gets others.
-        issuer.projects_of(&order.image).iter().for_each(|project| issuer.forget_one(project, Action::Pull));
+        issuer
+            .projects_of(&order.image)
+            .iter()
+            .for_each(|project| issuer.forget_one(project, Action::Pull));
         let hint = "redeploy: the daemon makes new credentials; if they are refused too, look at what its role or account may do there";
         return Err(Fault::new(Code::RegistryUnauthorized, error.to_string(), hint).retryable());
     }
@@ -365,7 +422,8 @@ async fn build_image(
     stages: &Stages,
 ) -> Result<Built, Fault> {
     let progress = Progress::new(stages.notes.clone());
-    let building = tokio::task::spawn_blocking(move || build::build(&image, &inputs, &output, &progress));
+    let building =
+        tokio::task::spawn_blocking(move || build::build(&image, &inputs, &output, &progress));
     Ok(building.await.map_err(Fault::internal)??)
 }
 
@@ -401,9 +459,9 @@ fn boot_failed(message: String) -> Fault {
 /// Waits until the workload runs, and a moment longer: one that ends at once was never there.
 async fn started(control: &mut Control, running: &mut Running, logs: &Logs) -> Result<(), Fault> {
     let first = timeout(CONFIGURE_TIMEOUT, control.report()).await;
-    match first
-        .map_err(|_| boot_failed("the agent did not start the workload within 90 seconds".to_owned()))?
-    {
+    match first.map_err(|_| {
+        boot_failed("the agent did not start the workload within 90 seconds".to_owned())
+    })? {
         Report::Started => {}
         other => return Err(ended(&other, running, logs)),
     }
@@ -419,7 +477,11 @@ pub(crate) fn ended(report: &Report, running: &Running, logs: &Logs) -> Fault {
         Report::Failed { failure, detail } => workload_fault(*failure, detail),
         Report::Exited(exit) => {
             let line = logs.last_line();
-            let said = if line.is_empty() { String::new() } else { format!("; its last line: {line}") };
+            let said = if line.is_empty() {
+                String::new()
+            } else {
+                format!("; its last line: {line}")
+            };
             Fault::new(
                 Code::WorkloadExited,
                 format!("the workload ended with {exit}{said}"),
@@ -429,7 +491,10 @@ pub(crate) fn ended(report: &Report, running: &Running, logs: &Logs) -> Fault {
         Report::Started => Fault::internal("the agent started the workload twice"),
         Report::Lost(reason) => Fault::new(
             Code::EnclaveLost,
-            format!("the enclave was lost: {reason}; its console ends with: {}", running.console()),
+            format!(
+                "the enclave was lost: {reason}; its console ends with: {}",
+                running.console()
+            ),
             "redeploy it",
         )
         .retryable(),
@@ -438,31 +503,45 @@ pub(crate) fn ended(report: &Report, running: &Running, logs: &Logs) -> Fault {
 
 fn workload_fault(failure: Failure, detail: &str) -> Fault {
     let (code, hint) = match failure {
-        Failure::NotFound => {
-            (Code::WorkloadNotFound, "check the image's Entrypoint and Cmd, or [run] command in enclave.toml")
-        }
+        Failure::NotFound => (
+            Code::WorkloadNotFound,
+            "check the image's Entrypoint and Cmd, or [run] command in enclave.toml",
+        ),
         Failure::NotExecutable => (
             Code::WorkloadNotExecutable,
             "check that the program is executable, for this platform, and that its libraries are in the image",
         ),
-        Failure::User => (Code::UserNotFound, "check the image's User, or [run] user in enclave.toml"),
+        Failure::User => (
+            Code::UserNotFound,
+            "check the image's User, or [run] user in enclave.toml",
+        ),
         Failure::WorkingDir => (
             Code::WorkloadNotExecutable,
             "check the image's WorkingDir, or [run] working_dir in enclave.toml",
         ),
-        Failure::ConfigMissing => {
-            (Code::ConfigMissing, "give it with 'enclavectl configure'; 'enclavectl seal' makes one")
-        }
-        Failure::ConfigDamaged | Failure::ConfigForeign | Failure::ConfigTooOld | Failure::ConfigUnusable => {
-            (Code::ConfigRefused, "seal it again for this spec, and give it with 'enclavectl configure'")
-        }
-        Failure::KmsRefused => (Code::KmsRefused, "check the key's policy and the instance's role"),
-        Failure::KmsAnswer => {
-            (Code::KmsRefused, "ask a KMS that knows attested requests (Recipient); emulators of it do not")
-        }
-        Failure::KmsUnreachable => {
-            (Code::KmsUnreachable, "check that this machine reaches the KMS endpoint of the spec; redeploy")
-        }
+        Failure::ConfigMissing => (
+            Code::ConfigMissing,
+            "give it with 'enclavectl configure'; 'enclavectl seal' makes one",
+        ),
+        Failure::ConfigDamaged
+        | Failure::ConfigForeign
+        | Failure::ConfigTooOld
+        | Failure::ConfigUnusable => (
+            Code::ConfigRefused,
+            "seal it again for this spec, and give it with 'enclavectl configure'",
+        ),
+        Failure::KmsRefused => (
+            Code::KmsRefused,
+            "check the key's policy and the instance's role",
+        ),
+        Failure::KmsAnswer => (
+            Code::KmsRefused,
+            "ask a KMS that knows attested requests (Recipient); emulators of it do not",
+        ),
+        Failure::KmsUnreachable => (
+            Code::KmsUnreachable,
+            "check that this machine reaches the KMS endpoint of the spec; redeploy",
+        ),
         Failure::KmsTls => (
             Code::KmsUnreachable,
             "check the spec's config.endpoint and config.ca; if they are right, somebody stands in between",

@@ -33,7 +33,10 @@ impl Progress {
 
     /// How far a pull came.
     pub(super) fn stage(&self) -> Stage {
-        match (self.resolved.load(Ordering::Relaxed), self.verifying.load(Ordering::Relaxed)) {
+        match (
+            self.resolved.load(Ordering::Relaxed),
+            self.verifying.load(Ordering::Relaxed),
+        ) {
             (false, _) => Stage::Resolve,
             (true, false) => Stage::Pull,
             (true, true) => Stage::Verify,
@@ -46,7 +49,11 @@ impl Progress {
         let whole = done >= total;
         if whole || done.saturating_sub(self.told.load(Ordering::Relaxed)) >= PROGRESS_STEP {
             self.told.store(done, Ordering::Relaxed);
-            let _ = self.notes.try_send(Note::Progress { stage, done: done.min(total), total });
+            let _ = self.notes.try_send(Note::Progress {
+                stage,
+                done: done.min(total),
+                total,
+            });
         }
         whole
     }

@@ -22,23 +22,38 @@ impl Enclave {
     /// Keeps the config, and launches what is deployed once more with it: PCR16 of the enclave that runs is locked. Where there is no
     /// room for two, the old one goes first.
     pub(super) async fn configure(&mut self, incoming: Incoming) -> Result<(), OrderError> {
-        let busy = |wanted| OrderError::Refused(Refused { status: self.state.status(), wanted });
+        let busy = |wanted| {
+            OrderError::Refused(Refused {
+                status: self.state.status(),
+                wanted,
+            })
+        };
         if self.replacing.is_some() {
             return Err(busy("configured while another config is on its way"));
         }
         if !matches!(self.state, State::Deployed | State::Failed(_)) {
             return Err(busy("configured"));
         }
-        self.context.configs.keep(&self.record.id, &incoming).map_err(OrderError::Config)?;
+        self.context
+            .configs
+            .keep(&self.record.id, &incoming)
+            .map_err(OrderError::Config)?;
         let config = incoming.record;
         let built = self.live.as_ref().map(|live| live.built.clone());
         let order = self.order(Some(config.clone()), built.clone());
         match order {
-            Ok(order) if built.is_some() && Qemu::check_memory(order.manifest.resources).is_ok() => {
+            Ok(order)
+                if built.is_some() && Qemu::check_memory(order.manifest.resources).is_ok() =>
+            {
                 // Whoever waits for this order tells its events from earlier ones by the time.
-                let record = Record { updated_at: crate::record::now(), ..self.record.clone() };
+                let record = Record {
+                    updated_at: crate::record::now(),
+                    ..self.record.clone()
+                };
                 if let Err(error) = self.save(record, None, true).await {
-                    self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
+                    self.context
+                        .configs
+                        .forget_others(&self.record.id, self.record.config.as_ref());
                     return Err(error.into());
                 }
                 let (context, logs) = (self.context.clone(), self.logs.clone());
@@ -62,7 +77,9 @@ impl Enclave {
 
     /// The old enclave hands over, or goes on.
     pub(super) async fn replaced(&mut self, result: Result<Candidate, Fault>) {
-        let Some(Replacing { config, .. }) = self.replacing.take() else { return };
+        let Some(Replacing { config, .. }) = self.replacing.take() else {
+            return;
+        };
         let version = config.version;
         let result = match result {
             Ok(candidate) => self.hand_over(candidate, config).await,
@@ -81,18 +98,40 @@ impl Enclave {
 
     /// Writes down how it went with a config, and only then forgets the files of the others.
     async fn tell_config(&mut self, version: u64, fault: Option<Fault>) {
-        let (name, reason) = (&self.record.name, fault.as_ref().map(|fault| fault.message.as_str()));
+        let (name, reason) = (
+            &self.record.name,
+            fault.as_ref().map(|fault| fault.message.as_str()),
+        );
         tracing::info!(name, version, fault = reason, "config");
-        let event = EnclaveEvent::Config { at: crate::record::now(), version, fault };
-        if self.save(self.record.clone(), Some(event), true).await.is_ok() {
-            self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
+        let event = EnclaveEvent::Config {
+            at: crate::record::now(),
+            version,
+            fault,
+        };
+        if self
+            .save(self.record.clone(), Some(event), true)
+            .await
+            .is_ok()
+        {
+            self.context
+                .configs
+                .forget_others(&self.record.id, self.record.config.as_ref());
         }
     }
 
     async fn hand_over(&mut self, candidate: Candidate, config: ConfigRecord) -> Result<(), Fault> {
         let mut manifest = Manifest::parse(&self.record.spec).map_err(Fault::internal)?;
-        let Some(Live { running, control, gate, built, egress }) = self.live.take() else {
-            return Err(Fault::internal("the enclave that was to be replaced is gone"));
+        let Some(Live {
+            running,
+            control,
+            gate,
+            built,
+            egress,
+        }) = self.live.take()
+        else {
+            return Err(Fault::internal(
+                "the enclave that was to be replaced is gone",
+            ));
         };
         // The new one listens where the old one did, also where the system chose; nobody is let in for a moment.
         for rule in &mut manifest.network.ingress {
@@ -113,7 +152,12 @@ impl Enclave {
                 Ok(())
             }
             Err(fault) => {
-                let old = Candidate { running, control, built, egress };
+                let old = Candidate {
+                    running,
+                    control,
+                    built,
+                    egress,
+                };
                 if let Ok(live) = old.open(&manifest).await {
                     self.serve(live);
                 }

@@ -85,12 +85,16 @@ impl Handle {
 
     /// Gives the enclave another config. One that is deployed goes on until the next one is attested.
     pub async fn configure(&self, incoming: Incoming) -> Result<Record, OrderError> {
-        self.order(|answer| Command::Configure(Box::new(incoming), answer)).await
+        self.order(|answer| Command::Configure(Box::new(incoming), answer))
+            .await
     }
 
     async fn order(&self, command: impl FnOnce(Answer) -> Command) -> Result<Record, OrderError> {
         let (answer, result) = oneshot::channel();
-        self.commands.send(command(answer)).await.map_err(|_| OrderError::Stopping)?;
+        self.commands
+            .send(command(answer))
+            .await
+            .map_err(|_| OrderError::Stopping)?;
         result.await.map_err(|_| OrderError::Stopping)?
     }
 
@@ -153,8 +157,13 @@ pub(crate) fn spawn(
     let (vsock, reachable) = watch::channel(None);
     let (events, _) = broadcast::channel(EVENTS);
     let logs = Logs::default();
-    let handle =
-        Handle { commands, record: viewed, vsock: reachable, events: events.clone(), logs: logs.clone() };
+    let handle = Handle {
+        commands,
+        record: viewed,
+        vsock: reachable,
+        events: events.clone(),
+        logs: logs.clone(),
+    };
     let enclave = Enclave {
         state: record.state(),
         record,
@@ -213,7 +222,15 @@ impl Enclave {
     }
 
     async fn wake(&mut self) -> Wake {
-        let Enclave { commands, stopping, deploying, live, replacing, logs, .. } = self;
+        let Enclave {
+            commands,
+            stopping,
+            deploying,
+            live,
+            replacing,
+            logs,
+            ..
+        } = self;
         tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => Wake::Stop,
             Some(command) = commands.recv() => Wake::Command(command),
@@ -227,7 +244,9 @@ impl Enclave {
     /// an end that is not on disk has not come; what else has happened has happened, and is written with the next step.
     async fn apply(&mut self, event: Event) -> Result<(), OrderError> {
         let strict = matches!(event, Event::Redeploy | Event::Destroy | Event::Cleared);
-        let Some((state, actions)) = step(&self.state, event)? else { return Ok(()) };
+        let Some((state, actions)) = step(&self.state, event)? else {
+            return Ok(());
+        };
         let mut record = self.record.clone();
         record.set_state(&state);
         if state == State::Destroyed {
@@ -241,9 +260,18 @@ impl Enclave {
         };
         self.save(record, Some(told), strict).await?;
         self.state = state;
-        let Record { id, name, status, stage, fault, .. } = &self.record;
-        let (stage, fault) =
-            (stage.map(tracing::field::display), fault.as_ref().map(|fault| fault.message.as_str()));
+        let Record {
+            id,
+            name,
+            status,
+            stage,
+            fault,
+            ..
+        } = &self.record;
+        let (stage, fault) = (
+            stage.map(tracing::field::display),
+            fault.as_ref().map(|fault| fault.message.as_str()),
+        );
         tracing::info!(%id, name, %status, stage, fault, "enclave");
         for action in actions {
             match action {
@@ -294,10 +322,13 @@ impl Enclave {
         let (sender, notes) = mpsc::channel(NOTES);
         let built = self.relaunch.take();
         let order = self.order(self.record.config.clone(), built);
-        let (context, logs, folder) = (self.context.clone(), self.logs.clone(), self.folder.clone());
+        let (context, logs, folder) =
+            (self.context.clone(), self.logs.clone(), self.folder.clone());
         let task = tokio::spawn(async move {
             let order = order?;
-            tokio::fs::create_dir_all(&folder).await.map_err(Fault::internal)?;
+            tokio::fs::create_dir_all(&folder)
+                .await
+                .map_err(Fault::internal)?;
             deploy::run(context, order, logs, sender).await
         });
         self.deploying = Some(Deploying { task, notes });
@@ -309,14 +340,22 @@ impl Enclave {
                 let _ = self.apply(Event::Entered(stage)).await;
             }
             Note::Progress { stage, done, total } => {
-                let _ = self.events.send(EnclaveEvent::Progress { stage, done, total });
+                let _ = self
+                    .events
+                    .send(EnclaveEvent::Progress { stage, done, total });
             }
             Note::Resolved(digest) => {
-                let record = Record { image_digest: Some(digest.to_string()), ..self.record.clone() };
+                let record = Record {
+                    image_digest: Some(digest.to_string()),
+                    ..self.record.clone()
+                };
                 let _ = self.save(record, None, false).await;
             }
             Note::Measured(measurements) => {
-                let record = Record { measurements: Some(measurements), ..self.record.clone() };
+                let record = Record {
+                    measurements: Some(measurements),
+                    ..self.record.clone()
+                };
                 let _ = self.save(record, None, false).await;
             }
         }
@@ -333,7 +372,9 @@ impl Enclave {
             Ok(live) => {
                 self.serve(live);
                 let _ = self.apply(Event::Attested).await;
-                self.context.configs.forget_others(&self.record.id, self.record.config.as_ref());
+                self.context
+                    .configs
+                    .forget_others(&self.record.id, self.record.config.as_ref());
             }
             Err(fault) => {
                 let _ = self.apply(Event::Faulted(fault)).await;
@@ -358,7 +399,14 @@ impl Enclave {
             let _ = task.await;
         }
         self.give_up_replacement().await;
-        if let Some(Live { running, control, gate, egress, .. }) = self.live.take() {
+        if let Some(Live {
+            running,
+            control,
+            gate,
+            egress,
+            ..
+        }) = self.live.take()
+        {
             gate.close().await;
             end(running, control).await;
             drop(egress);
@@ -386,7 +434,10 @@ impl Enclave {
                     tracing::warn!(id = %self.record.id, %error, "the secret could not be deleted; trying again")
                 }
             }
-            if timeout(RETRY_CLEAR, self.stopping.wait_for(|stop| *stop)).await.is_ok() {
+            if timeout(RETRY_CLEAR, self.stopping.wait_for(|stop| *stop))
+                .await
+                .is_ok()
+            {
                 return;
             }
         }
@@ -413,7 +464,12 @@ async fn end(mut running: Running, control: Control) {
 
 /// Waits until a deployed enclave is gone, and says why.
 async fn ended(live: &mut Option<Live>, logs: &Logs) -> Fault {
-    let Some(Live { running, control, .. }) = live else { return std::future::pending().await };
+    let Some(Live {
+        running, control, ..
+    }) = live
+    else {
+        return std::future::pending().await;
+    };
     let report = tokio::select! {
         biased;
         report = control.report() => report,

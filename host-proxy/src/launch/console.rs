@@ -18,7 +18,9 @@ impl Console {
             let mut stream = stream;
             let mut piece = [0; 4096];
             while let Ok(n) = stream.read(&mut piece).await {
-                let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else { return };
+                let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else {
+                    return;
+                };
                 console.add(bytes);
             }
         });
@@ -38,10 +40,18 @@ impl Console {
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<String> = text
             .lines()
-            .map(|line| line.chars().filter(|c| !c.is_control()).take(300).collect::<String>())
+            .map(|line| {
+                line.chars()
+                    .filter(|c| !c.is_control())
+                    .take(300)
+                    .collect::<String>()
+            })
             .filter(|line| !line.trim().is_empty())
             .collect();
-        lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default().join(" | ")
+        lines
+            .get(lines.len().saturating_sub(SHOWN_LINES)..)
+            .unwrap_or_default()
+            .join(" | ")
     }
 }
 

@@ -52,7 +52,9 @@ impl Qemu {
         let mut folders = Vec::new();
         if config.folder.as_os_str().is_empty() {
             folders.extend(cache.map(|cache| cache.join("redoubt/sandbox")));
-            folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+            folders.extend(std::env::split_paths(
+                &std::env::var_os("PATH").unwrap_or_default(),
+            ));
         } else {
             folders.push(config.folder.clone());
         }
@@ -65,8 +67,17 @@ impl Qemu {
         // The sandbox keeps its firmware beside its QEMU; an installed QEMU has Debian's places.
         let beside = qemu.parent().map(|folder| folder.join("firmware"));
         let system = ["/usr/share/qemu", "/usr/share/seabios"].map(PathBuf::from);
-        let firmware = beside.into_iter().chain(system).filter(|folder| folder.is_dir()).collect();
-        Ok(Qemu { device: find(DEVICE)?, qemu, firmware, config: config.clone() })
+        let firmware = beside
+            .into_iter()
+            .chain(system)
+            .filter(|folder| folder.is_dir())
+            .collect();
+        Ok(Qemu {
+            device: find(DEVICE)?,
+            qemu,
+            firmware,
+            config: config.clone(),
+        })
     }
 
     /// Whether this machine can give the memory: better known before the launch than from a process that was killed.
@@ -74,10 +85,17 @@ impl Qemu {
         let asked_mib = u64::from(resources.memory_mib);
         let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let free_kib = info.lines().find_map(|line| {
-            line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+            line.strip_prefix("MemAvailable:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
         });
         match free_kib.map(|kib| kib / 1024) {
-            Some(free_mib) if free_mib < asked_mib => Err(LaunchError::Memory { asked_mib, free_mib }),
+            Some(free_mib) if free_mib < asked_mib => Err(LaunchError::Memory {
+                asked_mib,
+                free_mib,
+            }),
             _ => Ok(()),
         }
     }
@@ -94,19 +112,35 @@ impl Qemu {
             .prefix("e-")
             .rand_bytes(8)
             .tempdir_in(run_dir)
-            .map_err(|source| LaunchError::Socket { path: run_dir.to_owned(), source })?;
+            .map_err(|source| LaunchError::Socket {
+                path: run_dir.to_owned(),
+                source,
+            })?;
         let vsock = Vsock::new(sockets.path().join("v"));
         if vsock.path().as_os_str().len() > MAX_SOCKET_PATH {
-            let source =
-                std::io::Error::other("its path is longer than a socket's may be; choose a shorter run_dir");
-            return Err(LaunchError::Socket { path: vsock.path().to_owned(), source });
+            let source = std::io::Error::other(
+                "its path is longer than a socket's may be; choose a shorter run_dir",
+            );
+            return Err(LaunchError::Socket {
+                path: vsock.path().to_owned(),
+                source,
+            });
         }
         let listeners = vsock.listen()?;
         let chardev = sockets.path().join("d");
         let console = Console::default();
         let device = self.start_device(&chardev, &vsock, &console).await?;
         let qemu = self.start_qemu(id, eif, resources, &chardev, &console)?;
-        Ok((Running { qemu, _device: device, vsock, console, _sockets: sockets }, listeners))
+        Ok((
+            Running {
+                qemu,
+                _device: device,
+                vsock,
+                console,
+                _sockets: sockets,
+            },
+            listeners,
+        ))
     }
 
     async fn start_device(
@@ -115,8 +149,11 @@ impl Qemu {
         vsock: &Vsock,
         console: &Console,
     ) -> Result<Child, LaunchError> {
-        let vm =
-            format!("guest-cid={GUEST_CID},socket={},uds-path={}", chardev.display(), vsock.path().display());
+        let vm = format!(
+            "guest-cid={GUEST_CID},socket={},uds-path={}",
+            chardev.display(),
+            vsock.path().display()
+        );
         let mut command = Command::new(&self.device);
         command.arg("--vm").arg(vm);
         let mut device = start(command, DEVICE, console)?;
@@ -131,7 +168,10 @@ impl Qemu {
             }
             if Instant::now() > give_up {
                 let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                return Err(LaunchError::Socket { path: chardev.to_owned(), source });
+                return Err(LaunchError::Socket {
+                    path: chardev.to_owned(),
+                    source,
+                });
             }
             sleep(POLL).await;
         }
@@ -154,14 +194,24 @@ impl Qemu {
             Accel::Kvm => "kvm",
         };
         let mut command = Command::new(&self.qemu);
-        command.arg("-M").arg(format!("nitro-enclave,vsock=c,id={id}"));
+        command
+            .arg("-M")
+            .arg(format!("nitro-enclave,vsock=c,id={id}"));
         command.arg("-kernel").arg(eif);
         command.arg("-append").arg(APPEND);
         command.arg("-m").arg(format!("{memory_mib}M"));
         command.arg("-smp").arg(cpus.to_string());
         command.arg("-accel").arg(accel).arg("-cpu").arg("max");
-        command.arg("-chardev").arg(format!("socket,id=c,path={}", chardev.display()));
-        command.args(["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
+        command
+            .arg("-chardev")
+            .arg(format!("socket,id=c,path={}", chardev.display()));
+        command.args([
+            "-nographic",
+            "-no-reboot",
+            "-nodefaults",
+            "-serial",
+            "stdio",
+        ]);
         for folder in &self.firmware {
             command.arg("-L").arg(folder);
         }
@@ -170,10 +220,21 @@ impl Qemu {
 }
 
 /// Starts a program that ends with the daemon, with nothing of the daemon's environment.
-fn start(mut command: Command, name: &'static str, console: &Console) -> Result<Child, LaunchError> {
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+fn start(
+    mut command: Command,
+    name: &'static str,
+    console: &Console,
+) -> Result<Child, LaunchError> {
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     sys::die_with_parent(&mut command);
-    let mut child = command.spawn().map_err(|source| LaunchError::Start { name, source })?;
+    let mut child = command
+        .spawn()
+        .map_err(|source| LaunchError::Start { name, source })?;
     if let Some(stdout) = child.stdout.take() {
         console.collect(stdout);
     }

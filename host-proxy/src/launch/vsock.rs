@@ -55,12 +55,16 @@ impl Vsock {
     pub async fn connect(&self, port: Port) -> io::Result<UnixStream> {
         let connecting = async {
             let mut stream = UnixStream::connect(&self.path).await?;
-            stream.write_all(format!("CONNECT {}\n", port.0).as_bytes()).await?;
+            stream
+                .write_all(format!("CONNECT {}\n", port.0).as_bytes())
+                .await?;
             // Byte by byte: what follows the line belongs to the stream.
             let mut line = Vec::new();
             while line.last() != Some(&b'\n') {
                 if line.len() == MAX_ANSWER {
-                    return Err(io::Error::other("the vsock device answered with something else"));
+                    return Err(io::Error::other(
+                        "the vsock device answered with something else",
+                    ));
                 }
                 match stream.read_u8().await {
                     Ok(byte) => line.push(byte),
@@ -69,9 +73,13 @@ impl Vsock {
             }
             match line.starts_with(b"OK ") {
                 true => Ok(stream),
-                false => Err(io::Error::other("the vsock device answered with something else")),
+                false => Err(io::Error::other(
+                    "the vsock device answered with something else",
+                )),
             }
         };
-        timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)?
+        timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)?
     }
 }

@@ -41,14 +41,18 @@ impl AwsSecrets {
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
-        let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest()).timeout_config(timeouts);
+        let mut loader =
+            aws_config::defaults(aws_config::BehaviorVersion::latest()).timeout_config(timeouts);
         if !config.region.is_empty() {
             loader = loader.region(Region::new(config.region.clone()));
         }
         if !config.endpoint_url.is_empty() {
             loader = loader.endpoint_url(&config.endpoint_url);
         }
-        AwsSecrets { client: Client::new(&loader.load().await), config }
+        AwsSecrets {
+            client: Client::new(&loader.load().await),
+            config,
+        }
     }
 
     fn name(&self, id: &EnclaveId) -> String {
@@ -61,7 +65,10 @@ impl AwsSecrets {
         text: &Zeroizing<String>,
     ) -> Result<String, SecretError> {
         let name = self.name(id);
-        let tag = Tag::builder().key("redoubt:enclave").value(id.as_str()).build();
+        let tag = Tag::builder()
+            .key("redoubt:enclave")
+            .value(id.as_str())
+            .build();
         let key = Some(self.config.kms_key.clone()).filter(|key| !key.is_empty());
         let created = self
             .client
@@ -85,14 +92,22 @@ impl AwsSecrets {
             }
             _ => failed(arn, "fetched", &error),
         })?;
-        fetched.secret_string.map(Zeroizing::new).ok_or_else(|| SecretError::Unreadable(arn.to_owned()))
+        fetched
+            .secret_string
+            .map(Zeroizing::new)
+            .ok_or_else(|| SecretError::Unreadable(arn.to_owned()))
     }
 
     /// At once and for good: credentials of an enclave that is gone have no use.
     pub(super) async fn delete(&self, id: &EnclaveId) -> Result<(), SecretError> {
         let name = self.name(id);
-        let deleted =
-            self.client.delete_secret().secret_id(&name).force_delete_without_recovery(true).send().await;
+        let deleted = self
+            .client
+            .delete_secret()
+            .secret_id(&name)
+            .force_delete_without_recovery(true)
+            .send()
+            .await;
         match deleted {
             Ok(_) => Ok(()),
             Err(error) => match error.as_service_error() {
@@ -122,8 +137,14 @@ fn failed<E: ProvideErrorMetadata, R>(
             Some(connector) => format!("the service cannot be reached: {connector}"),
             None => "the service cannot be reached".to_owned(),
         },
-        SdkError::ResponseError(_) => "the service answered something that cannot be read".to_owned(),
+        SdkError::ResponseError(_) => {
+            "the service answered something that cannot be read".to_owned()
+        }
         _ => "the request could not be made; check region and AWS credentials".to_owned(),
     };
-    SecretError::Failed { name: name.to_owned(), doing, reason }
+    SecretError::Failed {
+        name: name.to_owned(),
+        doing,
+        reason,
+    }
 }

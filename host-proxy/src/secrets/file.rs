@@ -32,17 +32,31 @@ impl FileSecrets {
             Err(error) => return Err(error),
         };
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| {
-            io::Error::other(format!("{} is not a key of {KEY_LEN} bytes", key_file.display()))
+            io::Error::other(format!(
+                "{} is not a key of {KEY_LEN} bytes",
+                key_file.display()
+            ))
         })?;
-        Ok(FileSecrets { folder: folder.to_owned(), key })
+        Ok(FileSecrets {
+            folder: folder.to_owned(),
+            key,
+        })
     }
 
     fn path(&self, id: &EnclaveId) -> PathBuf {
         self.folder.join(format!("{id}.sealed"))
     }
 
-    pub(super) fn create(&self, id: &EnclaveId, text: &Zeroizing<String>) -> Result<String, SecretError> {
-        let failed = |reason: String| SecretError::Failed { name: id.to_string(), doing: "written", reason };
+    pub(super) fn create(
+        &self,
+        id: &EnclaveId,
+        text: &Zeroizing<String>,
+    ) -> Result<String, SecretError> {
+        let failed = |reason: String| SecretError::Failed {
+            name: id.to_string(),
+            doing: "written",
+            reason,
+        };
         // Room for the tag, so that no half of the plaintext is left behind by a growing buffer.
         let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() + AES_256_GCM.tag_len()));
         bytes.extend_from_slice(text.as_bytes());
@@ -64,21 +78,31 @@ impl FileSecrets {
             .ok_or_else(missing)?;
         let sealed = fs::read(self.path(&id)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => missing(),
-            _ => SecretError::Failed { name: arn.to_owned(), doing: "read", reason: error.to_string() },
+            _ => SecretError::Failed {
+                name: arn.to_owned(),
+                doing: "read",
+                reason: error.to_string(),
+            },
         })?;
         let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or_else(unreadable)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unreadable())?;
         let mut bytes = Zeroizing::new(rest.to_vec());
-        let plain =
-            self.key.open_in_place(nonce, Aad::from(id.as_str()), &mut bytes).map_err(|_| unreadable())?;
-        String::from_utf8(plain.to_vec()).map(Zeroizing::new).map_err(|_| unreadable())
+        let plain = self
+            .key
+            .open_in_place(nonce, Aad::from(id.as_str()), &mut bytes)
+            .map_err(|_| unreadable())?;
+        String::from_utf8(plain.to_vec())
+            .map(Zeroizing::new)
+            .map_err(|_| unreadable())
     }
 
     pub(super) fn delete(&self, id: &EnclaveId) -> Result<(), SecretError> {
         match fs::remove_file(self.path(id)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(SecretError::Failed { name: id.to_string(), doing: "deleted", reason: error.to_string() })
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SecretError::Failed {
+                name: id.to_string(),
+                doing: "deleted",
+                reason: error.to_string(),
+            }),
             _ => Ok(()),
         }
     }
@@ -86,7 +110,8 @@ impl FileSecrets {
 
 fn make_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut key = Zeroizing::new(vec![0; KEY_LEN]);
-    aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("the system gives no randomness"))?;
+    aws_lc_rs::rand::fill(&mut key)
+        .map_err(|_| io::Error::other("the system gives no randomness"))?;
     write_private(path, &key)?;
     Ok(key)
 }
@@ -94,7 +119,12 @@ fn make_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 /// Whole or not at all, for the owner only.
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&partial, path)
@@ -106,17 +136,21 @@ mod tests {
 
     fn setup() -> (tempfile::TempDir, FileSecrets, EnclaveId) {
         let folder = tempfile::tempdir().unwrap();
-        let secrets = FileSecrets::open(&folder.path().join("secrets"), &folder.path().join("key")).unwrap();
+        let secrets =
+            FileSecrets::open(&folder.path().join("secrets"), &folder.path().join("key")).unwrap();
         (folder, secrets, EnclaveId::random().unwrap())
     }
 
     #[test]
     fn gives_back_what_it_keeps_and_nothing_after_deletion() {
         let (folder, secrets, id) = setup();
-        let arn = secrets.create(&id, &Zeroizing::new("hunter2".to_owned())).unwrap();
+        let arn = secrets
+            .create(&id, &Zeroizing::new("hunter2".to_owned()))
+            .unwrap();
         assert_eq!(secrets.fetch(&arn).unwrap().as_str(), "hunter2");
         // Another process with the same key file reads it too.
-        let again = FileSecrets::open(&folder.path().join("secrets"), &folder.path().join("key")).unwrap();
+        let again =
+            FileSecrets::open(&folder.path().join("secrets"), &folder.path().join("key")).unwrap();
         assert_eq!(again.fetch(&arn).unwrap().as_str(), "hunter2");
         secrets.delete(&id).unwrap();
         secrets.delete(&id).unwrap();
@@ -126,21 +160,32 @@ mod tests {
     #[test]
     fn a_secret_is_not_on_disk_in_the_clear_and_opens_for_its_own_enclave_only() {
         let (_folder, secrets, id) = setup();
-        secrets.create(&id, &Zeroizing::new("hunter2".to_owned())).unwrap();
+        secrets
+            .create(&id, &Zeroizing::new("hunter2".to_owned()))
+            .unwrap();
         let sealed = fs::read(secrets.path(&id)).unwrap();
         assert!(!sealed.windows(7).any(|window| window == b"hunter2"));
         let other = EnclaveId::random().unwrap();
         fs::write(secrets.path(&other), &sealed).unwrap();
-        assert!(matches!(secrets.fetch(&format!("file:{other}")), Err(SecretError::Unreadable(_))));
+        assert!(matches!(
+            secrets.fetch(&format!("file:{other}")),
+            Err(SecretError::Unreadable(_))
+        ));
         for bit in 0..sealed.len() * 8 {
             let mut flipped = sealed.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(secrets.path(&id), &flipped).unwrap();
             assert!(
-                matches!(secrets.fetch(&format!("file:{id}")), Err(SecretError::Unreadable(_))),
+                matches!(
+                    secrets.fetch(&format!("file:{id}")),
+                    Err(SecretError::Unreadable(_))
+                ),
                 "bit {bit}"
             );
         }
-        assert!(matches!(secrets.fetch("file:../../etc/passwd"), Err(SecretError::Missing(_))));
+        assert!(matches!(
+            secrets.fetch("file:../../etc/passwd"),
+            Err(SecretError::Missing(_))
+        ));
     }
 }

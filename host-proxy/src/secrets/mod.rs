@@ -17,7 +17,11 @@ pub enum SecretError {
     #[error("the secret '{0}' does not exist")]
     Missing(String),
     #[error("the secret '{name}' cannot be {doing}: {reason}")]
-    Failed { name: String, doing: &'static str, reason: String },
+    Failed {
+        name: String,
+        doing: &'static str,
+        reason: String,
+    },
     #[error("the secret '{0}' does not hold registry credentials")]
     Unreadable(String),
 }
@@ -80,7 +84,10 @@ struct Read {
 
 impl RegistryCredentials {
     fn to_json(&self) -> Zeroizing<String> {
-        let written = Written { username: &self.username, password: self.password.expose() };
+        let written = Written {
+            username: &self.username,
+            password: self.password.expose(),
+        };
         Zeroizing::new(serde_json::to_string(&written).expect("two strings always serialise"))
     }
 

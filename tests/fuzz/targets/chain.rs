@@ -19,7 +19,10 @@ static GOOD: OnceLock<Good> = OnceLock::new();
 fn good() -> Good {
     let certificates = Plan::default().minted_certificates();
     let pcr0 = Pcr::try_from([1; 48].as_slice()).unwrap();
-    let conditions = Conditions { pcrs: [(0, [pcr0].into())].into(), ..Conditions::default() };
+    let conditions = Conditions {
+        pcrs: [(0, [pcr0].into())].into(),
+        ..Conditions::default()
+    };
     Good {
         verifier: Verifier::new(TrustAnchor::from_der(&certificates[0]).unwrap()),
         policy: Policy::new(conditions).unwrap(),
@@ -28,9 +31,15 @@ fn good() -> Good {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Good { verifier, policy, certificates } = GOOD.get_or_init(good);
+    let Good {
+        verifier,
+        policy,
+        certificates,
+    } = GOOD.get_or_init(good);
     let _ = TrustAnchor::from_der(data);
-    let Some((which, edits)) = data.split_first() else { return };
+    let Some((which, edits)) = data.split_first() else {
+        return;
+    };
     let which = usize::from(*which) % certificates.len();
     let mut changed = certificates.clone();
     changed[which] = edited(&certificates[which], edits);

@@ -15,7 +15,12 @@ fuzz_target!(|data: &[u8]| {
         nonce: [3; 12],
     };
     let input = edited(&[header.encode(), vec![5; 40]].concat(), data);
-    if let Ok(Sealed { authenticated, ciphertext, .. }) = Sealed::parse(&input) {
+    if let Ok(Sealed {
+        authenticated,
+        ciphertext,
+        ..
+    }) = Sealed::parse(&input)
+    {
         assert_eq!([authenticated, ciphertext].concat(), input);
     }
     if let Ok(text) = std::str::from_utf8(data) {

@@ -73,16 +73,21 @@ impl Kms {
     /// With a certificate for another name.
     #[must_use]
     pub fn start_as(name: &str) -> Kms {
-        let Server { authority, certificate, key } = server(name);
+        let Server {
+            authority,
+            certificate,
+            key,
+        } = server(name);
         let chain = vec![CertificateDer::from(certificate)];
         let key = PrivateKeyDer::Pkcs8(key.into());
-        let config =
-            ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .unwrap();
+        let config = ServerConfig::builder_with_provider(
+            rustls::crypto::aws_lc_rs::default_provider().into(),
+        )
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
@@ -93,7 +98,11 @@ impl Kms {
                 std::thread::spawn(move || serve(stream, config, &state));
             }
         });
-        Kms { port, authority, state }
+        Kms {
+            port,
+            authority,
+            state,
+        }
     }
 
     /// PEM of the authority behind its certificate.
@@ -105,13 +114,17 @@ impl Kms {
     /// A new key under a policy; its ARN.
     #[must_use]
     pub fn key(&self, policy: &Value) -> String {
-        let answer =
-            create_key(&mut self.state.lock().unwrap(), &json!({ "Policy": policy.to_string() })).unwrap();
+        let answer = create_key(
+            &mut self.state.lock().unwrap(),
+            &json!({ "Policy": policy.to_string() }),
+        )
+        .unwrap();
         answer["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
     }
 
     pub fn set_policy(&self, arn: &str, policy: &Value) {
-        self.state.lock().unwrap().keys.get_mut(arn).unwrap().policy = Policy::parse(&policy.to_string());
+        self.state.lock().unwrap().keys.get_mut(arn).unwrap().policy =
+            Policy::parse(&policy.to_string());
     }
 
     pub fn misbehave(&self, mischief: Mischief) {
@@ -146,15 +159,22 @@ struct Request {
 
 impl Request {
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
 fn serve(stream: TcpStream, config: Arc<ServerConfig>, state: &Mutex<State>) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
-    let Ok(connection) = ServerConnection::new(config) else { return };
+    let Ok(connection) = ServerConnection::new(config) else {
+        return;
+    };
     let mut tls = BufReader::new(StreamOwned::new(connection, stream));
-    let Some(request) = read_request(&mut tls) else { return };
+    let Some(request) = read_request(&mut tls) else {
+        return;
+    };
     let mischief = state.lock().unwrap().mischief;
     let attested = String::from_utf8_lossy(&request.body).contains("Recipient");
     match mischief {
@@ -172,7 +192,9 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, state: &Mutex<State>) {
         body.len()
     );
     let tls = tls.get_mut();
-    let _ = tls.write_all(head.as_bytes()).and_then(|()| tls.write_all(body.as_bytes()));
+    let _ = tls
+        .write_all(head.as_bytes())
+        .and_then(|()| tls.write_all(body.as_bytes()));
     tls.conn.send_close_notify();
     let _ = tls.flush();
 }
@@ -185,11 +207,20 @@ fn read_request(tls: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -
     loop {
         let mut line = String::new();
         tls.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut request = Request { headers, body: vec![] };
-    let len: usize = request.header("content-length")?.parse().ok().filter(|len| *len <= MAX_BODY)?;
+    let mut request = Request {
+        headers,
+        body: vec![],
+    };
+    let len: usize = request
+        .header("content-length")?
+        .parse()
+        .ok()
+        .filter(|len| *len <= MAX_BODY)?;
     request.body = vec![0; len];
     tls.read_exact(&mut request.body).ok()?;
     Some(request)
@@ -203,15 +234,17 @@ fn answer(request: &Request, state: &Mutex<State>) -> Answer {
         .header("x-amz-target")
         .and_then(|target| target.strip_prefix("TrentService."))
         .unwrap_or_default();
-    let input: Value =
-        serde_json::from_slice(&request.body).map_err(|e| ("SerializationException", e.to_string()))?;
+    let input: Value = serde_json::from_slice(&request.body)
+        .map_err(|e| ("SerializationException", e.to_string()))?;
     let mut state = state.lock().unwrap();
     state.seen.push(action.to_owned());
     match action {
         "CreateKey" => create_key(&mut state, &input),
         "Encrypt" => {
-            let plaintext = blob(&input["Plaintext"]).filter(|text| (1..=4096).contains(&text.len()));
-            let plaintext = plaintext.ok_or(("ValidationException", "1 to 4096 bytes".to_owned()))?;
+            let plaintext =
+                blob(&input["Plaintext"]).filter(|text| (1..=4096).contains(&text.len()));
+            let plaintext =
+                plaintext.ok_or(("ValidationException", "1 to 4096 bytes".to_owned()))?;
             let (arn, key) = allowed(&state, "Encrypt", &input, None)?;
             Ok(
                 json!({ "KeyId": arn, "CiphertextBlob": STANDARD.encode(encrypt(key, arn, &input, &plaintext)) }),
@@ -234,7 +267,13 @@ fn create_key(state: &mut State, input: &Value) -> Answer {
     let id = hex::encode(random::<16>());
     let arn = format!("arn:aws:kms:{REGION}:111122223333:key/{id}");
     let policy = Policy::parse(input["Policy"].as_str().unwrap_or(r#"{"Statement": []}"#));
-    state.keys.insert(arn.clone(), StoredKey { material: random(), policy });
+    state.keys.insert(
+        arn.clone(),
+        StoredKey {
+            material: random(),
+            policy,
+        },
+    );
     Ok(json!({ "KeyMetadata": { "KeyId": id, "Arn": arn } }))
 }
 
@@ -243,15 +282,19 @@ fn decrypt(state: &State, input: &Value) -> Answer {
         Value::Null => None,
         recipient => {
             let bytes = blob(&recipient["AttestationDocument"]).unwrap_or_default();
-            let invalid =
-                |e: &dyn std::fmt::Display| ("ValidationException", format!("the attestation document: {e}"));
+            let invalid = |e: &dyn std::fmt::Display| {
+                (
+                    "ValidationException",
+                    format!("the attestation document: {e}"),
+                )
+            };
             Some(read_unsigned(&bytes).map_err(|e| invalid(&e))?)
         }
     };
     let (arn, key) = allowed(state, "Decrypt", input, document.as_ref())?;
     let blob = blob(&input["CiphertextBlob"]).unwrap_or_default();
-    let plaintext =
-        open(key, arn, input, &blob).ok_or_else(|| ("InvalidCiphertextException", String::new()))?;
+    let plaintext = open(key, arn, input, &blob)
+        .ok_or_else(|| ("InvalidCiphertextException", String::new()))?;
     let answer = json!({ "KeyId": arn, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT" });
     let with = |name: &str, bytes: &[u8]| {
         let mut answer = answer.clone();
@@ -261,9 +304,16 @@ fn decrypt(state: &State, input: &Value) -> Answer {
     match (&document, state.mischief) {
         (None, _) | (_, Mischief::AnswersPlaintext) => with("Plaintext", &plaintext),
         (Some(document), mischief) => {
-            let form = if mischief == Mischief::AnswersLocalStack { Form::LocalStack } else { state.form };
+            let form = if mischief == Mischief::AnswersLocalStack {
+                Form::LocalStack
+            } else {
+                state.form
+            };
             let public_key = document.public_key.as_deref().unwrap_or_default();
-            with("CiphertextForRecipient", &cms::envelope(public_key, &plaintext, form))
+            with(
+                "CiphertextForRecipient",
+                &cms::envelope(public_key, &plaintext, form),
+            )
         }
     }
 }
@@ -276,8 +326,10 @@ fn allowed<'s>(
     document: Option<&UnsignedDocument>,
 ) -> Result<(&'s str, &'s StoredKey), (&'static str, String)> {
     let arn = input["KeyId"].as_str().unwrap_or_default();
-    let key =
-        state.keys.get(arn).ok_or_else(|| ("NotFoundException", format!("Key '{arn}' does not exist")))?;
+    let key = state
+        .keys
+        .get(arn)
+        .ok_or_else(|| ("NotFoundException", format!("Key '{arn}' does not exist")))?;
     let facts = Facts::new(input, document);
     match key.policy.allows(&format!("kms:{action}"), &facts) {
         true => Ok((arn, key)),
@@ -302,7 +354,11 @@ fn random<const N: usize>() -> [u8; N] {
 
 /// The encryption context is authenticated, as in KMS.
 fn authenticated(arn: &str, input: &Value) -> Vec<u8> {
-    format!("{arn}{}", input.get("EncryptionContext").unwrap_or(&json!({}))).into_bytes()
+    format!(
+        "{arn}{}",
+        input.get("EncryptionContext").unwrap_or(&json!({}))
+    )
+    .into_bytes()
 }
 
 fn encrypt(key: &StoredKey, arn: &str, input: &Value, plaintext: &[u8]) -> Vec<u8> {
@@ -323,6 +379,8 @@ fn open(key: &StoredKey, arn: &str, input: &Value, blob: &[u8]) -> Option<Vec<u8
     let mut buffer = ciphertext.to_vec();
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key.material).unwrap());
     let aad = Aad::from(authenticated(arn, input));
-    let plaintext = key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut buffer).ok()?;
+    let plaintext = key
+        .open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut buffer)
+        .ok()?;
     Some(plaintext.to_vec())
 }

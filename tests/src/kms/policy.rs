@@ -20,10 +20,19 @@ impl Facts {
                 value.as_str().unwrap_or_default().to_owned(),
             );
         }
-        for (index, pcr) in document.into_iter().flat_map(|document| document.pcrs.iter()) {
-            facts.insert(format!("kms:RecipientAttestation:PCR{index}"), pcr.to_string());
+        for (index, pcr) in document
+            .into_iter()
+            .flat_map(|document| document.pcrs.iter())
+        {
+            facts.insert(
+                format!("kms:RecipientAttestation:PCR{index}"),
+                pcr.to_string(),
+            );
             if index == 0 {
-                facts.insert("kms:RecipientAttestation:ImageSha384".to_owned(), pcr.to_string());
+                facts.insert(
+                    "kms:RecipientAttestation:ImageSha384".to_owned(),
+                    pcr.to_string(),
+                );
             }
         }
         Facts(facts)
@@ -40,7 +49,9 @@ fn one_or_many(value: &Value) -> Vec<&str> {
 impl Policy {
     pub(super) fn parse(text: &str) -> Policy {
         let policy: Value = serde_json::from_str(text).unwrap();
-        Policy { statements: policy["Statement"].as_array().unwrap().clone() }
+        Policy {
+            statements: policy["Statement"].as_array().unwrap().clone(),
+        }
     }
 
     pub(super) fn allows(&self, action: &str, facts: &Facts) -> bool {
@@ -58,19 +69,27 @@ impl Policy {
 }
 
 fn conditions_hold(conditions: &Value, facts: &Facts) -> bool {
-    conditions.as_object().into_iter().flatten().all(|(operator, pairs)| {
-        pairs.as_object().unwrap().iter().all(|(key, expected)| {
-            let found = facts.0.get(key);
-            let equal = |same: fn(&str, &str) -> bool| {
-                found.is_some_and(|found| one_or_many(expected).iter().any(|expected| same(found, expected)))
-            };
-            match operator.as_str() {
-                "StringEquals" => equal(|a, b| a == b),
-                "StringEqualsIgnoreCase" => equal(str::eq_ignore_ascii_case),
-                "StringNotEquals" => !equal(|a, b| a == b),
-                "Null" => found.is_none() == (one_or_many(expected) == ["true"]),
-                other => panic!("this fake does not know {other}"),
-            }
+    conditions
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(operator, pairs)| {
+            pairs.as_object().unwrap().iter().all(|(key, expected)| {
+                let found = facts.0.get(key);
+                let equal = |same: fn(&str, &str) -> bool| {
+                    found.is_some_and(|found| {
+                        one_or_many(expected)
+                            .iter()
+                            .any(|expected| same(found, expected))
+                    })
+                };
+                match operator.as_str() {
+                    "StringEquals" => equal(|a, b| a == b),
+                    "StringEqualsIgnoreCase" => equal(str::eq_ignore_ascii_case),
+                    "StringNotEquals" => !equal(|a, b| a == b),
+                    "Null" => found.is_none() == (one_or_many(expected) == ["true"]),
+                    other => panic!("this fake does not know {other}"),
+                }
+            })
         })
-    })
 }

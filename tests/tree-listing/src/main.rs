@@ -50,20 +50,39 @@ fn walk(
         metadata.gid().to_string(),
     ];
     if kind.is_file() {
-        facts.push(format!("file {} {}", metadata.len(), hex::encode(Sha256::digest(fs::read(path)?))));
+        facts.push(format!(
+            "file {} {}",
+            metadata.len(),
+            hex::encode(Sha256::digest(fs::read(path)?))
+        ));
     } else if kind.is_symlink() {
-        facts.push(format!("link {}", fs::read_link(path)?.as_os_str().as_bytes().escape_ascii()));
+        facts.push(format!(
+            "link {}",
+            fs::read_link(path)?.as_os_str().as_bytes().escape_ascii()
+        ));
     } else if kind.is_char_device() || kind.is_block_device() {
-        facts.push(format!("{} {:x}", if kind.is_char_device() { "char" } else { "block" }, metadata.rdev()));
+        facts.push(format!(
+            "{} {:x}",
+            if kind.is_char_device() {
+                "char"
+            } else {
+                "block"
+            },
+            metadata.rdev()
+        ));
     } else {
         facts.push(if kind.is_dir() { "dir" } else { "other" }.to_owned());
     }
     if !kind.is_dir() && metadata.nlink() > 1 {
-        let first = groups.entry(metadata.ino()).or_insert_with(|| shown.clone());
+        let first = groups
+            .entry(metadata.ino())
+            .or_insert_with(|| shown.clone());
         facts.push(format!("same-as {first} of {}", metadata.nlink()));
     }
     let mut names: Vec<_> = match xattr::list(path) {
-        Ok(names) => names.filter(|name| !name.as_bytes().starts_with(b"trusted.overlay.")).collect(),
+        Ok(names) => names
+            .filter(|name| !name.as_bytes().starts_with(b"trusted.overlay."))
+            .collect(),
         // A squashfs without a table of attributes says that it cannot have any.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Vec::new(),
         Err(error) => return Err(error),
@@ -73,7 +92,11 @@ fn walk(
         let value = xattr::get(path, &name)
             .map_err(|e| io::Error::other(format!("/{shown} {name:?}: {e}")))?
             .unwrap_or_default();
-        facts.push(format!("{}={}", name.as_bytes().escape_ascii(), hex::encode(value)));
+        facts.push(format!(
+            "{}={}",
+            name.as_bytes().escape_ascii(),
+            hex::encode(value)
+        ));
     }
     lines.push(format!("/{shown} {}", facts.join(" ")));
     if kind.is_dir() {

@@ -54,11 +54,23 @@ pub enum Deliver {
 
 impl ConfigManifest {
     pub(super) fn resolve(&self) -> Result<Config, SpecError> {
-        let ConfigManifest { kms_key, region, deliver, context, minimum_version, endpoint, ca } = self;
+        let ConfigManifest {
+            kms_key,
+            region,
+            deliver,
+            context,
+            minimum_version,
+            endpoint,
+            ca,
+        } = self;
         check_key(kms_key)?;
         let own = kms_key.split(':').nth(3).unwrap_or_default();
         let region = region.clone().unwrap_or_else(|| own.to_owned());
-        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let suffix = if region.starts_with("cn-") {
+            "amazonaws.com.cn"
+        } else {
+            "amazonaws.com"
+        };
         let public = format!("kms.{region}.{suffix}:443");
         Ok(Config {
             kms_key: kms_key.clone(),
@@ -74,29 +86,54 @@ impl ConfigManifest {
 
 fn check_key(kms_key: &str) -> Result<(), SpecError> {
     match kms_key.splitn(6, ':').collect::<Vec<_>>().as_slice() {
-        ["arn", _, "kms", region, _, resource] if !region.is_empty() && resource.starts_with("key/") => {
+        ["arn", _, "kms", region, _, resource]
+            if !region.is_empty() && resource.starts_with("key/") =>
+        {
             Ok(())
         }
         _ => {
             let form = "arn:aws:kms:REGION:ACCOUNT:key/ID";
-            Err(value("config.kms_key", format!("'{kms_key}' is not the ARN of a key ({form})")))
+            Err(value(
+                "config.kms_key",
+                format!("'{kms_key}' is not the ARN of a key ({form})"),
+            ))
         }
     }
 }
 
 impl Config {
     pub(super) fn check(&self, name: Option<&str>, network: &Network) -> Result<(), SpecError> {
-        let Config { kms_key, region, deliver: _, context, minimum_version: _, endpoint, ca: _ } = self;
+        let Config {
+            kms_key,
+            region,
+            deliver: _,
+            context,
+            minimum_version: _,
+            endpoint,
+            ca: _,
+        } = self;
         if name.is_none_or(str::is_empty) {
-            return Err(value("name", "a config is sealed for a name: give the spec one"));
+            return Err(value(
+                "name",
+                "a config is sealed for a name: give the spec one",
+            ));
         }
         check_key(kms_key)?;
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if region.is_empty() || !region.bytes().all(plain) {
-            return Err(value("config.region", format!("'{region}' is not a region")));
+            return Err(value(
+                "config.region",
+                format!("'{region}' is not a region"),
+            ));
         }
-        if let Some(reserved) = crate::sealed::RESERVED.iter().find(|name| context.contains_key(**name)) {
-            return Err(value("config.context", format!("'{reserved}' is set by Redoubt itself")));
+        if let Some(reserved) = crate::sealed::RESERVED
+            .iter()
+            .find(|name| context.contains_key(**name))
+        {
+            return Err(value(
+                "config.context",
+                format!("'{reserved}' is set by Redoubt itself"),
+            ));
         }
         match endpoint.host.starts_with("*.") || !network.allows(&endpoint.host, endpoint.port) {
             true => Err(value(
@@ -117,7 +154,9 @@ impl TryFrom<String> for Deliver {
         };
         match text.as_str() {
             "env" => Ok(Deliver::Env),
-            path if path.starts_with('/') && !path.contains('\0') && inner(path) => Ok(Deliver::File(text)),
+            path if path.starts_with('/') && !path.contains('\0') && inner(path) => {
+                Ok(Deliver::File(text))
+            }
             _ => Err(value(
                 "config.deliver",
                 format!(
@@ -156,22 +195,37 @@ mod tests {
     fn a_config_is_resolved_to_its_keys_region_and_must_be_reachable() {
         let spec = Manifest::parse(SEALED).unwrap().resolve(image()).unwrap();
         let config = spec.config.clone().unwrap();
-        assert_eq!((config.region.as_str(), config.deliver), ("eu-west-1", Deliver::Env));
-        assert_eq!(config.endpoint.to_string(), "kms.eu-west-1.amazonaws.com:443");
+        assert_eq!(
+            (config.region.as_str(), config.deliver),
+            ("eu-west-1", Deliver::Env)
+        );
+        assert_eq!(
+            config.endpoint.to_string(),
+            "kms.eu-west-1.amazonaws.com:443"
+        );
         assert_eq!(Spec::parse(&spec.to_json()).unwrap(), spec);
         let problem = |from: &str, to: &str| {
             let manifest = Manifest::parse(&SEALED.replace(from, to)).map_err(|e| e.to_string());
-            manifest.and_then(|manifest| manifest.resolve(image()).map_err(|e| e.to_string())).unwrap_err()
+            manifest
+                .and_then(|manifest| manifest.resolve(image()).map_err(|e| e.to_string()))
+                .unwrap_err()
         };
-        assert!(problem("egress", "# egress").starts_with("config: add \"kms.eu-west-1.amazonaws.com:443\""));
-        assert!(problem("name = \"orders\"\n", "\n").starts_with("name: a config is sealed for a name"));
+        assert!(
+            problem("egress", "# egress")
+                .starts_with("config: add \"kms.eu-west-1.amazonaws.com:443\"")
+        );
+        assert!(
+            problem("name = \"orders\"\n", "\n").starts_with("name: a config is sealed for a name")
+        );
         assert!(problem("key/k", "alias/k").contains("is not the ARN of a key"));
         assert!(problem("{ app", "{ version").contains("'version' is set by Redoubt itself"));
         for path in ["x", "/x", "/run/../x", "/run//x", "/run/x/"] {
             let line = format!("deliver = \"{path}\"\ncontext");
             assert!(problem("context", &line).contains("is neither"), "{path}");
         }
-        let china = SEALED.replace("eu-west-1", "cn-north-1").replace("amazonaws.com:", "amazonaws.com.cn:");
+        let china = SEALED
+            .replace("eu-west-1", "cn-north-1")
+            .replace("amazonaws.com:", "amazonaws.com.cn:");
         assert!(Manifest::parse(&china).unwrap().resolve(image()).is_ok());
     }
 }

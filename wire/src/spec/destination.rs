@@ -14,15 +14,23 @@ pub struct Destination {
 impl Destination {
     pub fn parse(text: &str) -> Result<Destination, SpecError> {
         let bad = |problem: &str| value("network", format!("'{text}' {problem}"));
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| bad("is not HOST:PORT"))?;
-        let port = port.parse().ok().filter(|&port| port != 0).ok_or_else(|| bad("has no valid port"))?;
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| bad("is not HOST:PORT"))?;
+        let port = port
+            .parse()
+            .ok()
+            .filter(|&port| port != 0)
+            .ok_or_else(|| bad("has no valid port"))?;
         let host = host.to_ascii_lowercase();
         let name = host.strip_prefix("*.").unwrap_or(&host);
         let label = |label: &str| {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         if name.len() > crate::relay::MAX_HOST || !name.split('.').all(label) {
             return Err(bad("has no valid host name"));
@@ -80,9 +88,19 @@ mod tests {
 
     #[test]
     fn refuses_destinations_that_are_no_host_and_port() {
-        for text in
-            ["", "host", "host:0", "host:70000", ":1", "a..b:1", "*:1", "-a:1", "a b:1", "a*.b:1", "*.*.b:1"]
-        {
+        for text in [
+            "",
+            "host",
+            "host:0",
+            "host:70000",
+            ":1",
+            "a..b:1",
+            "*:1",
+            "-a:1",
+            "a b:1",
+            "a*.b:1",
+            "*.*.b:1",
+        ] {
             assert!(Destination::parse(text).is_err(), "{text}");
         }
     }

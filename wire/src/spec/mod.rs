@@ -34,7 +34,10 @@ const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=1024 * 1024;
 const CPUS: std::ops::RangeInclusive<u32> = 1..=128;
 
 fn value(key: &'static str, problem: impl Into<String>) -> SpecError {
-    SpecError::Value { key, problem: problem.into() }
+    SpecError::Value {
+        key,
+        problem: problem.into(),
+    }
 }
 
 /// `enclave.toml`. Every section may be left out.
@@ -72,7 +75,10 @@ pub struct Resources {
 impl Default for Resources {
     /// 512 MiB and 2 CPUs: what Nitro's allocator sets aside unless told otherwise.
     fn default() -> Self {
-        Resources { memory_mib: 512, cpus: 2 }
+        Resources {
+            memory_mib: 512,
+            cpus: 2,
+        }
     }
 }
 
@@ -116,7 +122,10 @@ pub struct ImageDefaults {
 impl ImageDefaults {
     /// Of an image that is not known yet: for what a spec says whatever the image is.
     pub fn any() -> ImageDefaults {
-        ImageDefaults { cmd: vec!["/".to_owned()], ..ImageDefaults::default() }
+        ImageDefaults {
+            cmd: vec!["/".to_owned()],
+            ..ImageDefaults::default()
+        }
     }
 }
 
@@ -175,18 +184,28 @@ impl Manifest {
         if text.len() > MAX_LEN {
             return Err(SpecError::TooLong(text.len()));
         }
-        let manifest: Manifest =
-            toml::from_str(text).map_err(|e| SpecError::Syntax(e.to_string().trim_end().to_owned()))?;
+        let manifest: Manifest = toml::from_str(text)
+            .map_err(|e| SpecError::Syntax(e.to_string().trim_end().to_owned()))?;
         let Resources { memory_mib, cpus } = manifest.resources;
         match MEMORY_MIB.contains(&memory_mib) && CPUS.contains(&cpus) {
             true => Ok(manifest),
-            false => Err(value("resources", "memory_mib is 64 to 1048576 and cpus 1 to 128")),
+            false => Err(value(
+                "resources",
+                "memory_mib is 64 to 1048576 and cpus 1 to 128",
+            )),
         }
     }
 
     /// Merges with what the image says. The result depends on nothing else.
     pub fn resolve(&self, image: ImageDefaults) -> Result<Spec, SpecError> {
-        let Manifest { name, run, resources: _, network, config, logs } = self;
+        let Manifest {
+            name,
+            run,
+            resources: _,
+            network,
+            config,
+            logs,
+        } = self;
         let command = match &run.command {
             Some(command) => command.clone(),
             None => [image.entrypoint, image.cmd].concat(),
@@ -195,9 +214,16 @@ impl Manifest {
             return Err(SpecError::NoCommand);
         }
         let working_dir = run.working_dir.clone().unwrap_or(image.working_dir);
-        let working_dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir };
+        let working_dir = if working_dir.is_empty() {
+            "/".to_owned()
+        } else {
+            working_dir
+        };
         if !working_dir.starts_with('/') {
-            return Err(value("working_dir", format!("'{working_dir}' is not absolute")));
+            return Err(value(
+                "working_dir",
+                format!("'{working_dir}' is not absolute"),
+            ));
         }
         let stop_signal = run.stop_signal.clone().or(image.stop_signal);
         let spec = Spec {
@@ -208,7 +234,9 @@ impl Manifest {
                 env: merge_env(image.env, &run.env)?,
                 user: run.user.clone().unwrap_or(image.user),
                 working_dir,
-                stop_signal: stop_signal.as_deref().map_or(Ok(Signal::TERM), Signal::parse)?,
+                stop_signal: stop_signal
+                    .as_deref()
+                    .map_or(Ok(Signal::TERM), Signal::parse)?,
             },
             network: network.resolve()?,
             config: config.as_ref().map(ConfigManifest::resolve).transpose()?,
@@ -220,11 +248,17 @@ impl Manifest {
 }
 
 /// Keeps the image's order, so that the result does not depend on a map's.
-fn merge_env(image: Vec<String>, overrides: &BTreeMap<String, String>) -> Result<Vec<String>, SpecError> {
+fn merge_env(
+    image: Vec<String>,
+    overrides: &BTreeMap<String, String>,
+) -> Result<Vec<String>, SpecError> {
     let mut env: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, text: &str| -> Result<(), SpecError> {
         if name.is_empty() || name.contains('=') {
-            return Err(value("env", format!("'{name}' cannot be the name of a variable")));
+            return Err(value(
+                "env",
+                format!("'{name}' cannot be the name of a variable"),
+            ));
         }
         match env.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => text.clone_into(old),
@@ -239,24 +273,44 @@ fn merge_env(image: Vec<String>, overrides: &BTreeMap<String, String>) -> Result
     for (name, text) in overrides {
         set(name, text)?;
     }
-    Ok(env.into_iter().map(|(name, text)| format!("{name}={text}")).collect())
+    Ok(env
+        .into_iter()
+        .map(|(name, text)| format!("{name}={text}"))
+        .collect())
 }
 
 impl NetworkManifest {
     fn resolve(&self) -> Result<Network, SpecError> {
-        let egress = self.egress.iter().map(|text| Destination::parse(text)).collect::<Result<_, _>>()?;
-        let forward = self.forward.iter().map(ForwardManifest::resolve).collect::<Result<_, _>>()?;
-        Ok(Network { egress, ingress: self.ingress.iter().map(|rule| rule.port).collect(), forward })
+        let egress = self
+            .egress
+            .iter()
+            .map(|text| Destination::parse(text))
+            .collect::<Result<_, _>>()?;
+        let forward = self
+            .forward
+            .iter()
+            .map(ForwardManifest::resolve)
+            .collect::<Result<_, _>>()?;
+        Ok(Network {
+            egress,
+            ingress: self.ingress.iter().map(|rule| rule.port).collect(),
+            forward,
+        })
     }
 }
 
 impl ForwardManifest {
     fn resolve(&self) -> Result<Forward, SpecError> {
-        let listen: std::net::SocketAddr = self
-            .listen
-            .parse()
-            .map_err(|_| value("forward.listen", format!("'{}' is not ADDRESS:PORT", self.listen)))?;
-        Ok(Forward { listen, to: Destination::parse(&self.to)? })
+        let listen: std::net::SocketAddr = self.listen.parse().map_err(|_| {
+            value(
+                "forward.listen",
+                format!("'{}' is not ADDRESS:PORT", self.listen),
+            )
+        })?;
+        Ok(Forward {
+            listen,
+            to: Destination::parse(&self.to)?,
+        })
     }
 }
 
@@ -265,27 +319,41 @@ impl Spec {
         if json.len() > MAX_LEN {
             return Err(SpecError::TooLong(json.len()));
         }
-        let spec: Spec = serde_json::from_slice(json).map_err(|e| SpecError::Syntax(e.to_string()))?;
+        let spec: Spec =
+            serde_json::from_slice(json).map_err(|e| SpecError::Syntax(e.to_string()))?;
         spec.check()?;
         Ok(spec)
     }
 
     /// The measured bytes: the same spec gives the same bytes.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a spec holds strings, numbers and lists, which always serialise")
+        serde_json::to_vec(self)
+            .expect("a spec holds strings, numbers and lists, which always serialise")
     }
 
     fn check(&self) -> Result<(), SpecError> {
-        let Spec { version, name, run, network, config, logs: _ } = self;
+        let Spec {
+            version,
+            name,
+            run,
+            network,
+            config,
+            logs: _,
+        } = self;
         if *version != 1 {
-            return Err(value("version", format!("{version} is unknown; this Redoubt reads 1")));
+            return Err(value(
+                "version",
+                format!("{version} is unknown; this Redoubt reads 1"),
+            ));
         }
         let no_nul = |key, text: &str| match text.contains('\0') {
             true => Err(value(key, "holds a NUL byte")),
             false => Ok(()),
         };
         no_nul("name", name.as_deref().unwrap_or_default())?;
-        run.command.iter().try_for_each(|argument| no_nul("command", argument))?;
+        run.command
+            .iter()
+            .try_for_each(|argument| no_nul("command", argument))?;
         run.env.iter().try_for_each(|entry| no_nul("env", entry))?;
         no_nul("working_dir", &run.working_dir)?;
         no_nul("user", &run.user)?;
@@ -295,25 +363,38 @@ impl Spec {
             ("network.forward", network.forward.len()),
         ] {
             if count > MAX_RULES {
-                return Err(value(key, format!("{count} entries; the limit is {MAX_RULES}")));
+                return Err(value(
+                    key,
+                    format!("{count} entries; the limit is {MAX_RULES}"),
+                ));
             }
         }
         for forward in &network.forward {
             if !forward.listen.ip().is_loopback() {
-                return Err(value("forward.listen", format!("{} is not a loopback address", forward.listen)));
+                return Err(value(
+                    "forward.listen",
+                    format!("{} is not a loopback address", forward.listen),
+                ));
             }
             if !network.allows(&forward.to.host, forward.to.port) {
-                return Err(value("forward.to", format!("{} is not in network.egress", forward.to)));
+                return Err(value(
+                    "forward.to",
+                    format!("{} is not in network.egress", forward.to),
+                ));
             }
         }
-        config.as_ref().map_or(Ok(()), |config| config.check(name.as_deref(), network))
+        config
+            .as_ref()
+            .map_or(Ok(()), |config| config.check(name.as_deref(), network))
     }
 }
 
 impl Network {
     /// Whether the enclave may connect to `host`:`port`.
     pub fn allows(&self, host: &str, port: u16) -> bool {
-        self.egress.iter().any(|destination| destination.covers(host, port))
+        self.egress
+            .iter()
+            .any(|destination| destination.covers(host, port))
     }
 }
 
@@ -335,7 +416,10 @@ mod tests {
     #[test]
     fn resources_have_limits() {
         let parse = |memory: u32, cpus: u32| {
-            Manifest::parse(&format!("[resources]\nmemory_mib = {memory}\ncpus = {cpus}")).is_ok()
+            Manifest::parse(&format!(
+                "[resources]\nmemory_mib = {memory}\ncpus = {cpus}"
+            ))
+            .is_ok()
         };
         assert!(parse(64, 1) && parse(1024 * 1024, 128));
         assert!(!parse(63, 1) && !parse(1024 * 1024 + 1, 1) && !parse(64, 0) && !parse(64, 129));
@@ -346,7 +430,10 @@ mod tests {
         let spec = Manifest::default().resolve(image()).unwrap();
         assert_eq!(spec.run.command, ["/bin/app", "--serve"]);
         assert_eq!(spec.run.env, ["PATH=/bin", "A=2"]);
-        assert_eq!((spec.run.working_dir.as_str(), spec.run.stop_signal.number()), ("/", 2));
+        assert_eq!(
+            (spec.run.working_dir.as_str(), spec.run.stop_signal.number()),
+            ("/", 2)
+        );
         assert_eq!(spec.network, Network::default());
         assert!(!spec.logs.forward);
     }
@@ -358,7 +445,10 @@ mod tests {
             "[resources]\nmemory_mib = 2048\n[network]\ningress = [{ port = 80, listen = '127.0.0.1:8080' }]",
         )
         .unwrap();
-        assert_eq!(plain.resolve(image()).unwrap().to_json(), rich.resolve(image()).unwrap().to_json());
+        assert_eq!(
+            plain.resolve(image()).unwrap().to_json(),
+            rich.resolve(image()).unwrap().to_json()
+        );
     }
 
     #[test]
@@ -383,22 +473,35 @@ mod tests {
 
     #[test]
     fn refuses_what_it_does_not_know() {
-        for text in
-            ["colour = 1", "[network]\negres = []", "[resources]\nmemory = 1", "[config]\nregion = 'k'"]
-        {
-            assert!(matches!(Manifest::parse(text), Err(SpecError::Syntax(_))), "{text}");
+        for text in [
+            "colour = 1",
+            "[network]\negres = []",
+            "[resources]\nmemory = 1",
+            "[config]\nregion = 'k'",
+        ] {
+            assert!(
+                matches!(Manifest::parse(text), Err(SpecError::Syntax(_))),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn refuses_a_forward_that_the_egress_list_does_not_cover() {
         let manifest =
-            Manifest::parse("[network]\nforward = [{ listen = '127.0.0.1:1', to = 'db:5432' }]").unwrap();
-        assert_eq!(manifest.resolve(image()), Err(value("forward.to", "db:5432 is not in network.egress")));
+            Manifest::parse("[network]\nforward = [{ listen = '127.0.0.1:1', to = 'db:5432' }]")
+                .unwrap();
+        assert_eq!(
+            manifest.resolve(image()),
+            Err(value("forward.to", "db:5432 is not in network.egress"))
+        );
     }
 
     #[test]
     fn refuses_an_image_without_a_program() {
-        assert_eq!(Manifest::default().resolve(ImageDefaults::default()), Err(SpecError::NoCommand));
+        assert_eq!(
+            Manifest::default().resolve(ImageDefaults::default()),
+            Err(SpecError::NoCommand)
+        );
     }
 }

@@ -21,7 +21,9 @@ impl Fragment {
         let mut entry = [0; 16];
         let (start, rest) = entry.split_at_mut(8);
         start.copy_from_slice(&self.start.to_le_bytes());
-        rest.split_at_mut(4).0.copy_from_slice(&self.size.to_le_bytes());
+        rest.split_at_mut(4)
+            .0
+            .copy_from_slice(&self.size.to_le_bytes());
         entry
     }
 }
@@ -56,10 +58,13 @@ pub(super) fn write(
     options: Options,
     progress: &dyn Fn(u64),
 ) -> Result<Data, RootfsError> {
-    let files = tree.in_order().into_iter().filter_map(|id| match tree.node(id).kind {
-        Kind::File(body) => Some(body),
-        _ => None,
-    });
+    let files = tree
+        .in_order()
+        .into_iter()
+        .filter_map(|id| match tree.node(id).kind {
+            Kind::File(body) => Some(body),
+            _ => None,
+        });
     let order: Vec<Body> = files.collect();
     let originals = originals(&order, bodies)?;
     std::thread::scope(|scope| {
@@ -92,12 +97,18 @@ pub(super) fn write(
             let original = originals.get(body)?;
             Some((*body, layouts.get(*packed.get(original)?)?.clone()))
         };
-        Ok(Data { layouts: order.iter().filter_map(layout).collect(), fragments: packer.fragments })
+        Ok(Data {
+            layouts: order.iter().filter_map(layout).collect(),
+            fragments: packer.fragments,
+        })
     })
 }
 
 /// Maps each body to the first one with the same content. Only bodies of equal length are read and hashed.
-fn originals(order: &[Body], bodies: &(impl Bodies + ?Sized)) -> Result<HashMap<Body, Body>, RootfsError> {
+fn originals(
+    order: &[Body],
+    bodies: &(impl Bodies + ?Sized),
+) -> Result<HashMap<Body, Body>, RootfsError> {
     let mut by_len: BTreeMap<u64, Vec<Body>> = BTreeMap::new();
     for body in order {
         by_len.entry(body.len).or_default().push(*body);
@@ -108,7 +119,9 @@ fn originals(order: &[Body], bodies: &(impl Bodies + ?Sized)) -> Result<HashMap<
         for body in &same {
             let original = match same.len() {
                 1 => *body,
-                _ => *by_content.entry(content_hash(body, bodies)?).or_insert(*body),
+                _ => *by_content
+                    .entry(content_hash(body, bodies)?)
+                    .or_insert(*body),
             };
             originals.insert(*body, original);
         }
@@ -122,7 +135,10 @@ fn content_hash(body: &Body, bodies: &(impl Bodies + ?Sized)) -> Result<[u8; 32]
         let mut buffer = vec![0; len];
         bodies
             .read(body, offset, &mut buffer)
-            .map_err(|source| RootfsError::Layer { layer: body.layer + 1, source })?;
+            .map_err(|source| RootfsError::Layer {
+                layer: body.layer + 1,
+                source,
+            })?;
         hasher.update(&buffer);
     }
     Ok(hasher.finalize().into())
@@ -133,7 +149,10 @@ fn blocks(len: u64) -> impl Iterator<Item = (u64, usize)> {
     let size = BLOCK_SIZE as u64;
     (0..len.div_ceil(size)).map(move |n| {
         let offset = n * size;
-        (offset, usize::try_from((len - offset).min(size)).unwrap_or(BLOCK_SIZE))
+        (
+            offset,
+            usize::try_from((len - offset).min(size)).unwrap_or(BLOCK_SIZE),
+        )
     })
 }
 
@@ -153,8 +172,13 @@ fn compress(queue: &Mutex<Receiver<Job>>, level: i32) {
             Ok(compressor) => compressor.compress(&bytes),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
-        let result =
-            compressed.map(|small| if small.len() < bytes.len() { (small, false) } else { (bytes, true) });
+        let result = compressed.map(|small| {
+            if small.len() < bytes.len() {
+                (small, false)
+            } else {
+                (bytes, true)
+            }
+        });
         // Nobody listens after an error elsewhere; then the result is not needed.
         let _ = answer.send(result);
     }
@@ -186,7 +210,10 @@ impl Packer<'_, '_> {
             let mut bytes = vec![0; len];
             bodies
                 .read(body, offset, &mut bytes)
-                .map_err(|source| RootfsError::Layer { layer: body.layer + 1, source })?;
+                .map_err(|source| RootfsError::Layer {
+                    layer: body.layer + 1,
+                    source,
+                })?;
             if len == BLOCK_SIZE {
                 self.submit(Target::Block { file }, bytes)?;
             } else {
@@ -203,7 +230,10 @@ impl Packer<'_, '_> {
         if self.tails.len() + bytes.len() > BLOCK_SIZE {
             self.end_fragment()?;
         }
-        let too_many = |_| RootfsError::TooMany { what: "fragments", limit: u32::MAX as usize };
+        let too_many = |_| RootfsError::TooMany {
+            what: "fragments",
+            limit: u32::MAX as usize,
+        };
         let number = u32::try_from(self.fragments.len()).map_err(too_many)?;
         let offset = u32::try_from(self.tails.len()).map_err(too_many)?;
         self.tails.extend_from_slice(bytes);
@@ -225,16 +255,23 @@ impl Packer<'_, '_> {
             self.write_next()?;
         }
         let (answer, result) = sync_channel(1);
-        self.jobs.send((bytes, answer)).map_err(|_| io::Error::other("the compressors are gone"))?;
+        self.jobs
+            .send((bytes, answer))
+            .map_err(|_| io::Error::other("the compressors are gone"))?;
         self.pending.push_back((target, result));
         Ok(())
     }
 
     fn write_next(&mut self) -> io::Result<()> {
-        let Some((target, result)) = self.pending.pop_front() else { return Ok(()) };
-        let (bytes, stored) = result.recv().map_err(|_| io::Error::other("a compressor is gone"))??;
+        let Some((target, result)) = self.pending.pop_front() else {
+            return Ok(());
+        };
+        let (bytes, stored) = result
+            .recv()
+            .map_err(|_| io::Error::other("a compressor is gone"))??;
         let start = self.out.append(&bytes)?;
-        let size = u32::try_from(bytes.len()).map_err(io::Error::other)? | if stored { STORED } else { 0 };
+        let size =
+            u32::try_from(bytes.len()).map_err(io::Error::other)? | if stored { STORED } else { 0 };
         match target {
             Target::Fragment { number } => {
                 if let Some(fragment) = self.fragments.get_mut(number) {

@@ -48,7 +48,12 @@ pub(super) fn write(tree: &Tree, data: &Data, attributes: &Table) -> Result<Tabl
         directories: Writer::default(),
     };
     let root = writer.node(Tree::ROOT, inode_count + 1)?;
-    let Tabler { ids, inodes, directories, .. } = writer;
+    let Tabler {
+        ids,
+        inodes,
+        directories,
+        ..
+    } = writer;
     let mut sorted: Vec<(u16, u32)> = ids.into_iter().map(|(id, index)| (index, id)).collect();
     sorted.sort_unstable();
     Ok(Tables {
@@ -62,7 +67,10 @@ pub(super) fn write(tree: &Tree, data: &Data, attributes: &Table) -> Result<Tabl
 }
 
 fn too_many_ids() -> RootfsError {
-    RootfsError::TooMany { what: "different users and groups", limit: usize::from(u16::MAX) }
+    RootfsError::TooMany {
+        what: "different users and groups",
+        limit: usize::from(u16::MAX),
+    }
 }
 
 struct Tabler<'a> {
@@ -94,8 +102,10 @@ impl Tabler<'_> {
         if let Some(&index) = self.ids.get(&id) {
             return Ok(index);
         }
-        let index =
-            u16::try_from(self.ids.len()).ok().filter(|&index| index < u16::MAX).ok_or_else(too_many_ids)?;
+        let index = u16::try_from(self.ids.len())
+            .ok()
+            .filter(|&index| index < u16::MAX)
+            .ok_or_else(too_many_ids)?;
         self.ids.insert(id, index);
         Ok(index)
     }
@@ -113,7 +123,12 @@ impl Tabler<'_> {
             Kind::Directory(children) => self.directory(id, children, parent, xattr)?,
             Kind::File(body) => {
                 let empty = Layout::default();
-                file(body.len, self.data.layout(body).unwrap_or(&empty), links, xattr)?
+                file(
+                    body.len,
+                    self.data.layout(body).unwrap_or(&empty),
+                    links,
+                    xattr,
+                )?
             }
             Kind::Symlink(target) => {
                 let len = u32::try_from(target.len()).map_err(io::Error::other)?;
@@ -121,15 +136,25 @@ impl Tabler<'_> {
                 body.extend_from_slice(target);
                 extend(3, body, xattr)
             }
-            Kind::Block(device) => {
-                extend(4, [links.to_le_bytes(), encode(*device).to_le_bytes()].concat(), xattr)
-            }
-            Kind::Char(device) => {
-                extend(5, [links.to_le_bytes(), encode(*device).to_le_bytes()].concat(), xattr)
-            }
+            Kind::Block(device) => extend(
+                4,
+                [links.to_le_bytes(), encode(*device).to_le_bytes()].concat(),
+                xattr,
+            ),
+            Kind::Char(device) => extend(
+                5,
+                [links.to_le_bytes(), encode(*device).to_le_bytes()].concat(),
+                xattr,
+            ),
             Kind::Fifo => extend(6, links.to_le_bytes().to_vec(), xattr),
         };
-        let Meta { mode, uid, gid, mtime, xattrs: _ } = &node.meta;
+        let Meta {
+            mode,
+            uid,
+            gid,
+            mtime,
+            xattrs: _,
+        } = &node.meta;
         let place = self.inodes.place()?;
         let mut inode = Vec::with_capacity(16 + body.len());
         inode.extend(kind.to_le_bytes());
@@ -160,18 +185,31 @@ impl Tabler<'_> {
             let place = self.node(child, own)?;
             let kind = kind(&self.tree.node(child).kind);
             links += u32::from(kind == 1);
-            listed.push(Listed { name, place, number: self.number(child), kind });
+            listed.push(Listed {
+                name,
+                place,
+                number: self.number(child),
+                kind,
+            });
         }
         let start = self.directories.place()?;
         let mut len = LISTING_EXTRA;
         let mut rest = listed.as_slice();
         while let Some(first) = rest.first() {
-            let run = rest.iter().take(MAX_RUN).take_while(|entry| fits(first, entry)).count();
+            let run = rest
+                .iter()
+                .take(MAX_RUN)
+                .take_while(|entry| fits(first, entry))
+                .count();
             let (now, later) = rest.split_at(run);
             let bytes = listing(first, now)?;
-            len = u32::try_from(bytes.len()).ok().and_then(|n| len.checked_add(n)).ok_or(
-                RootfsError::TooMany { what: "bytes of names in one directory", limit: u32::MAX as usize },
-            )?;
+            len = u32::try_from(bytes.len())
+                .ok()
+                .and_then(|n| len.checked_add(n))
+                .ok_or(RootfsError::TooMany {
+                    what: "bytes of names in one directory",
+                    limit: u32::MAX as usize,
+                })?;
             self.directories.write(&bytes)?;
             rest = later;
         }
@@ -215,7 +253,8 @@ fn listing(first: &Listed<'_>, entries: &[Listed<'_>]) -> io::Result<Vec<u8>> {
     bytes.extend(first.place.block.to_le_bytes());
     bytes.extend(first.number.to_le_bytes());
     for entry in entries {
-        let delta = delta(first, entry).ok_or_else(|| io::Error::other("a directory run is too wide"))?;
+        let delta =
+            delta(first, entry).ok_or_else(|| io::Error::other("a directory run is too wide"))?;
         let name_len = u16::try_from(entry.name.len()).map_err(io::Error::other)?;
         bytes.extend(entry.place.offset.to_le_bytes());
         bytes.extend(delta.to_le_bytes());
@@ -248,7 +287,11 @@ fn extend(kind: u16, mut body: Vec<u8>, xattr: u32) -> (u16, Vec<u8>) {
 }
 
 fn file(len: u64, layout: &Layout, links: u32, xattr: u32) -> Result<(u16, Vec<u8>), RootfsError> {
-    let Layout { start, blocks, tail } = layout;
+    let Layout {
+        start,
+        blocks,
+        tail,
+    } = layout;
     let (fragment, offset) = tail.unwrap_or((NO_FRAGMENT, 0));
     let mut body = Vec::new();
     let kind = match (u32::try_from(*start), u32::try_from(len)) {

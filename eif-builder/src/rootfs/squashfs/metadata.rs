@@ -59,8 +59,11 @@ impl Writer {
         }
         self.starts.push(self.finished.len() as u64);
         let compressed = zstd::bulk::compress(&self.current, LEVEL)?;
-        let (bytes, flag) =
-            if compressed.len() < self.current.len() { (&compressed, 0) } else { (&self.current, STORED) };
+        let (bytes, flag) = if compressed.len() < self.current.len() {
+            (&compressed, 0)
+        } else {
+            (&self.current, STORED)
+        };
         let len = u16::try_from(bytes.len()).map_err(io::Error::other)?;
         self.finished.extend((len | flag).to_le_bytes());
         self.finished.extend_from_slice(bytes);
@@ -89,6 +92,9 @@ pub(super) fn write_indexed<const N: usize>(
         return Ok(NONE);
     }
     let base = out.append(&bytes)?;
-    let index: Vec<u8> = starts.iter().flat_map(|start| (base + start).to_le_bytes()).collect();
+    let index: Vec<u8> = starts
+        .iter()
+        .flat_map(|start| (base + start).to_le_bytes())
+        .collect();
     out.append(&index)
 }

@@ -40,8 +40,9 @@ pub trait Bodies {
 
 impl Bodies for [crate::image::VerifiedLayer] {
     fn read(&self, body: &Body, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let layer =
-            self.get(body.layer).ok_or_else(|| io::Error::other("a body names a layer that is not there"))?;
+        let layer = self
+            .get(body.layer)
+            .ok_or_else(|| io::Error::other("a body names a layer that is not there"))?;
         layer.read_exact_at(buffer, body.offset + offset)
     }
 }
@@ -103,15 +104,24 @@ pub fn write(
 
     let inode_start = out.append(&tables.inodes)?;
     let directory_start = out.append(&tables.directories)?;
-    let fragment_start = metadata::write_indexed(&mut out, data.fragments.iter().map(data::Fragment::entry))?;
+    let fragment_start =
+        metadata::write_indexed(&mut out, data.fragments.iter().map(data::Fragment::entry))?;
     let id_start = metadata::write_indexed(&mut out, tables.ids.iter().map(|id| id.to_le_bytes()))?;
     let xattr_start = attributes.write(&mut out)?;
     let used = out.len;
 
     let count = |n: usize, what| {
-        u32::try_from(n).map_err(|_| RootfsError::TooMany { what, limit: u32::MAX as usize })
+        u32::try_from(n).map_err(|_| RootfsError::TooMany {
+            what,
+            limit: u32::MAX as usize,
+        })
     };
-    let flags = FLAG_DUPLICATES | if xattr_start == NONE { FLAG_NO_XATTRS } else { 0 };
+    let flags = FLAG_DUPLICATES
+        | if xattr_start == NONE {
+            FLAG_NO_XATTRS
+        } else {
+            0
+        };
     let mut superblock = Vec::with_capacity(SUPERBLOCK_LEN);
     superblock.extend(MAGIC.to_le_bytes());
     superblock.extend(tables.inode_count.to_le_bytes());
@@ -126,7 +136,14 @@ pub fn write(
     superblock.extend(0u16.to_le_bytes());
     superblock.extend(tables.root.to_le_bytes());
     superblock.extend(used.to_le_bytes());
-    for table in [id_start, xattr_start, inode_start, directory_start, fragment_start, NONE] {
+    for table in [
+        id_start,
+        xattr_start,
+        inode_start,
+        directory_start,
+        fragment_start,
+        NONE,
+    ] {
         superblock.extend(table.to_le_bytes());
     }
     file.write_all_at(&superblock, base)?;
@@ -144,19 +161,29 @@ mod tests {
     /// Files of every length that matters: none, a tail, one block, blocks and a tail, and the same again.
     fn layers() -> Vec<VerifiedLayer> {
         let mut tar = tar::Builder::new(Vec::new());
-        for (n, len) in
-            [0, 1, BLOCK_SIZE, BLOCK_SIZE + 1, 5 * BLOCK_SIZE, 3 * BLOCK_SIZE + 77].into_iter().enumerate()
+        for (n, len) in [
+            0,
+            1,
+            BLOCK_SIZE,
+            BLOCK_SIZE + 1,
+            5 * BLOCK_SIZE,
+            3 * BLOCK_SIZE + 77,
+        ]
+        .into_iter()
+        .enumerate()
         {
             for copy in ["a", "b"] {
-                let body: Vec<u8> =
-                    (0..len).map(|i| u8::try_from((i / 7 * (n + 1)) % 251).unwrap()).collect();
+                let body: Vec<u8> = (0..len)
+                    .map(|i| u8::try_from((i / 7 * (n + 1)) % 251).unwrap())
+                    .collect();
                 let mut header = tar::Header::new_gnu();
                 header.set_size(len as u64);
                 header.set_mode(0o644);
                 header.set_uid(0);
                 header.set_gid(0);
                 header.set_mtime(0);
-                tar.append_data(&mut header, format!("{copy}/{n}"), body.as_slice()).unwrap();
+                tar.append_data(&mut header, format!("{copy}/{n}"), body.as_slice())
+                    .unwrap();
             }
         }
         vec![VerifiedLayer::of_archive(&tar.into_inner().unwrap())]
@@ -186,11 +213,20 @@ mod tests {
         let layers = layers();
         let tree = flatten(&layers).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut out = Region { file: file.as_file(), base: 0, len: 0 };
+        let mut out = Region {
+            file: file.as_file(),
+            base: 0,
+            len: 0,
+        };
         let told = std::cell::Cell::new(0);
-        let options = Options { level: 1, threads: 2 };
-        data::write(&tree, layers.as_slice(), &mut out, options, &|bytes| told.set(told.get() + bytes))
-            .unwrap();
+        let options = Options {
+            level: 1,
+            threads: 2,
+        };
+        data::write(&tree, layers.as_slice(), &mut out, options, &|bytes| {
+            told.set(told.get() + bytes)
+        })
+        .unwrap();
         assert_eq!(told.get() * 2, tree.file_bytes());
     }
 }

@@ -19,14 +19,19 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn of(tree: &Tree) -> Result<Table, RootfsError> {
         let mut numbers: BTreeMap<&Xattrs, u32> = BTreeMap::new();
-        let mut table = Table { sets: Vec::new(), of_node: vec![NO_XATTRS; tree.capacity()] };
+        let mut table = Table {
+            sets: Vec::new(),
+            of_node: vec![NO_XATTRS; tree.capacity()],
+        };
         for id in tree.in_order() {
             let set = &tree.node(id).meta.xattrs;
             if set.is_empty() {
                 continue;
             }
-            let next = u32::try_from(table.sets.len())
-                .map_err(|_| RootfsError::TooMany { what: "sets of attributes", limit: u32::MAX as usize })?;
+            let next = u32::try_from(table.sets.len()).map_err(|_| RootfsError::TooMany {
+                what: "sets of attributes",
+                limit: u32::MAX as usize,
+            })?;
             let number = *numbers.entry(set).or_insert_with(|| {
                 table.sets.push(set.clone());
                 next
@@ -39,7 +44,10 @@ impl Table {
     }
 
     pub(super) fn number(&self, id: NodeId) -> u32 {
-        self.of_node.get(Tree::index(id)).copied().unwrap_or(NO_XATTRS)
+        self.of_node
+            .get(Tree::index(id))
+            .copied()
+            .unwrap_or(NO_XATTRS)
     }
 
     /// Values first, then a table of sets, then an index with its own small header.
@@ -57,7 +65,9 @@ impl Table {
                 let (kind, rest) = PREFIXES
                     .iter()
                     .find_map(|(prefix, kind)| Some((*kind, name.strip_prefix(*prefix)?)))
-                    .ok_or_else(|| io::Error::other("an attribute outside user, trusted and security"))?;
+                    .ok_or_else(|| {
+                        io::Error::other("an attribute outside user, trusted and security")
+                    })?;
                 bytes.extend(kind.to_le_bytes());
                 bytes.extend(u16::try_from(rest.len()).map_err(too_long)?.to_le_bytes());
                 bytes.extend_from_slice(rest);
@@ -83,9 +93,17 @@ impl Table {
         let sets_start = out.append(&bytes)?;
         let mut index = Vec::new();
         index.extend(values_start.to_le_bytes());
-        index.extend(u32::try_from(entries.len()).map_err(too_long)?.to_le_bytes());
+        index.extend(
+            u32::try_from(entries.len())
+                .map_err(too_long)?
+                .to_le_bytes(),
+        );
         index.extend(0u32.to_le_bytes());
-        index.extend(starts.iter().flat_map(|start| (sets_start + start).to_le_bytes()));
+        index.extend(
+            starts
+                .iter()
+                .flat_map(|start| (sets_start + start).to_le_bytes()),
+        );
         out.append(&index)
     }
 }

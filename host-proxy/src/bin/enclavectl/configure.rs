@@ -23,16 +23,28 @@ pub(super) struct Args {
 
 pub(super) async fn run(client: &Client, args: &Args, json: bool) -> Result<(), Failure> {
     let encoded = encoded(&args.config)?;
-    let wanted = hex::encode(Sha256::digest(STANDARD.decode(&encoded).unwrap_or_default()));
+    let wanted = hex::encode(Sha256::digest(
+        STANDARD.decode(&encoded).unwrap_or_default(),
+    ));
     let body = serde_json::json!({ "config": encoded }).to_string();
-    let record: Record = client.json(Method::PUT, &path(&args.name, "/config")?, body.into_bytes()).await?;
+    let record: Record = client
+        .json(
+            Method::PUT,
+            &path(&args.name, "/config")?,
+            body.into_bytes(),
+        )
+        .await?;
     follow::until_configured(client, record, &wanted, args.no_wait, json).await
 }
 
 /// A sealed config in base64, as orders carry it.
 pub(super) fn encoded(path: &Path) -> Result<String, Failure> {
     let fail = |problem: &dyn std::fmt::Display| {
-        Failure::new(64, format!("{}: {problem}", path.display()), "give a file that 'enclavectl seal' made")
+        Failure::new(
+            64,
+            format!("{}: {problem}", path.display()),
+            "give a file that 'enclavectl seal' made",
+        )
     };
     let len = std::fs::metadata(path).map_err(|e| fail(&e))?.len();
     if len > MAX_LEN as u64 {

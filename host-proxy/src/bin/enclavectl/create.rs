@@ -72,7 +72,14 @@ struct Order<'a> {
 }
 
 pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), Failure> {
-    let Args { provider, source_type, registry_url, spec, no_wait, .. } = &args;
+    let Args {
+        provider,
+        source_type,
+        registry_url,
+        spec,
+        no_wait,
+        ..
+    } = &args;
     if provider.as_deref() == Some("aws-nitro") {
         return Err(Failure::new(
             64,
@@ -82,12 +89,20 @@ pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), F
     }
     let asked = args.name.is_none() || args.image.is_none();
     let name = answered(args.name.clone(), "Name of the enclave", "--name")?;
-    let image = answered(args.image.clone(), "Image (registry-host/namespace/image:tag)", "--image")?;
+    let image = answered(
+        args.image.clone(),
+        "Image (registry-host/namespace/image:tag)",
+        "--image",
+    )?;
     let private = source_type.as_deref() == Some("private-registry");
     let username = match &args.registry_username {
         Some(username) => Some(username.clone()),
         None if private || args.registry_password_stdin || args.registry_password.is_some() => {
-            Some(answered(None, "User name at the registry", "--registry-username")?)
+            Some(answered(
+                None,
+                "User name at the registry",
+                "--registry-username",
+            )?)
         }
         None if asked => {
             Some(ask("User name at the registry (empty for none)")?).filter(|text| !text.is_empty())
@@ -112,7 +127,11 @@ pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), F
         registry_username: username.as_deref(),
         registry_password: password.as_ref().map(|password| password.as_str()),
         spec,
-        config: args.config.as_deref().map(super::configure::encoded).transpose()?,
+        config: args
+            .config
+            .as_deref()
+            .map(super::configure::encoded)
+            .transpose()?,
     };
     let body = serde_json::to_vec(&order).map_err(|e| Failure::new(70, e, "please report this"))?;
     let record: Record = client.json(Method::POST, "/v1/enclaves", body).await?;
@@ -134,9 +153,15 @@ fn answered(flag: Option<String>, question: &str, name: &str) -> Result<String, 
 fn ask(question: &str) -> Result<String, Failure> {
     let failed = |e: std::io::Error| Failure::new(64, e, "give the flags instead");
     let mut error = std::io::stderr();
-    write!(error, "{question}: ").and_then(|()| error.flush()).map_err(failed)?;
+    write!(error, "{question}: ")
+        .and_then(|()| error.flush())
+        .map_err(failed)?;
     let mut line = String::new();
-    std::io::stdin().lock().take(4096).read_line(&mut line).map_err(failed)?;
+    std::io::stdin()
+        .lock()
+        .take(4096)
+        .read_line(&mut line)
+        .map_err(failed)?;
     Ok(line.trim().to_owned())
 }
 
@@ -149,7 +174,10 @@ fn password(args: &Args) -> Result<Zeroizing<String>, Failure> {
     }
     let read = if args.registry_password_stdin && !std::io::stdin().is_terminal() {
         let mut text = Zeroizing::new(String::new());
-        std::io::stdin().take(MAX_PASSWORD).read_to_string(&mut text).map(|_| text)
+        std::io::stdin()
+            .take(MAX_PASSWORD)
+            .read_to_string(&mut text)
+            .map(|_| text)
     } else if std::io::stdin().is_terminal() {
         rpassword::prompt_password("Password or access token: ").map(Zeroizing::new)
     } else {
@@ -160,11 +188,19 @@ fn password(args: &Args) -> Result<Zeroizing<String>, Failure> {
         ));
     };
     let text = read.map_err(|e| {
-        Failure::new(64, format!("cannot read the password: {e}"), "pipe it into standard input")
+        Failure::new(
+            64,
+            format!("cannot read the password: {e}"),
+            "pipe it into standard input",
+        )
     })?;
     let password = text.trim_end_matches(['\n', '\r']);
     match password.is_empty() {
-        true => Err(Failure::new(64, "the password is empty", "pipe it into standard input")),
+        true => Err(Failure::new(
+            64,
+            "the password is empty",
+            "pipe it into standard input",
+        )),
         false => Ok(Zeroizing::new(password.to_owned())),
     }
 }

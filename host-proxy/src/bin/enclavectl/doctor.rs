@@ -9,9 +9,14 @@ use hyper::Method;
 use std::path::Path;
 
 pub(super) async fn run(client: &Client) -> Result<(), Failure> {
-    let folder = std::env::var("HOST_PROXY_CONFIG_DIR").unwrap_or_else(|_| "/etc/redoubt".to_owned());
+    let folder =
+        std::env::var("HOST_PROXY_CONFIG_DIR").unwrap_or_else(|_| "/etc/redoubt".to_owned());
     let environment = std::env::vars().filter(|(name, _)| name != "HOST_PROXY_CONFIG_DIR");
-    let loaded = config::load(Path::new(&folder), std::env::var("RUN_MODE").ok().as_deref(), environment);
+    let loaded = config::load(
+        Path::new(&folder),
+        std::env::var("RUN_MODE").ok().as_deref(),
+        environment,
+    );
     let mut missing = 0;
     let mut check = |what: &str, result: Result<String, (String, String)>| match result {
         Ok(found) => print(&format!("✓ {what}: {found}")),
@@ -22,7 +27,9 @@ pub(super) async fn run(client: &Client) -> Result<(), Failure> {
     };
     let artifact = |name| {
         let found = artifacts::find(name, None);
-        found.map(|path| path.display().to_string()).map_err(|e| (e.to_string(), e.hint().to_owned()))
+        found
+            .map(|path| path.display().to_string())
+            .map_err(|e| (e.to_string(), e.hint().to_owned()))
     };
     check("kernel", artifact(artifacts::KERNEL))?;
     check("agent", artifact(artifacts::AGENT))?;
@@ -30,16 +37,27 @@ pub(super) async fn run(client: &Client) -> Result<(), Failure> {
         Ok(loaded) => {
             check(
                 "configuration",
-                Ok(format!("secrets in {:?}, launcher {:?}", loaded.config.secrets, loaded.config.launcher)),
+                Ok(format!(
+                    "secrets in {:?}, launcher {:?}",
+                    loaded.config.secrets, loaded.config.launcher
+                )),
             )?;
             let qemu = Qemu::find(&loaded.config.qemu);
             check(
                 "QEMU",
                 qemu.map(|_| "found, with its vsock device".to_owned())
-                    .map_err(|e| (e.to_string(), "build the sandbox with scripts/sandbox".to_owned())),
+                    .map_err(|e| {
+                        (
+                            e.to_string(),
+                            "build the sandbox with scripts/sandbox".to_owned(),
+                        )
+                    }),
             )?;
         }
-        Err(error) => check("configuration", Err((error.to_string(), "correct it".to_owned())))?,
+        Err(error) => check(
+            "configuration",
+            Err((error.to_string(), "correct it".to_owned())),
+        )?,
     }
     let health = client.bytes(Method::GET, "/healthz", Vec::new()).await;
     check(
@@ -51,6 +69,10 @@ pub(super) async fn run(client: &Client) -> Result<(), Failure> {
     )?;
     match missing {
         0 => Ok(()),
-        n => Err(Failure::new(69, format!("{n} of these are missing"), "follow the lines marked ✗")),
+        n => Err(Failure::new(
+            69,
+            format!("{n} of these are missing"),
+            "follow the lines marked ✗",
+        )),
     }
 }

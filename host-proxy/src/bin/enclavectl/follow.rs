@@ -19,10 +19,16 @@ pub(super) async fn until_settled(
     json: bool,
 ) -> Result<(), Failure> {
     if no_wait {
-        return if json { print_json(&record) } else { print(&format!("{} {}", record.name, record.status)) };
+        return if json {
+            print_json(&record)
+        } else {
+            print(&format!("{} {}", record.name, record.status))
+        };
     }
     let going = matches!(record.status, Status::PendingDestroy | Status::Destroying);
-    let events = client.stream(&path(record.id.as_str(), "/events?follow")?).await;
+    let events = client
+        .stream(&path(record.id.as_str(), "/events?follow")?)
+        .await;
     if let Ok(mut events) = events {
         let mut bars = Bars::new();
         // An enclave that is deployed again has events of its first life: the ones before this order do not count.
@@ -42,7 +48,9 @@ pub(super) async fn until_settled(
         }
         bars.finish();
     }
-    let record: Record = client.json(Method::GET, &path(record.id.as_str(), "")?, Vec::new()).await?;
+    let record: Record = client
+        .json(Method::GET, &path(record.id.as_str(), "")?, Vec::new())
+        .await?;
     if json {
         print_json(&record)?;
     } else {
@@ -50,13 +58,14 @@ pub(super) async fn until_settled(
     }
     match (record.status, record.fault) {
         (Status::Failed, Some(Fault { message, hint, .. })) => Err(Failure::new(1, message, hint)),
-        (Status::PendingDeploy | Status::Deploying | Status::PendingDestroy | Status::Destroying, _) => {
-            Err(Failure::new(
-                69,
-                "the daemon stopped telling before this was done",
-                "see 'enclavectl show', or the daemon's journal",
-            ))
-        }
+        (
+            Status::PendingDeploy | Status::Deploying | Status::PendingDestroy | Status::Destroying,
+            _,
+        ) => Err(Failure::new(
+            69,
+            "the daemon stopped telling before this was done",
+            "see 'enclavectl show', or the daemon's journal",
+        )),
         _ => Ok(()),
     }
 }
@@ -73,12 +82,18 @@ pub(super) async fn until_configured(
         return until_settled(client, record, no_wait, json).await;
     }
     tell("the enclave serves on while the next one boots with the new config");
-    let mut events = client.stream(&path(record.id.as_str(), "/events?follow")?).await?;
+    let mut events = client
+        .stream(&path(record.id.as_str(), "/events?follow")?)
+        .await?;
     while let Some(event) = events.line::<EnclaveEvent>().await {
         match event {
             EnclaveEvent::Config { at, fault, .. } if at >= record.updated_at => match fault {
                 Some(Fault { message, hint, .. }) => {
-                    return Err(Failure::new(1, format!("{message}; the config before still runs"), hint));
+                    return Err(Failure::new(
+                        1,
+                        format!("{message}; the config before still runs"),
+                        hint,
+                    ));
                 }
                 None => break,
             },
@@ -87,27 +102,54 @@ pub(super) async fn until_configured(
             _ => {}
         }
     }
-    let record: Record = client.json(Method::GET, &path(record.id.as_str(), "")?, Vec::new()).await?;
-    if record.config.as_ref().is_none_or(|config| config.sha256 != wanted)
+    let record: Record = client
+        .json(Method::GET, &path(record.id.as_str(), "")?, Vec::new())
+        .await?;
+    if record
+        .config
+        .as_ref()
+        .is_none_or(|config| config.sha256 != wanted)
         || record.status != Status::Deployed
     {
         return Err(Failure::new(
             1,
-            format!("the enclave is {}, and does not run the new config", record.status),
+            format!(
+                "the enclave is {}, and does not run the new config",
+                record.status
+            ),
             "see 'enclavectl events', and give the config again",
         ));
     }
-    if json { print_json(&record) } else { print(&super::show::summary(&record)) }
+    if json {
+        print_json(&record)
+    } else {
+        print(&super::show::summary(&record))
+    }
 }
 
-pub(super) async fn events(client: &Client, name: &str, follow: bool, json: bool) -> Result<(), Failure> {
+pub(super) async fn events(
+    client: &Client,
+    name: &str,
+    follow: bool,
+    json: bool,
+) -> Result<(), Failure> {
     let query = if follow { "/events?follow" } else { "/events" };
     let mut events = client.stream(&path(name, query)?).await?;
     while let Some(event) = events.line::<EnclaveEvent>().await {
         match (&event, json) {
             (event, true) => print(&serde_json::to_string(event).unwrap_or_default())?,
-            (EnclaveEvent::Status { at, status, stage, fault }, false) => {
-                let stage = stage.map(|stage| format!(" ({})", describe(stage))).unwrap_or_default();
+            (
+                EnclaveEvent::Status {
+                    at,
+                    status,
+                    stage,
+                    fault,
+                },
+                false,
+            ) => {
+                let stage = stage
+                    .map(|stage| format!(" ({})", describe(stage)))
+                    .unwrap_or_default();
                 let fault = fault
                     .as_ref()
                     .map(|fault| format!(": {}\n  {}", fault.message, fault.hint))
@@ -148,19 +190,35 @@ struct Bars {
 impl Bars {
     fn new() -> Bars {
         let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if terminal {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.enable_steady_tick(Duration::from_millis(100));
-        Bars { bar, terminal, stage: None }
+        Bars {
+            bar,
+            terminal,
+            stage: None,
+        }
     }
 
     fn line(&self, text: &str) {
-        if self.terminal { self.bar.println(text) } else { tell(text) }
+        if self.terminal {
+            self.bar.println(text)
+        } else {
+            tell(text)
+        }
     }
 
     fn close_stage(&mut self, mark: &str) {
         if let Some((stage, began)) = self.stage.take() {
-            self.line(&format!("  {mark} {:<44} {:>6.1} s", describe(stage), began.elapsed().as_secs_f64()));
+            self.line(&format!(
+                "  {mark} {:<44} {:>6.1} s",
+                describe(stage),
+                began.elapsed().as_secs_f64()
+            ));
         }
     }
 
@@ -174,15 +232,25 @@ impl Bars {
                 self.bar.set_position(*done);
             }
             EnclaveEvent::Progress { .. } | EnclaveEvent::Config { .. } => {}
-            EnclaveEvent::Status { stage: Some(stage), .. } => {
+            EnclaveEvent::Status {
+                stage: Some(stage), ..
+            } => {
                 self.close_stage("✓");
                 self.stage = Some((*stage, Instant::now()));
                 self.style("  {spinner} {msg} {elapsed}");
                 self.bar.reset();
                 self.bar.set_message(describe(*stage));
             }
-            EnclaveEvent::Status { status, stage: None, .. } => {
-                self.close_stage(if *status == Status::Failed { "✗" } else { "✓" });
+            EnclaveEvent::Status {
+                status,
+                stage: None,
+                ..
+            } => {
+                self.close_stage(if *status == Status::Failed {
+                    "✗"
+                } else {
+                    "✓"
+                });
                 self.line(&status.to_string());
             }
         }

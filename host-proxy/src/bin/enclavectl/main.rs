@@ -25,7 +25,12 @@ use std::process::ExitCode;
 )]
 struct Cli {
     /// The daemon's socket
-    #[arg(long, env = "REDOUBT_SOCKET", default_value = "/run/redoubt/api.sock", global = true)]
+    #[arg(
+        long,
+        env = "REDOUBT_SOCKET",
+        default_value = "/run/redoubt/api.sock",
+        global = true
+    )]
     socket: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]
@@ -87,22 +92,39 @@ struct Wait {
 }
 
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&Failure::new(69, format!("cannot start: {error}"), "try again")),
+        Err(error) => {
+            return fail(&Failure::new(
+                69,
+                format!("cannot start: {error}"),
+                "try again",
+            ));
+        }
     };
     let mut arguments = std::env::args_os();
     // docker finds its helpers by their names.
     let called = arguments.next().map(std::path::PathBuf::from);
-    if called.as_deref().and_then(std::path::Path::file_name) == Some(registry::helper::PROGRAM.as_ref()) {
-        let verb = arguments.next().map(|verb| verb.to_string_lossy().into_owned());
+    if called.as_deref().and_then(std::path::Path::file_name)
+        == Some(registry::helper::PROGRAM.as_ref())
+    {
+        let verb = arguments
+            .next()
+            .map(|verb| verb.to_string_lossy().into_owned());
         return runtime.block_on(registry::helper::answer(verb));
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(64)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     match runtime.block_on(run(cli)) {
@@ -111,25 +133,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn fail(Failure { message, hint, code }: &Failure) -> ExitCode {
+fn fail(
+    Failure {
+        message,
+        hint,
+        code,
+    }: &Failure,
+) -> ExitCode {
     tell(&format!("error: {message}\n  {hint}"));
     ExitCode::from(*code)
 }
 
-async fn run(Cli { socket, json, command }: Cli) -> Result<(), Failure> {
+async fn run(
+    Cli {
+        socket,
+        json,
+        command,
+    }: Cli,
+) -> Result<(), Failure> {
     let client = Client::new(&socket);
     match command {
         Command::Create(args) => create::run(&client, args, json).await,
         Command::List => show::list(&client, json).await,
         Command::Show(Name { name }) => show::one(&client, &name, json).await,
-        Command::Events(Stream { name, follow }) => follow::events(&client, &name, follow, json).await,
+        Command::Events(Stream { name, follow }) => {
+            follow::events(&client, &name, follow, json).await
+        }
         Command::Logs(Stream { name, follow }) => follow::logs(&client, &name, follow).await,
         Command::Redeploy(Wait { name, no_wait }) => {
-            let record: Record = client.json(Method::POST, &path(&name, "/redeploy")?, Vec::new()).await?;
+            let record: Record = client
+                .json(Method::POST, &path(&name, "/redeploy")?, Vec::new())
+                .await?;
             follow::until_settled(&client, record, no_wait, json).await
         }
         Command::Terminate(Wait { name, no_wait }) => {
-            let record: Record = client.json(Method::DELETE, &path(&name, "")?, Vec::new()).await?;
+            let record: Record = client
+                .json(Method::DELETE, &path(&name, "")?, Vec::new())
+                .await?;
             follow::until_settled(&client, record, no_wait, json).await
         }
         Command::Configure(args) => configure::run(&client, &args, json).await,
@@ -147,18 +187,22 @@ async fn run(Cli { socket, json, command }: Cli) -> Result<(), Failure> {
 fn path(name: &str, rest: &str) -> Result<String, Failure> {
     match name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !name.is_empty() {
         true => Ok(format!("/v1/enclaves/{name}{rest}")),
-        false => {
-            Err(Failure::new(64, format!("'{name}' is neither a name nor an id"), "see 'enclavectl list'"))
-        }
+        false => Err(Failure::new(
+            64,
+            format!("'{name}' is neither a name nor an id"),
+            "see 'enclavectl list'",
+        )),
     }
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{text}").map_err(|e| Failure::new(69, e, "the reader of the output is gone"))
+    writeln!(std::io::stdout(), "{text}")
+        .map_err(|e| Failure::new(69, e, "the reader of the output is gone"))
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(70, e, "please report this"))?;
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new(70, e, "please report this"))?;
     print(&text)
 }
 

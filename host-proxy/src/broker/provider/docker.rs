@@ -32,6 +32,10 @@ impl DockerConfig {
     fn issued(&self, project: &Project) -> Result<Issued, ProviderError> {
         // The name must be one, even if nobody is asked about it.
         self.namespace.join(project)?;
-        Ok(Issued { registry_url: self.registry_url.clone(), login: None, expires_at: None })
+        Ok(Issued {
+            registry_url: self.registry_url.clone(),
+            login: None,
+            expires_at: None,
+        })
     }
 }

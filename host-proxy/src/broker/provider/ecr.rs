@@ -85,7 +85,9 @@ fn role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     let role = String::deserialize(deserializer)?;
     match role.starts_with("arn:") && role.contains(":role/") {
         true => Ok(role),
-        false => Err(serde::de::Error::custom("a role is arn:aws:iam::<account>:role/<name>")),
+        false => Err(serde::de::Error::custom(
+            "a role is arn:aws:iam::<account>:role/<name>",
+        )),
     }
 }
 
@@ -127,13 +129,22 @@ impl EcrConfig {
             ("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"),
             ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
         ];
-        let found = PARTITIONS.iter().find(|(prefix, ..)| self.region.starts_with(prefix));
-        found.map_or(("aws", "amazonaws.com"), |(_, partition, domain)| (partition, domain))
+        let found = PARTITIONS
+            .iter()
+            .find(|(prefix, ..)| self.region.starts_with(prefix));
+        found.map_or(("aws", "amazonaws.com"), |(_, partition, domain)| {
+            (partition, domain)
+        })
     }
 
     /// ECR user guide, "Private registry", and "Dual-stack and FIPS endpoints".
     fn host(&self) -> String {
-        let EcrConfig { account_id, region, registry_url, .. } = self;
+        let EcrConfig {
+            account_id,
+            region,
+            registry_url,
+            ..
+        } = self;
         if let Some(host) = registry_url {
             return host.clone();
         }
@@ -147,14 +158,23 @@ impl EcrConfig {
         }
     }
 
-    fn session_policy(&self, repository: &Repository, action: Action) -> Result<String, ProviderError> {
+    fn session_policy(
+        &self,
+        repository: &Repository,
+        action: Action,
+    ) -> Result<String, ProviderError> {
         let actions: Vec<&str> = match action {
             Action::Pull => PULL.to_vec(),
             Action::Push => [PULL.as_slice(), PUSH.as_slice()].concat(),
         };
-        let EcrConfig { region, account_id, .. } = self;
+        let EcrConfig {
+            region, account_id, ..
+        } = self;
         let (partition, _) = self.partition();
-        let arn = format!("arn:{partition}:ecr:{region}:{account_id}:repository/{}", repository.as_str());
+        let arn = format!(
+            "arn:{partition}:ecr:{region}:{account_id}:repository/{}",
+            repository.as_str()
+        );
         let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [
             { "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*" },
             { "Effect": "Allow", "Action": actions, "Resource": arn },
@@ -171,8 +191,17 @@ impl EcrConfig {
 
 /// What CloudTrail shows of who it was.
 fn session_name(project: &Project) -> String {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || "+=,.@-_".contains(c) { c } else { '-' };
-    let name: String = format!("redoubt-{}", project.as_str()).chars().map(allowed).collect();
+    let allowed = |c: char| {
+        if c.is_ascii_alphanumeric() || "+=,.@-_".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: String = format!("redoubt-{}", project.as_str())
+        .chars()
+        .map(allowed)
+        .collect();
     name.chars().take(MAX_SESSION_NAME).collect()
 }
 
@@ -194,15 +223,22 @@ impl Ecr {
             .timeout_config(timeouts);
         loader = match &config.endpoint_url {
             Some(url) => loader.endpoint_url(url.as_str()),
-            None => loader.use_fips(config.fips).use_dual_stack(config.dual_stack),
+            None => loader
+                .use_fips(config.fips)
+                .use_dual_stack(config.dual_stack),
         };
-        Ecr { shared: loader.load().await, config }
+        Ecr {
+            shared: loader.load().await,
+            config,
+        }
     }
 
     /// The same settings with other credentials.
     fn acting_as(&self, credentials: aws_credential_types::Credentials) -> SdkConfig {
         let builder = self.shared.clone().into_builder();
-        builder.credentials_provider(SharedCredentialsProvider::new(credentials)).build()
+        builder
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build()
     }
 
     async fn assume(
@@ -221,9 +257,9 @@ impl Ecr {
             .send()
             .await
             .map_err(|e| explain("assume the role", &e))?;
-        let session = answer
-            .credentials
-            .ok_or_else(|| ProviderError::Unavailable("STS answered without credentials".to_owned()))?;
+        let session = answer.credentials.ok_or_else(|| {
+            ProviderError::Unavailable("STS answered without credentials".to_owned())
+        })?;
         let credentials = aws_credential_types::Credentials::new(
             session.access_key_id,
             session.secret_access_key,
@@ -243,18 +279,35 @@ impl Ecr {
             None => None,
         };
         let shared = own.as_ref().unwrap_or(&self.shared);
-        let session = self.assume(shared, &self.config.push_role_arn, &name, Some(policy)).await?;
+        let session = self
+            .assume(shared, &self.config.push_role_arn, &name, Some(policy))
+            .await?;
         let answer = aws_sdk_ecr::Client::new(&session)
             .get_authorization_token()
             .send()
             .await
             .map_err(|e| explain("get an authorization token", &e))?;
-        let data = answer.authorization_data.unwrap_or_default().into_iter().next();
+        let data = answer
+            .authorization_data
+            .unwrap_or_default()
+            .into_iter()
+            .next();
         let unusable = || ProviderError::Unavailable("ECR answered without a token".to_owned());
         let data = data.ok_or_else(unusable)?;
-        let login = data.authorization_token.as_deref().and_then(login).ok_or_else(unusable)?;
-        let expires_at = data.expires_at.and_then(|at| SystemTime::try_from(at).ok()).ok_or_else(unusable)?;
-        Ok(Issued { registry_url: self.config.host(), login: Some(login), expires_at: Some(expires_at) })
+        let login = data
+            .authorization_token
+            .as_deref()
+            .and_then(login)
+            .ok_or_else(unusable)?;
+        let expires_at = data
+            .expires_at
+            .and_then(|at| SystemTime::try_from(at).ok())
+            .ok_or_else(unusable)?;
+        Ok(Issued {
+            registry_url: self.config.host(),
+            login: Some(login),
+            expires_at: Some(expires_at),
+        })
     }
 }
 
@@ -265,7 +318,9 @@ impl RegistryProvider for Ecr {
 
     fn projects_of(&self, image: &Reference) -> Vec<Project> {
         let name = on_registry(&self.config.host(), image);
-        name.and_then(|name| self.config.repo_prefix.project_of(name)).into_iter().collect()
+        name.and_then(|name| self.config.repo_prefix.project_of(name))
+            .into_iter()
+            .collect()
     }
 }
 
@@ -280,9 +335,15 @@ fn explain<E>(doing: &str, error: &SdkError<E>) -> ProviderError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    let code = error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::code)
+        .unwrap_or_default();
     // Never DisplayErrorContext: it shows the answer's body, and with it tokens and keys.
-    let said = match error.as_service_error().and_then(ProvideErrorMetadata::message) {
+    let said = match error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::message)
+    {
         Some(message) => format!("cannot {doing}: {code}: {message}"),
         None => format!("cannot {doing}: {}", causes(error)),
     };
@@ -302,9 +363,16 @@ where
             | "RegionDisabledException"
             | "ValidationError",
         ) => ProviderError::Denied(said),
-        (_, "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException") => {
-            ProviderError::Throttled { message: said, retry_after: PAUSE }
-        }
+        (
+            _,
+            "Throttling"
+            | "ThrottlingException"
+            | "RequestLimitExceeded"
+            | "TooManyRequestsException",
+        ) => ProviderError::Throttled {
+            message: said,
+            retry_after: PAUSE,
+        },
         (SdkError::TimeoutError(_), _) => ProviderError::TimedOut(said),
         _ => ProviderError::Unavailable(said),
     }
@@ -335,23 +403,61 @@ mod tests {
     #[test]
     fn hosts_and_arns_follow_the_partition() {
         for (region, fips, dual, host) in [
-            ("us-east-1", false, false, "123456789012.dkr.ecr.us-east-1.amazonaws.com"),
-            ("us-gov-west-1", true, false, "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com"),
-            ("cn-north-1", false, false, "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn"),
-            ("eu-west-1", false, true, "123456789012.dkr-ecr.eu-west-1.on.aws"),
-            ("us-east-1", true, true, "123456789012.dkr-ecr-fips.us-east-1.on.aws"),
-            ("eusc-de-east-1", false, false, "123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu"),
-            ("us-isob-east-1", false, false, "123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov"),
+            (
+                "us-east-1",
+                false,
+                false,
+                "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+            ),
+            (
+                "us-gov-west-1",
+                true,
+                false,
+                "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com",
+            ),
+            (
+                "cn-north-1",
+                false,
+                false,
+                "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
+            ),
+            (
+                "eu-west-1",
+                false,
+                true,
+                "123456789012.dkr-ecr.eu-west-1.on.aws",
+            ),
+            (
+                "us-east-1",
+                true,
+                true,
+                "123456789012.dkr-ecr-fips.us-east-1.on.aws",
+            ),
+            (
+                "eusc-de-east-1",
+                false,
+                false,
+                "123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu",
+            ),
+            (
+                "us-isob-east-1",
+                false,
+                false,
+                "123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov",
+            ),
         ] {
             assert_eq!(config(region, fips, dual).host(), host);
         }
-        for (region, partition) in
-            [("us-east-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
-        {
+        for (region, partition) in [
+            ("us-east-1", "aws"),
+            ("cn-north-1", "aws-cn"),
+            ("us-gov-west-1", "aws-us-gov"),
+        ] {
             let config = config(region, false, false);
             let repository = config.repo_prefix.join(&project("my-app")).unwrap();
             let policy = config.session_policy(&repository, Action::Push).unwrap();
-            let arn = format!("\"arn:{partition}:ecr:{region}:123456789012:repository/rise/my-app\"");
+            let arn =
+                format!("\"arn:{partition}:ecr:{region}:123456789012:repository/rise/my-app\"");
             assert!(policy.contains(&arn), "{policy}");
         }
     }
@@ -372,17 +478,25 @@ mod tests {
             "ecr:CompleteLayerUpload",
             "ecr:PutImage",
         ];
-        for (action, actions) in [(Action::Pull, pull.to_vec()), (Action::Push, [&pull[..], &push].concat())]
-        {
+        for (action, actions) in [
+            (Action::Pull, pull.to_vec()),
+            (Action::Push, [&pull[..], &push].concat()),
+        ] {
             let expected = serde_json::json!([
                 { "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*" },
                 { "Effect": "Allow", "Action": actions, "Resource": "arn:aws:ecr:us-east-1:123456789012:repository/rise/my-app" },
             ]);
             assert_eq!(statements(action), expected);
         }
-        let endless = EcrConfig { region: "r".repeat(MAX_POLICY), ..config.clone() };
+        let endless = EcrConfig {
+            region: "r".repeat(MAX_POLICY),
+            ..config.clone()
+        };
         let repository = config.repo_prefix.join(&project("my-app")).unwrap();
-        assert!(matches!(endless.session_policy(&repository, Action::Pull), Err(ProviderError::Denied(_))));
+        assert!(matches!(
+            endless.session_policy(&repository, Action::Pull),
+            Err(ProviderError::Denied(_))
+        ));
         // The longest name that there is still fits.
         let longest = config.repo_prefix.join(&project(&"a".repeat(251))).unwrap();
         assert!(config.session_policy(&longest, Action::Push).unwrap().len() <= MAX_POLICY);
@@ -397,19 +511,26 @@ mod tests {
     #[test]
     fn account_ids_have_twelve_digits_however_they_are_written() {
         let parse = |id: &str| {
-            let text = format!("region = 'r'\naccount_id = {id}\npush_role_arn = 'arn:aws:iam::1:role/x'");
+            let text =
+                format!("region = 'r'\naccount_id = {id}\npush_role_arn = 'arn:aws:iam::1:role/x'");
             toml::from_str::<EcrConfig>(&text).map(|config| config.account_id)
         };
         assert_eq!(parse("123456789012").unwrap(), "123456789012");
         assert_eq!(parse("'012345678901'").unwrap(), "012345678901");
-        let region = "region = 'us-*'\naccount_id = '123456789012'\npush_role_arn = 'arn:aws:iam::1:role/x'";
+        let region =
+            "region = 'us-*'\naccount_id = '123456789012'\npush_role_arn = 'arn:aws:iam::1:role/x'";
         assert!(toml::from_str::<EcrConfig>(region).is_err());
         assert!(
-            toml::from_str::<EcrConfig>("region = 'r'\naccount_id = '123456789012'\npush_role_arn = 'x'")
-                .is_err()
+            toml::from_str::<EcrConfig>(
+                "region = 'r'\naccount_id = '123456789012'\npush_role_arn = 'x'"
+            )
+            .is_err()
         );
         assert!(parse("1").is_err() && parse("'12345678901x'").is_err());
-        assert_eq!(login("QVdTOnBhOnNz").unwrap(), ("AWS".to_owned(), Secret::new("pa:ss")));
+        assert_eq!(
+            login("QVdTOnBhOnNz").unwrap(),
+            ("AWS".to_owned(), Secret::new("pa:ss"))
+        );
         assert!(login("?").is_none());
     }
 }

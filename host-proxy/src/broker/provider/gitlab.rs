@@ -102,16 +102,22 @@ impl GitLab {
             https: &self.https,
             service: "GitLab",
             base: format!("{}/api/v4", self.config.url.as_str()),
-            authorization: (HeaderName::from_static("private-token"), sensitive(token.expose())?),
+            authorization: (
+                HeaderName::from_static("private-token"),
+                sensitive(token.expose())?,
+            ),
         };
         // "URL-encoded path of the project": the slashes are the only letters in it that need it.
-        let tokens = format!("/projects/{}/deploy_tokens", repository.as_str().replace('/', "%2F"));
+        let tokens = format!(
+            "/projects/{}/deploy_tokens",
+            repository.as_str().replace('/', "%2F")
+        );
         let scopes = match action {
             Action::Pull => vec!["read_registry"],
             Action::Push => vec!["read_registry", "write_registry"],
         };
-        let end =
-            OffsetDateTime::now_utc() + Duration::from_secs(u32::from(self.config.lifetime_seconds).into());
+        let end = OffsetDateTime::now_utc()
+            + Duration::from_secs(u32::from(self.config.lifetime_seconds).into());
         let end = end.replace_nanosecond(0).unwrap_or(end).format(&Rfc3339);
         let end = end.map_err(|e| ProviderError::Denied(format!("lifetime_seconds: {e}")))?;
         let order = json!({ "name": NAME, "scopes": scopes, "expires_at": end });
@@ -132,8 +138,16 @@ impl GitLab {
 async fn over(api: &Rest<'_>, tokens: &str) -> Result<Vec<String>, ProviderError> {
     let listed: Vec<Listed> = api.get(&format!("{tokens}?per_page=100")).await?;
     let now = OffsetDateTime::now_utc();
-    let is_over = |token: &Listed| token.expires_at.as_deref().and_then(time).is_some_and(|end| end < now);
-    let ours = listed.into_iter().filter(|token| token.name == NAME && is_over(token));
+    let is_over = |token: &Listed| {
+        token
+            .expires_at
+            .as_deref()
+            .and_then(time)
+            .is_some_and(|end| end < now)
+    };
+    let ours = listed
+        .into_iter()
+        .filter(|token| token.name == NAME && is_over(token));
     Ok(ours.map(|token| format!("{tokens}/{}", token.id)).collect())
 }
 
@@ -148,9 +162,16 @@ impl RegistryProvider for GitLab {
 
     /// An image's name is the project's, or has up to two more components (GitLab documentation, "Naming convention for your images").
     fn projects_of(&self, image: &Reference) -> Vec<Project> {
-        let Some(whole) = on_registry(&self.config.registry_url, image) else { return Vec::new() };
-        let names = std::iter::successors(Some(whole), |name| name.rsplit_once('/').map(|(above, _)| above));
-        names.take(3).filter_map(|name| self.config.namespace.project_of(name)).collect()
+        let Some(whole) = on_registry(&self.config.registry_url, image) else {
+            return Vec::new();
+        };
+        let names = std::iter::successors(Some(whole), |name| {
+            name.rsplit_once('/').map(|(above, _)| above)
+        });
+        names
+            .take(3)
+            .filter_map(|name| self.config.namespace.project_of(name))
+            .collect()
     }
 }
 
@@ -163,7 +184,10 @@ mod tests {
         let text = format!(
             "url = 'https://gitlab.example'\nregistry_url = 'r.example'\nnamespace = '{namespace}'\ntoken_file = '/none'"
         );
-        GitLab::new(toml::from_str(&text).unwrap(), Https::new(Path::new("")).unwrap())
+        GitLab::new(
+            toml::from_str(&text).unwrap(),
+            Https::new(Path::new("")).unwrap(),
+        )
     }
 
     /// Digits alone are the number of a project to GitLab, and whose that is nobody knows.
@@ -173,7 +197,10 @@ mod tests {
         let refused = gitlab("").issue(&project, Action::Push).await;
         assert_eq!(refused, Err(ProviderError::Project(ProjectError::Grammar)));
         assert!(
-            matches!(gitlab("group").issue(&project, Action::Push).await, Err(ProviderError::Denied(_))),
+            matches!(
+                gitlab("group").issue(&project, Action::Push).await,
+                Err(ProviderError::Denied(_))
+            ),
             "/none"
         );
     }
@@ -183,10 +210,16 @@ mod tests {
         let of = |image: &str| {
             let image = Reference::parse(&format!("r.example/{image}")).unwrap();
             let projects = gitlab("group").projects_of(&image);
-            projects.iter().map(|project| project.as_str().to_owned()).collect::<Vec<_>>()
+            projects
+                .iter()
+                .map(|project| project.as_str().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(of("group/app"), ["app"]);
-        assert_eq!(of("group/app/web/nginx:v1"), ["app/web/nginx", "app/web", "app"]);
+        assert_eq!(
+            of("group/app/web/nginx:v1"),
+            ["app/web/nginx", "app/web", "app"]
+        );
         assert!(of("other/app").is_empty() && of("group").is_empty());
     }
 }

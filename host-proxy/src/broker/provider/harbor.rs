@@ -69,7 +69,10 @@ impl Harbor {
     }
 
     fn registry(&self) -> &str {
-        self.config.registry_url.as_deref().unwrap_or(self.config.url.authority())
+        self.config
+            .registry_url
+            .as_deref()
+            .unwrap_or(self.config.url.authority())
     }
 
     async fn robot(&self, project: &Project, action: Action) -> Result<Issued, ProviderError> {
@@ -77,7 +80,12 @@ impl Harbor {
         if project.as_str().contains('/') {
             return Err(ProjectError::Grammar.into());
         }
-        let HarborConfig { url, username, password_file, .. } = &self.config;
+        let HarborConfig {
+            url,
+            username,
+            password_file,
+            ..
+        } = &self.config;
         let password = secret(password_file).await?;
         let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
         let basic = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
@@ -105,8 +113,10 @@ fn order(project: &Project, action: Action) -> Result<Value, ProviderError> {
         Action::Pull => &["pull"],
         Action::Push => &["pull", "push"],
     };
-    let access: Vec<Value> =
-        actions.iter().map(|action| json!({ "resource": "repository", "action": action })).collect();
+    let access: Vec<Value> = actions
+        .iter()
+        .map(|action| json!({ "resource": "repository", "action": action }))
+        .collect();
     // Names are taken for as long as a robot exists.
     let mut unique = [0; 8];
     aws_lc_rs::rand::fill(&mut unique)
@@ -125,10 +135,15 @@ async fn over(api: &Rest<'_>, project: &Project) -> Result<Vec<String>, Provider
     let Found { project_id } = api.get(&format!("/projects/{}", project.as_str())).await?;
     let robots = format!("/robots?q=Level%3Dproject%2CProjectID%3D{project_id}&page_size=100");
     let listed: Vec<Listed> = api.get(&robots).await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let is_over = |robot: &Listed| u64::try_from(robot.expires_at).is_ok_and(|end| end < now);
     let mark = format!("{}+{NAME}", project.as_str());
-    let ours = listed.into_iter().filter(|robot| robot.name.contains(&mark) && is_over(robot));
+    let ours = listed
+        .into_iter()
+        .filter(|robot| robot.name.contains(&mark) && is_over(robot));
     Ok(ours.map(|robot| format!("/robots/{}", robot.id)).collect())
 }
 
@@ -144,6 +159,8 @@ impl RegistryProvider for Harbor {
     /// Whatever comes after the project is the image's own.
     fn projects_of(&self, image: &Reference) -> Vec<Project> {
         let name = on_registry(self.registry(), image).and_then(|name| name.split_once('/'));
-        name.and_then(|(project, _)| Project::parse(project).ok()).into_iter().collect()
+        name.and_then(|(project, _)| Project::parse(project).ok())
+            .into_iter()
+            .collect()
     }
 }

@@ -34,7 +34,9 @@ use std::time::{Duration, SystemTime};
 const MAX_SAID: usize = 600;
 
 /// What credentials are to be good for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Pull too.
@@ -84,7 +86,10 @@ pub enum ProviderError {
     Denied(String),
     /// It was asked too often.
     #[error("{message}")]
-    Throttled { message: String, retry_after: Duration },
+    Throttled {
+        message: String,
+        retry_after: Duration,
+    },
     #[error("{0}")]
     TimedOut(String),
     /// It may later.
@@ -144,7 +149,10 @@ fn namespace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Er
 
 /// What a service said, for one line of a log.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_SAID).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_SAID)
+        .collect()
 }
 
 impl RegistryConfig {

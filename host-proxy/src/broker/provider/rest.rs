@@ -52,7 +52,10 @@ impl Rest<'_> {
     }
 
     /// Deletes what is over, as far as it goes.
-    pub(super) async fn tidy(&self, over: impl Future<Output = Result<Vec<String>, ProviderError>>) {
+    pub(super) async fn tidy(
+        &self,
+        over: impl Future<Output = Result<Vec<String>, ProviderError>>,
+    ) {
         let deleting = async {
             for path in over.await?.iter().take(MAX_TIDIED) {
                 match self.delete(path).await {
@@ -84,7 +87,9 @@ impl Rest<'_> {
             )),
             Err(error) => {
                 tracing::error!(service, path, %error, "a credential that never expires could not be deleted: delete it by hand");
-                ProviderError::Unavailable(format!("{service} made a credential that never expires: {path}"))
+                ProviderError::Unavailable(format!(
+                    "{service} made a credential that never expires: {path}"
+                ))
             }
         }
     }
@@ -101,19 +106,34 @@ impl Rest<'_> {
         })
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, ProviderError> {
-        let Rest { https, service, base, authorization: (name, value) } = self;
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, ProviderError> {
+        let Rest {
+            https,
+            service,
+            base,
+            authorization: (name, value),
+        } = self;
         let request = Request::builder()
             .method(method)
             .uri(format!("{base}{path}"))
             .header(name, value)
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))
+            .body(Full::new(Bytes::from(
+                body.map(Value::to_string).unwrap_or_default(),
+            )))
             .map_err(|e| ProviderError::Denied(format!("{service}: {e}")))?;
-        let answer = https.send(request, TIMEOUT).await.map_err(|error| match error {
-            HttpsError::TimedOut(_) => ProviderError::TimedOut(format!("{service}: {error}")),
-            _ => ProviderError::Unavailable(format!("{service}: {error}")),
-        })?;
+        let answer = https
+            .send(request, TIMEOUT)
+            .await
+            .map_err(|error| match error {
+                HttpsError::TimedOut(_) => ProviderError::TimedOut(format!("{service}: {error}")),
+                _ => ProviderError::Unavailable(format!("{service}: {error}")),
+            })?;
         match answer.status.is_success() {
             true => Ok(answer),
             false => Err(refusal(service, &answer)),
@@ -122,14 +142,24 @@ impl Rest<'_> {
 }
 
 fn refusal(service: &str, answer: &Answer) -> ProviderError {
-    let Answer { status, headers, body } = answer;
+    let Answer {
+        status,
+        headers,
+        body,
+    } = answer;
     let message = format!("{service} answers {}{}", status.as_u16(), said(body));
     match *status {
         StatusCode::NOT_FOUND => ProviderError::NoProject(message),
         StatusCode::TOO_MANY_REQUESTS => {
-            let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-            let retry_after = seconds.map_or(PAUSE, |seconds| Duration::from_secs(seconds.min(MAX_PAUSE)));
-            ProviderError::Throttled { message, retry_after }
+            let seconds = headers
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+            let retry_after =
+                seconds.map_or(PAUSE, |seconds| Duration::from_secs(seconds.min(MAX_PAUSE)));
+            ProviderError::Throttled {
+                message,
+                retry_after,
+            }
         }
         status if status.is_client_error() => ProviderError::Denied(message),
         _ => ProviderError::Unavailable(message),
@@ -138,22 +168,41 @@ fn refusal(service: &str, answer: &Answer) -> ProviderError {
 
 /// The service's own words, in the shapes that GitLab and Harbor use; nothing of a page of HTML.
 fn said(body: &[u8]) -> String {
-    let Ok(value) = serde_json::from_slice::<Value>(body) else { return String::new() };
-    let places = ["/error_description", "/message", "/error", "/errors/0/message"];
-    let Some(words) = places.iter().find_map(|place| value.pointer(place)) else { return String::new() };
-    let words = words.as_str().map_or_else(|| words.to_string(), str::to_owned);
+    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        return String::new();
+    };
+    let places = [
+        "/error_description",
+        "/message",
+        "/error",
+        "/errors/0/message",
+    ];
+    let Some(words) = places.iter().find_map(|place| value.pointer(place)) else {
+        return String::new();
+    };
+    let words = words
+        .as_str()
+        .map_or_else(|| words.to_string(), str::to_owned);
     format!(": {}", printable(&words))
 }
 
 /// A token or password from its file, as it is now: who changes it need not restart anything.
 pub(super) async fn secret(path: &Path) -> Result<Secret, ProviderError> {
-    let wrong =
-        |problem: &dyn std::fmt::Display| ProviderError::Denied(format!("{}: {problem}", path.display()));
-    let len = tokio::fs::metadata(path).await.map_err(|e| wrong(&e))?.len();
+    let wrong = |problem: &dyn std::fmt::Display| {
+        ProviderError::Denied(format!("{}: {problem}", path.display()))
+    };
+    let len = tokio::fs::metadata(path)
+        .await
+        .map_err(|e| wrong(&e))?
+        .len();
     if len > MAX_SECRET {
         return Err(wrong(&format!("longer than {MAX_SECRET} bytes")));
     }
-    let text = zeroize::Zeroizing::new(tokio::fs::read_to_string(path).await.map_err(|e| wrong(&e))?);
+    let text = zeroize::Zeroizing::new(
+        tokio::fs::read_to_string(path)
+            .await
+            .map_err(|e| wrong(&e))?,
+    );
     match text.trim() {
         "" => Err(wrong(&"empty")),
         secret => Ok(Secret::new(secret)),

@@ -30,7 +30,10 @@ fn main() {
     let document = std::fs::read(&path).expect("a document");
     let theirs = validate_and_parse_attestation_doc(&document).expect("the peer accepts it");
     let pcr0 = Pcr::try_from(theirs.pcrs[&0].as_slice()).expect("48 bytes");
-    let conditions = Conditions { pcrs: [(0, [pcr0].into())].into(), ..Conditions::default() };
+    let conditions = Conditions {
+        pcrs: [(0, [pcr0].into())].into(),
+        ..Conditions::default()
+    };
     let policy = Policy::new(conditions).expect("a policy");
     let now = || Time::from(SystemTime::now());
     let (anchor, verifier) = (TrustAnchor::aws(), Verifier::new(TrustAnchor::aws()));
@@ -38,9 +41,21 @@ fn main() {
     let (mut cold, mut cached, mut peer) = (vec![], vec![], vec![]);
     // In turns, so that a busy machine slows all of them down alike.
     for _ in 0..ROUNDS {
-        peer.push(rate(|| drop(black_box(validate_and_parse_attestation_doc(&document).expect("accepted")))));
-        cold.push(rate(|| drop(black_box(verify(&document, &anchor, now(), &policy).expect("trusted")))));
-        cached.push(rate(|| drop(black_box(verifier.verify(&document, now(), &policy).expect("trusted")))));
+        peer.push(rate(|| {
+            drop(black_box(
+                validate_and_parse_attestation_doc(&document).expect("accepted"),
+            ))
+        }));
+        cold.push(rate(|| {
+            drop(black_box(
+                verify(&document, &anchor, now(), &policy).expect("trusted"),
+            ))
+        }));
+        cached.push(rate(|| {
+            drop(black_box(
+                verifier.verify(&document, now(), &policy).expect("trusted"),
+            ))
+        }));
     }
     let (cold, cached, peer) = (median(cold), median(cached), median(peer));
     println!(

@@ -27,7 +27,11 @@ pub(crate) async fn answer(verb: Option<String>) -> ExitCode {
     match run(&verb).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { message, hint, .. }) => {
-            let text = if message == NOT_FOUND { message } else { format!("{message}: {hint}") };
+            let text = if message == NOT_FOUND {
+                message
+            } else {
+                format!("{message}: {hint}")
+            };
             let _ = print(&text);
             ExitCode::FAILURE
         }
@@ -72,7 +76,9 @@ async fn get(server: &str) -> Result<(), Failure> {
     let known = match known::read()? {
         Source::Environment(known) => known,
         Source::File(registries, half) => {
-            let known = registries.into_iter().find(|(name, _)| canonical_host(name) == host);
+            let known = registries
+                .into_iter()
+                .find(|(name, _)| canonical_host(name) == host);
             let (_, known) = known.ok_or_else(|| match half {
                 true => Failure::new(
                     64,
@@ -89,9 +95,14 @@ async fn get(server: &str) -> Result<(), Failure> {
     if granted.username.is_empty() || canonical_host(&granted.registry_url) != host {
         return Err(not_found());
     }
-    let found = Found { server_url: server, username: &granted.username, secret: granted.password.expose() };
-    let json =
-        Zeroizing::new(serde_json::to_string(&found).map_err(|e| Failure::new(70, e, "please report this"))?);
+    let found = Found {
+        server_url: server,
+        username: &granted.username,
+        secret: granted.password.expose(),
+    };
+    let json = Zeroizing::new(
+        serde_json::to_string(&found).map_err(|e| Failure::new(70, e, "please report this"))?,
+    );
     print(&json)
 }
 
@@ -106,14 +117,21 @@ async fn list() -> Result<(), Failure> {
         match ask(&known).await {
             Ok(granted) if granted.username.is_empty() => {}
             Ok(granted) => drop(users.insert(granted.registry_url, granted.username)),
-            Err(Failure { message, .. }) => tell(&format!("{}: {message}", known.access.broker.as_str())),
+            Err(Failure { message, .. }) => {
+                tell(&format!("{}: {message}", known.access.broker.as_str()))
+            }
         }
     }
     print(&serde_json::to_string(&users).map_err(|e| Failure::new(70, e, "please report this"))?)
 }
 
 async fn ask(known: &Known) -> Result<Granted, Failure> {
-    Ok(known.access.client(None)?.ask(&known.question()).await?.credentials)
+    Ok(known
+        .access
+        .client(None)?
+        .ask(&known.question())
+        .await?
+        .credentials)
 }
 
 /// docker gives some registries with a scheme and a path.

@@ -25,7 +25,10 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn question(&self) -> Question {
-        Question { wanted: Wanted::Project(self.project.clone()), action: self.action }
+        Question {
+            wanted: Wanted::Project(self.project.clone()),
+            action: self.action,
+        }
     }
 }
 
@@ -33,7 +36,9 @@ pub(super) type Registries = BTreeMap<String, Known>;
 
 /// `$XDG_CONFIG_HOME`, or `.config` at home (XDG base directory specification).
 fn path() -> Result<PathBuf, Failure> {
-    let folder = match std::env::var_os("XDG_CONFIG_HOME").filter(|folder| Path::new(folder).is_absolute()) {
+    let folder = match std::env::var_os("XDG_CONFIG_HOME")
+        .filter(|folder| Path::new(folder).is_absolute())
+    {
         Some(folder) => PathBuf::from(folder),
         None => home()?.join(".config"),
     };
@@ -58,8 +63,17 @@ pub(super) fn read() -> Result<Source, Failure> {
     if let (Some(broker), Some(project)) = (broker, project) {
         let token_file = variable("REDOUBT_BROKER_TOKEN_FILE").map(PathBuf::from);
         let ca_cert = variable("REDOUBT_BROKER_CA").map(PathBuf::from);
-        let access = super::Broker { broker, token_file, ca_cert }.access()?;
-        return Ok(Source::Environment(Known { project, action: Action::Push, access }));
+        let access = super::Broker {
+            broker,
+            token_file,
+            ca_cert,
+        }
+        .access()?;
+        return Ok(Source::Environment(Known {
+            project,
+            action: Action::Push,
+            access,
+        }));
     }
     let path = path()?;
     match read_json(&path)? {
@@ -87,8 +101,11 @@ pub(super) fn remember(host: &str, known: Known) -> Result<Option<Known>, Failur
 /// Whether it was known.
 pub(super) fn forget(host: &str) -> Result<bool, Failure> {
     let path = path()?;
-    let Some(value) = read_json(&path)? else { return Ok(false) };
-    let mut registries: Registries = serde_json::from_value(value).map_err(|e| damaged(&path, &e))?;
+    let Some(value) = read_json(&path)? else {
+        return Ok(false);
+    };
+    let mut registries: Registries =
+        serde_json::from_value(value).map_err(|e| damaged(&path, &e))?;
     let was_known = registries.remove(host).is_some();
     let value = serde_json::to_value(&registries).map_err(|e| damaged(&path, &e))?;
     write_json(&path, &value)?;
@@ -98,10 +115,19 @@ pub(super) fn forget(host: &str) -> Result<bool, Failure> {
 /// Two logins at once must not lose each other's changes: held until it is dropped.
 pub(super) fn lock() -> Result<Flock<File>, Failure> {
     let path = path()?.with_extension("lock");
-    let wrong =
-        |e: std::io::Error| Failure::new(69, format!("{}: {e}", path.display()), "check that it is writable");
+    let wrong = |e: std::io::Error| {
+        Failure::new(
+            69,
+            format!("{}: {e}", path.display()),
+            "check that it is writable",
+        )
+    };
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(wrong)?;
     let file = File::create(&path).map_err(wrong)?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| wrong(errno.into()))
 }
@@ -117,8 +143,9 @@ fn damaged(path: &Path, error: &serde_json::Error) -> Failure {
 
 /// `None` if there is no such file. The contents may be somebody's secrets: errors name the place alone.
 pub(super) fn read_json(path: &Path) -> Result<Option<Value>, Failure> {
-    let wrong =
-        |e: &dyn std::fmt::Display| Failure::new(65, format!("{}: {e}", path.display()), "check this file");
+    let wrong = |e: &dyn std::fmt::Display| {
+        Failure::new(65, format!("{}: {e}", path.display()), "check this file")
+    };
     match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrong(&error)),
@@ -128,14 +155,20 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>, Failure> {
     let bytes = zeroize::Zeroizing::new(std::fs::read(path).map_err(|e| wrong(&e))?);
     match bytes.trim_ascii() {
         b"" => Ok(None),
-        text => serde_json::from_slice(text).map(Some).map_err(|e| damaged(path, &e)),
+        text => serde_json::from_slice(text)
+            .map(Some)
+            .map_err(|e| damaged(path, &e)),
     }
 }
 
 /// Whole or not at all; a new file is for its owner only, an old one stays whose it was.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), Failure> {
     let wrong = |e: std::io::Error| {
-        Failure::new(69, format!("{}: {e}", path.display()), "check that the folder is there and writable")
+        Failure::new(
+            69,
+            format!("{}: {e}", path.display()),
+            "check that the folder is there and writable",
+        )
     };
     // Through a link to the file that it names, which stays a link; one that leads nowhere is somebody's mistake.
     let path = match std::fs::symlink_metadata(path) {
@@ -143,11 +176,18 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), Failure> {
         Err(_) => path.to_owned(),
     };
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(wrong)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong)?;
-    file.write_all(format!("{value:#}\n").as_bytes()).map_err(wrong)?;
+    file.write_all(format!("{value:#}\n").as_bytes())
+        .map_err(wrong)?;
     if let Ok(before) = std::fs::metadata(&path) {
-        file.as_file().set_permissions(before.permissions()).map_err(wrong)?;
+        file.as_file()
+            .set_permissions(before.permissions())
+            .map_err(wrong)?;
         // Only root can, and only root needs to.
         let _ = std::os::unix::fs::fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
     }

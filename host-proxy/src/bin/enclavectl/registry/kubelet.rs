@@ -52,21 +52,42 @@ pub(super) async fn run(Args { broker }: Args) -> Result<(), Failure> {
     let mut text = Zeroizing::new(Vec::new());
     let read = std::io::stdin().take(MAX_REQUEST).read_to_end(&mut text);
     read.map_err(|e| Failure::new(65, e, "a kubelet writes its request to standard input"))?;
-    let Request { api_version, kind, image, service_account_token } =
-        serde_json::from_slice(&text).map_err(|_| {
-            Failure::new(65, "standard input is no CredentialProviderRequest", "a kubelet calls this")
-        })?;
+    let Request {
+        api_version,
+        kind,
+        image,
+        service_account_token,
+    } = serde_json::from_slice(&text).map_err(|_| {
+        Failure::new(
+            65,
+            "standard input is no CredentialProviderRequest",
+            "a kubelet calls this",
+        )
+    })?;
     if (api_version.as_str(), kind.as_str()) != (VERSION, "CredentialProviderRequest") {
         let message = format!("{kind} of {api_version} is not {VERSION}");
-        return Err(Failure::new(65, message, "set apiVersion in the CredentialProviderConfig"));
+        return Err(Failure::new(
+            65,
+            message,
+            "set apiVersion in the CredentialProviderConfig",
+        ));
     }
-    let reference = Reference::parse(&image).map_err(|e| Failure::new(65, e, "check matchImages"))?;
+    let reference =
+        Reference::parse(&image).map_err(|e| Failure::new(65, e, "check matchImages"))?;
     let token = service_account_token.filter(|token| !token.expose().is_empty());
-    let question = Question { wanted: Wanted::Image(reference.to_string()), action: Action::Pull };
+    let question = Question {
+        wanted: Wanted::Image(reference.to_string()),
+        action: Action::Pull,
+    };
     let (auth, duration) = match access.client(token)?.ask(&question).await {
-        Ok(answer) => {
-            (auth(&reference, &answer), answer.credentials.expires_in.unwrap_or(0).saturating_sub(SLACK))
-        }
+        Ok(answer) => (
+            auth(&reference, &answer),
+            answer
+                .credentials
+                .expires_in
+                .unwrap_or(0)
+                .saturating_sub(SLACK),
+        ),
         // Not a project of the broker's, or not this pod's: the kubelet goes on with what else it has.
         Err(error @ AskError::Refused { status: 404, .. }) => {
             tell(&format!("no credentials for {image}: {error}"));

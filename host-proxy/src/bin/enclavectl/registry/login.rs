@@ -44,12 +44,24 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
     let access = args.broker.access()?;
     Project::parse(&args.project)
         .map_err(|e| Failure::new(64, e, "give the project's name alone: no registry, no tag"))?;
-    let action = if args.pull { Action::Pull } else { Action::Push };
-    let question = Question { wanted: Wanted::Project(args.project.clone()), action };
-    let Answer { credentials: granted, repository } = access.client(None)?.ask(&question).await?;
+    let action = if args.pull {
+        Action::Pull
+    } else {
+        Action::Push
+    };
+    let question = Question {
+        wanted: Wanted::Project(args.project.clone()),
+        action,
+    };
+    let Answer {
+        credentials: granted,
+        repository,
+    } = access.client(None)?.ask(&question).await?;
     let host = granted.registry_url.clone();
-    if let Some(named) =
-        args.registry.as_deref().filter(|named| canonical_host(named) != canonical_host(&host))
+    if let Some(named) = args
+        .registry
+        .as_deref()
+        .filter(|named| canonical_host(named) != canonical_host(&host))
     {
         let message = format!("the broker's registry is {host}, and not {named}");
         return Err(Failure::new(77, message, "check --broker and --registry"));
@@ -63,8 +75,13 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
     let path = args.authfile.map_or_else(docker_config, Ok)?;
     let _lock = known::lock()?;
     let mut config = known::read_json(&path)?.unwrap_or_else(|| json!({}));
-    let wrong =
-        || Failure::new(65, format!("{}: no configuration of docker's", path.display()), "check this file");
+    let wrong = || {
+        Failure::new(
+            65,
+            format!("{}: no configuration of docker's", path.display()),
+            "check this file",
+        )
+    };
     let settings = config.as_object_mut().ok_or_else(wrong)?;
     if args.registry.is_none() && has_login(settings, &host) {
         return Err(Failure::new(
@@ -73,19 +90,35 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), Failure> {
             format!("log out there first, or say that you mean it with --registry {host}"),
         ));
     }
-    if let Some(helper) = helper_of(settings, &host).filter(|helper| !args.own_helper && *helper != OURS) {
+    if let Some(helper) =
+        helper_of(settings, &host).filter(|helper| !args.own_helper && *helper != OURS)
+    {
         let helper = helper.to_owned();
         credentials::store(&helper, &host, &granted.username, &granted.password)
             .await
             .map_err(|e| Failure::new(69, e, "check that helper, or use --own-helper"))?;
-        let minutes = granted.expires_in.map(|seconds| format!(", for {} minutes", seconds / 60));
+        let minutes = granted
+            .expires_in
+            .map(|seconds| format!(", for {} minutes", seconds / 60));
         let minutes = minutes.unwrap_or_default();
-        tell(&format!("{host}: docker-credential-{helper} keeps the credentials for {repository}{minutes}"));
+        tell(&format!(
+            "{host}: docker-credential-{helper} keeps the credentials for {repository}{minutes}"
+        ));
         return told(as_json, &granted, &repository, Some(&helper));
     }
     let helpers = settings.entry("credHelpers").or_insert_with(|| json!({}));
-    helpers.as_object_mut().ok_or_else(wrong)?.insert(host.clone(), OURS.into());
-    let before = known::remember(&host, Known { project: args.project.clone(), action, access })?;
+    helpers
+        .as_object_mut()
+        .ok_or_else(wrong)?
+        .insert(host.clone(), OURS.into());
+    let before = known::remember(
+        &host,
+        Known {
+            project: args.project.clone(),
+            action,
+            access,
+        },
+    )?;
     known::write_json(&path, &config)?;
     warn(&host, &args.project, before);
     tell(&format!(
@@ -126,7 +159,10 @@ pub(super) async fn undo(registry: &str, authfile: Option<PathBuf>) -> Result<()
     let _lock = known::lock()?;
     let mut is_ours = known::forget(registry)?;
     let mut config = known::read_json(&path)?.unwrap_or_default();
-    let helper = config.as_object().and_then(|settings| helper_of(settings, registry)).map(str::to_owned);
+    let helper = config
+        .as_object()
+        .and_then(|settings| helper_of(settings, registry))
+        .map(str::to_owned);
     match helper.as_deref() {
         Some(OURS) => {
             if let Some(helpers) = config.get_mut("credHelpers").and_then(Value::as_object_mut) {
@@ -144,17 +180,30 @@ pub(super) async fn undo(registry: &str, authfile: Option<PathBuf>) -> Result<()
     }
     if !is_ours {
         let message = format!("there was no login for {registry}");
-        return Err(Failure::new(64, message, "give host or host:port, as docker names it"));
+        return Err(Failure::new(
+            64,
+            message,
+            "give host or host:port, as docker names it",
+        ));
     }
     tell(&format!("{registry}: docker asks the broker no more"));
     Ok(())
 }
 
-fn told(as_json: bool, granted: &Granted, repository: &str, helper: Option<&str>) -> Result<(), Failure> {
+fn told(
+    as_json: bool,
+    granted: &Granted,
+    repository: &str,
+    helper: Option<&str>,
+) -> Result<(), Failure> {
     if !as_json {
         return Ok(());
     }
-    let Granted { registry_url, expires_in, .. } = granted;
+    let Granted {
+        registry_url,
+        expires_in,
+        ..
+    } = granted;
     print_json(&json!({
         "registry_url": registry_url, "repository": repository, "helper": helper, "expires_in": expires_in,
     }))
@@ -170,8 +219,12 @@ fn docker_config() -> Result<PathBuf, Failure> {
 
 /// The registry's own helper, or the one for all (docker's order).
 fn helper_of<'a>(config: &'a Map<String, Value>, host: &str) -> Option<&'a str> {
-    let own = config.get("credHelpers").and_then(|helpers| helpers.get(host));
-    own.or_else(|| config.get("credsStore")).and_then(Value::as_str).filter(|helper| !helper.is_empty())
+    let own = config
+        .get("credHelpers")
+        .and_then(|helpers| helpers.get(host));
+    own.or_else(|| config.get("credsStore"))
+        .and_then(Value::as_str)
+        .filter(|helper| !helper.is_empty())
 }
 
 fn is_on_path(program: &str) -> bool {

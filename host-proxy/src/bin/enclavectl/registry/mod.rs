@@ -72,13 +72,19 @@ struct Access {
     ca_cert: Option<PathBuf>,
 }
 
-pub(super) async fn run(client: &Client, Args { command }: Args, json: bool) -> Result<(), Failure> {
+pub(super) async fn run(
+    client: &Client,
+    Args { command }: Args,
+    json: bool,
+) -> Result<(), Failure> {
     match command {
         Command::Login(args) => login::run(args, json).await,
         Command::Logout { registry, authfile } => login::undo(&registry, authfile).await,
         Command::Kubelet(args) => kubelet::run(args).await,
         Command::Forget => {
-            client.bytes(Method::DELETE, "/v1/registry/credentials", Vec::new()).await?;
+            client
+                .bytes(Method::DELETE, "/v1/registry/credentials", Vec::new())
+                .await?;
             tell("whoever asks next gets new credentials");
             Ok(())
         }
@@ -88,12 +94,17 @@ pub(super) async fn run(client: &Client, Args { command }: Args, json: bool) -> 
 
 impl Broker {
     fn access(&self) -> Result<Access, Failure> {
-        let broker = ServiceUrl::parse(&self.broker).map_err(|e| Failure::new(64, e, "correct --broker"))?;
+        let broker =
+            ServiceUrl::parse(&self.broker).map_err(|e| Failure::new(64, e, "correct --broker"))?;
         let absolute = |path: &Option<PathBuf>| {
             let absolute = path.as_deref().map(std::path::absolute).transpose();
             absolute.map_err(|e| Failure::new(64, e, "give whole paths"))
         };
-        Ok(Access { broker, token_file: absolute(&self.token_file)?, ca_cert: absolute(&self.ca_cert)? })
+        Ok(Access {
+            broker,
+            token_file: absolute(&self.token_file)?,
+            ca_cert: absolute(&self.ca_cert)?,
+        })
     }
 }
 
@@ -113,18 +124,28 @@ impl Access {
         };
         let https = Https::new(self.ca_cert.as_deref().unwrap_or(Path::new("")))
             .map_err(|e| Failure::new(64, e, "check --ca-cert"))?;
-        Ok(BrokerClient { https, url: self.broker.clone(), token })
+        Ok(BrokerClient {
+            https,
+            url: self.broker.clone(),
+            token,
+        })
     }
 }
 
 fn read_token(path: &Path) -> Result<Secret, Failure> {
     use std::io::Read as _;
     let wrong = |e: &dyn std::fmt::Display| {
-        Failure::new(64, format!("{}: {e}", path.display()), "check --token-file (REDOUBT_BROKER_TOKEN_FILE)")
+        Failure::new(
+            64,
+            format!("{}: {e}", path.display()),
+            "check --token-file (REDOUBT_BROKER_TOKEN_FILE)",
+        )
     };
     let file = std::fs::File::open(path).map_err(|e| wrong(&e))?;
     let mut text = Zeroizing::new(String::new());
-    file.take(MAX_TOKEN).read_to_string(&mut text).map_err(|e| wrong(&e))?;
+    file.take(MAX_TOKEN)
+        .read_to_string(&mut text)
+        .map_err(|e| wrong(&e))?;
     match text.trim() {
         "" => Err(wrong(&"empty")),
         token => Ok(Secret::new(token)),
