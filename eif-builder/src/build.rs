@@ -6,15 +6,15 @@
 
 use crate::artifacts::{self, ArtifactError};
 use crate::eif::{BuildMetadata, Eif, EifError, Metadata, SectionKind, Writer};
-use crate::image::VerifiedImage;
 use crate::rootfs::squashfs::{self, Options};
 use crate::rootfs::{self, RootfsError, cpio::Cpio};
 use attestation::Measurements;
+use oci::VerifiedImage;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use wire::spec::{Manifest, Spec, SpecError};
+use wire::spec::{MeasuredSpec, Spec, SpecError};
 
 /// nitro-cli's own command line for x86_64, and a root of type ramfs: the default tmpfs holds only half of the memory
 /// that the ramdisks leave, and unpacking fails there.
@@ -26,7 +26,7 @@ pub struct Inputs {
     pub kernel: PathBuf,
     pub agent: PathBuf,
     pub cmdline: String,
-    pub manifest: Manifest,
+    pub manifest: Spec,
     /// Seconds since 1970-01-01T00:00:00Z for the metadata; it is not measured.
     pub build_time: u64,
 }
@@ -38,7 +38,7 @@ pub struct Built {
     /// Bytes.
     pub len: u64,
     pub measurements: Measurements,
-    pub spec: Spec,
+    pub spec: MeasuredSpec,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +164,7 @@ fn application_ramdisk(
     file: &File,
     at: u64,
     image: &VerifiedImage,
-    spec: &Spec,
+    spec: &MeasuredSpec,
     progress: &dyn Progress,
 ) -> Result<u64, RootfsError> {
     let tree = rootfs::flatten(image.layers())?;

@@ -1,6 +1,6 @@
 //! Builds enclave images.
 //!
-//! The way of the data: [`image`] fetches and verifies a container image, [`rootfs`] merges its layers into one tree and
+//! The way of the data: the crate `oci` fetches and verifies a container image, [`rootfs`] merges its layers into one tree and
 //! writes it as a squashfs, [`eif`] puts kernel, command line and ramdisks into one file, [`measure`] computes what the
 //! Nitro hypervisor will measure. [`build`] walks that way from end to end.
 //!
@@ -12,8 +12,6 @@
 pub mod artifacts;
 pub mod build;
 pub mod eif;
-pub mod failure;
-pub mod image;
 pub mod measure;
 pub mod rootfs;
 pub mod seal;

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_vsock::{VsockAddr, VsockStream};
 use wire::control::{ALIVE_EVERY_MS, Exit, Failure};
-use wire::spec::Spec;
+use wire::spec::MeasuredSpec;
 
 const HOST_TIMEOUT: Duration = Duration::from_secs(30);
 const DESCRIPTORS: u64 = 65_536;
@@ -141,10 +141,10 @@ async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exi
     }
 }
 
-fn read_spec() -> Result<Spec, Fatal> {
+fn read_spec() -> Result<MeasuredSpec, Fatal> {
     let bytes =
         rootfs::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(Failure::Spec, SPEC))?;
-    Spec::parse(&bytes).map_err(Fatal::of(Failure::Spec, SPEC))
+    MeasuredSpec::parse(&bytes).map_err(Fatal::of(Failure::Spec, SPEC))
 }
 
 /// What the workload wrote before it ended. A process that it left behind may hold the pipes: it gets half a second.

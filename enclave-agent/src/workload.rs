@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use wire::control::{Exit, Failure, Stream};
-use wire::spec::{Run, Spec};
+use wire::spec::{MeasuredSpec, Run};
 
 /// What container engines set where an image does not.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,7 +34,7 @@ pub(crate) struct Workload {
 
 /// Starts the program. Its output goes to `reports` if the spec lets it leave, and nowhere otherwise.
 pub(crate) fn start(
-    spec: &Spec,
+    spec: &MeasuredSpec,
     user: User,
     secrets: &Variables,
     reports: &mpsc::Sender<Report>,

@@ -43,7 +43,7 @@ use tokio::net::unix::UCred;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use wire::spec::Manifest;
+use wire::spec::Spec;
 use zeroize::Zeroizing;
 
 /// The largest request, in bytes: a spec has 256 KiB, a password some thousand.
@@ -287,7 +287,7 @@ struct Configure {
 
 async fn configure(handle: &Handle, body: Incoming) -> Result<Response<Body>, Problem> {
     let Configure { config } = read(body).await?;
-    let manifest = Manifest::parse(&handle.record().spec).map_err(|e| internal(&e))?;
+    let manifest = Spec::parse(&handle.record().spec).map_err(|e| internal(&e))?;
     let checked = check_config(&manifest, Some(&config)).map_err(|error| match error {
         CreateError::Invalid(message, hint) => Problem::new(StatusCode::BAD_REQUEST, message, hint),
         other => internal(&other),

@@ -10,8 +10,8 @@ use crate::record::{EnclaveId, Provider, Record, SourceType, now};
 use crate::sealed::{ConfigError, Configs, Incoming};
 use crate::secrets::{AwsSecrets, FileSecrets, RegistryCredentials, SecretError, SecretStore};
 use crate::store::{Store, StoreError};
-use eif_builder::image::Reference;
-use eif_builder::image::reference::canonical_host;
+use oci::Reference;
+use oci::reference::canonical_host;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use wire::spec::Manifest;
+use wire::spec::Spec;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -59,7 +59,7 @@ pub struct Create {
     pub source_type: Option<SourceType>,
     pub registry_url: Option<String>,
     pub registry_username: Option<String>,
-    pub registry_password: Option<eif_builder::image::Secret>,
+    pub registry_password: Option<oci::Secret>,
     /// The text of `enclave.toml`.
     #[serde(default)]
     pub spec: String,
@@ -222,7 +222,7 @@ impl Daemon {
         check_name(&name)?;
         let reference = Reference::parse(&image)
             .map_err(|e| CreateError::Invalid(e.to_string(), "correct the image reference"))?;
-        let manifest = Manifest::parse(&spec).map_err(|e| {
+        let manifest = Spec::parse(&spec).map_err(|e| {
             CreateError::Invalid(format!("enclave.toml: {e}"), "correct enclave.toml")
         })?;
         let config = check_config(&manifest, config.as_deref())?;
@@ -433,7 +433,7 @@ fn check_source(
 
 /// What an order brings must fit its spec.
 pub(crate) fn check_config(
-    manifest: &Manifest,
+    manifest: &Spec,
     encoded: Option<&str>,
 ) -> Result<Option<Incoming>, CreateError> {
     Incoming::check(manifest, encoded).map_err(|error| {

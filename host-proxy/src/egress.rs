@@ -25,7 +25,7 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The measured list.
-    pub network: wire::spec::Network,
+    pub network: wire::spec::NetworkRules,
     /// Exceptions of the operator from the refusal of inner addresses.
     pub allow_networks: Vec<Network>,
 }
@@ -153,7 +153,7 @@ mod tests {
             .map(|text| Destination::parse(text).unwrap())
             .collect();
         Policy {
-            network: wire::spec::Network {
+            network: wire::spec::NetworkRules {
                 egress,
                 ..Default::default()
             },

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use wire::frame::Reader;
 use wire::relay::{Answer, Open};
-use wire::spec::{IngressManifest, NetworkManifest};
+use wire::spec::{IngressSpec, NetworkSpec};
 
 const MAX_CONNECTIONS: usize = 10_000;
 /// The agent answers 32 at a time.
@@ -42,10 +42,10 @@ impl Gate {
 }
 
 /// Listens for every port. An address that is taken is an error; without one a free port of 127.0.0.1 is used.
-pub async fn open(network: &NetworkManifest, vsock: &Vsock) -> io::Result<Gate> {
+pub async fn open(network: &NetworkSpec, vsock: &Vsock) -> io::Result<Gate> {
     // All of them first: a task that accepts would hold its address for a moment longer than an error does.
     let (mut bound, mut addresses, mut attestation) = (Vec::new(), Vec::new(), None);
-    for IngressManifest { port, listen } in &network.ingress {
+    for IngressSpec { port, listen } in &network.ingress {
         let listener = bind(listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await?;
         addresses.push(Ingress {
             port: *port,

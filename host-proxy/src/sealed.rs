@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use wire::sealed::{Foreign, Header, MAX_LEN, Sealed, SealedError};
-use wire::spec::{ImageDefaults, Manifest, SpecError};
+use wire::spec::{ImageDefaults, Spec, SpecError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -36,7 +36,7 @@ pub struct Incoming {
 impl Incoming {
     /// Checks what an order brings against its spec; `None` if neither knows of a config.
     pub fn check(
-        manifest: &Manifest,
+        manifest: &Spec,
         encoded: Option<&str>,
     ) -> Result<Option<Incoming>, ConfigError> {
         let spec = manifest.resolve(ImageDefaults::any())?;
@@ -147,12 +147,12 @@ mod tests {
     }
 
     fn check(encoded: Option<&str>) -> Result<Option<Incoming>, String> {
-        Incoming::check(&Manifest::parse(SPEC).unwrap(), encoded).map_err(|e| e.to_string())
+        Incoming::check(&Spec::parse(SPEC).unwrap(), encoded).map_err(|e| e.to_string())
     }
 
     #[test]
     fn a_config_must_be_there_if_the_spec_asks_and_only_then() {
-        let plain = Manifest::default();
+        let plain = Spec::default();
         assert!(Incoming::check(&plain, None).unwrap().is_none());
         assert!(matches!(
             Incoming::check(&plain, Some("")),

@@ -225,7 +225,7 @@ impl Session {
             "layerPartBlob": blob,
         });
         self.ecr(ministack, "UploadLayerPart", &part)?;
-        let digest = eif_builder::image::Digest::of(layer).to_string();
+        let digest = oci::Digest::of(layer).to_string();
         let whole =
             json!({ "repositoryName": repository, "uploadId": upload, "layerDigests": [digest] });
         self.ecr(ministack, "CompleteLayerUpload", &whole)?;
@@ -297,7 +297,7 @@ fn a_session_for_a_reaches_a_and_nothing_else() {
     );
 
     let pull = session("?project=a&action=pull");
-    let layer = eif_builder::image::Digest::of(b"a layer").to_string();
+    let layer = oci::Digest::of(b"a layer").to_string();
     pull.ecr(&ministack, "BatchGetImage", &image("rise/a"))
         .unwrap();
     for action in [

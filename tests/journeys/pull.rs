@@ -1,7 +1,7 @@
 //! The registry client against registries that misbehave.
 
-use eif_builder::image::pull::{DEFAULT_MAX_UNPACKED, Progress, Request, VerifiedImage, pull};
-use eif_builder::image::{Credentials, Digest, Endpoint, Platform, PullError, Reference, Secret};
+use oci::pull::{DEFAULT_MAX_UNPACKED, Progress, Request, VerifiedImage, pull};
+use oci::{Credentials, Digest, Endpoint, Platform, PullError, Reference, Secret};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

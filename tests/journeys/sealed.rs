@@ -510,7 +510,7 @@ fn orders_whose_config_does_not_fit_are_refused_at_once() {
 }
 
 /// Plays the host to the end of a boot, and gives what the agent said last. The egress is a real one.
-fn host(eif: &Path, spec: &wire::spec::Spec, boot: FromHost, allowed: bool) -> Report {
+fn host(eif: &Path, spec: &wire::spec::MeasuredSpec, boot: FromHost, allowed: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -573,9 +573,8 @@ fn failed(report: Report) -> (Failure, String) {
 }
 
 /// A spec as it is in the image, to play the host with.
-fn resolved(house: &House) -> wire::spec::Spec {
-    let manifest =
-        wire::spec::Manifest::parse(&std::fs::read_to_string(&house.spec).unwrap()).unwrap();
+fn resolved(house: &House) -> wire::spec::MeasuredSpec {
+    let manifest = wire::spec::Spec::parse(&std::fs::read_to_string(&house.spec).unwrap()).unwrap();
     manifest.resolve(wire::spec::ImageDefaults::any()).unwrap()
 }
 

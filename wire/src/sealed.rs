@@ -21,7 +21,7 @@
 //! that SHA-384. A file is proof of nothing by itself: whoever may use the KMS key to encrypt can seal one. A relying party
 //! that cares compares PCR16 with that of the file it means.
 
-use crate::spec::Config;
+use crate::spec::MeasuredConfig;
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
 
@@ -134,7 +134,7 @@ pub enum Foreign {
 impl Header {
     /// Whether this is for the spec with this name and config. A forged header gets no further than KMS or the decryption; this says
     /// sooner, and why.
-    pub fn belongs_to(&self, name: &str, config: &Config) -> Result<(), Foreign> {
+    pub fn belongs_to(&self, name: &str, config: &MeasuredConfig) -> Result<(), Foreign> {
         let (ours, theirs) = (
             format!("{:?}", self.context),
             format!("{:?}", config.context),
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_config_belongs_to_one_name_key_and_context_and_is_not_old() {
-        let config = Config {
+        let config = MeasuredConfig {
             kms_key: header().kms_key,
             region: "us-east-1".to_owned(),
             deliver: crate::spec::Deliver::Env,

@@ -3,16 +3,16 @@
 use super::progress::Bars;
 use eif_builder::artifacts::{self, ArtifactError};
 use eif_builder::build::{self, BuildError, Built, DEFAULT_CMDLINE, Inputs};
-use eif_builder::failure::{CONFIG, DATA, Failure, REFUSED, UNAVAILABLE, USAGE};
-use eif_builder::image::pull::{DEFAULT_MAX_UNPACKED, Request};
-use eif_builder::image::{
+use eif_builder::rootfs::RootfsError;
+use explain::{CliError, Exit};
+use oci::pull::{DEFAULT_MAX_UNPACKED, Request};
+use oci::{
     Credentials, Digest, Endpoint, Platform, PullError, Reference, Secret, credentials, pull,
 };
-use eif_builder::rootfs::RootfsError;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wire::spec::Manifest;
+use wire::spec::Spec;
 use zeroize::Zeroizing;
 
 /// The longest password that is read from standard input, in bytes. A cloud's JSON key has some thousand.
@@ -77,13 +77,13 @@ struct Image {
     digest: String,
 }
 
-pub(super) fn run(args: Args) -> Result<String, Failure> {
+pub(super) fn run(args: Args) -> Result<String, CliError> {
     let json = args.json;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let runtime = runtime
-        .map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start: {e}"), "try again"))?;
+        .map_err(|e| CliError::new(Exit::Unavailable, format!("cannot start: {e}"), "try again"))?;
     let (reference, digest, built) = runtime.block_on(build_image(args))?;
     let Built {
         path,
@@ -102,7 +102,7 @@ pub(super) fn run(args: Args) -> Result<String, Failure> {
             measurements: *measurements,
         };
         return serde_json::to_string(&output)
-            .map_err(|e| Failure::new(70, e, "please report this"));
+            .map_err(|e| CliError::new(Exit::Bug, e, "please report this"));
     }
     Ok(format!(
         "{} ({:.1} MB)\nimage  {reference}\n       {digest}\nPCR0   {}\nPCR1   {}\nPCR2   {}",
@@ -114,9 +114,9 @@ pub(super) fn run(args: Args) -> Result<String, Failure> {
     ))
 }
 
-async fn build_image(args: Args) -> Result<(Reference, Digest, Built), Failure> {
+async fn build_image(args: Args) -> Result<(Reference, Digest, Built), CliError> {
     let reference = Reference::parse(&args.image)
-        .map_err(|e| Failure::new(USAGE, e, "see eif-builder build --help"))?;
+        .map_err(|e| CliError::new(Exit::Usage, e, "see eif-builder build --help"))?;
     let manifest = read_manifest(args.spec.as_deref())?;
     let kernel =
         artifacts::find(artifacts::KERNEL, args.kernel.as_deref()).map_err(artifact_failure)?;
@@ -124,8 +124,8 @@ async fn build_image(args: Args) -> Result<(Reference, Digest, Built), Failure> 
         artifacts::find(artifacts::AGENT, args.agent.as_deref()).map_err(artifact_failure)?;
     let build_time = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text.parse().map_err(|_| {
-            Failure::new(
-                CONFIG,
+            CliError::new(
+                Exit::Config,
                 "SOURCE_DATE_EPOCH is not a number of seconds",
                 "correct or unset it",
             )
@@ -135,8 +135,8 @@ async fn build_image(args: Args) -> Result<(Reference, Digest, Built), Failure> 
     let credentials = find_credentials(&args, &reference).await?;
     let ca_cert = match &args.ca_cert {
         Some(path) => Some(std::fs::read(path).map_err(|e| {
-            Failure::new(
-                CONFIG,
+            CliError::new(
+                Exit::Config,
                 format!("{}: {e}", path.display()),
                 "check --ca-cert",
             )
@@ -181,37 +181,37 @@ async fn build_image(args: Args) -> Result<(Reference, Digest, Built), Failure> 
     match built {
         Ok(Ok(built)) => Ok((reference, digest, built)),
         Ok(Err(error)) => Err(build_failure(&error)),
-        Err(error) => Err(Failure::new(
-            70,
+        Err(error) => Err(CliError::new(
+            Exit::Bug,
             format!("the build stopped: {error}"),
             "please report this",
         )),
     }
 }
 
-fn read_manifest(path: Option<&Path>) -> Result<Manifest, Failure> {
+fn read_manifest(path: Option<&Path>) -> Result<Spec, CliError> {
     let Some(path) = path else {
-        return Ok(Manifest::default());
+        return Ok(Spec::default());
     };
     let fail = |e: &dyn std::fmt::Display| {
-        Failure::new(
-            CONFIG,
+        CliError::new(
+            Exit::Config,
             format!("{}: {e}", path.display()),
             "correct enclave.toml",
         )
     };
     let text = std::fs::read_to_string(path).map_err(|e| fail(&e))?;
-    Manifest::parse(&text).map_err(|e| fail(&e))
+    Spec::parse(&text).map_err(|e| fail(&e))
 }
 
 async fn find_credentials(
     args: &Args,
     reference: &Reference,
-) -> Result<Option<Credentials>, Failure> {
+) -> Result<Option<Credentials>, CliError> {
     if let Some(username) = &args.username {
         let password = read_password().map_err(|e| {
-            Failure::new(
-                USAGE,
+            CliError::new(
+                Exit::Usage,
                 format!("cannot read the password: {e}"),
                 "pipe it into standard input",
             )
@@ -226,8 +226,8 @@ async fn find_credentials(
             .await
             .map_err(|e| pull_failure(&e))?;
         let missing = || {
-            Failure::new(
-                CONFIG,
+            CliError::new(
+                Exit::Config,
                 format!(
                     "{} has no credentials for {}",
                     path.display(),
@@ -264,37 +264,37 @@ fn read_password() -> std::io::Result<Secret> {
     }
 }
 
-fn artifact_failure(error: ArtifactError) -> Failure {
-    Failure::new(CONFIG, &error, error.hint())
+fn artifact_failure(error: ArtifactError) -> CliError {
+    CliError::new(Exit::Config, &error, error.hint())
 }
 
-fn pull_failure(error: &PullError) -> Failure {
+fn pull_failure(error: &PullError) -> CliError {
     let code = match error {
         PullError::Unauthorized { .. }
         | PullError::CredentialsNeeded { .. }
         | PullError::Realm { .. }
-        | PullError::Redirect { .. } => REFUSED,
+        | PullError::Redirect { .. } => Exit::Refused,
         PullError::Unreachable { .. }
         | PullError::Timeout { .. }
         | PullError::RateLimited { .. }
         | PullError::Status { .. }
         | PullError::NotFound { .. }
-        | PullError::Disk { .. } => UNAVAILABLE,
-        PullError::Credentials(_) | PullError::Authority(_) => CONFIG,
+        | PullError::Disk { .. } => Exit::Unavailable,
+        PullError::Credentials(_) | PullError::Authority(_) => Exit::Config,
         PullError::NoPlatform { .. }
         | PullError::Invalid { .. }
         | PullError::DigestMismatch { .. }
         | PullError::TooLong { .. }
-        | PullError::TooShort { .. } => DATA,
+        | PullError::TooShort { .. } => Exit::Data,
     };
-    Failure::new(code, error, error.hint())
+    CliError::new(code, error, error.hint())
 }
 
-fn build_failure(error: &BuildError) -> Failure {
+fn build_failure(error: &BuildError) -> CliError {
     let code = match error {
-        BuildError::Artifact(_) | BuildError::Spec(_) | BuildError::Cmdline => CONFIG,
-        BuildError::Write { .. } | BuildError::Rootfs(RootfsError::Write(_)) => UNAVAILABLE,
-        BuildError::Rootfs(_) | BuildError::Eif(_) => DATA,
+        BuildError::Artifact(_) | BuildError::Spec(_) | BuildError::Cmdline => Exit::Config,
+        BuildError::Write { .. } | BuildError::Rootfs(RootfsError::Write(_)) => Exit::Unavailable,
+        BuildError::Rootfs(_) | BuildError::Eif(_) => Exit::Data,
     };
-    Failure::new(code, error, error.hint())
+    CliError::new(code, error, error.hint())
 }

@@ -2,7 +2,7 @@
 
 use attestation::Measurements;
 use eif_builder::eif::{BuildMetadata, Eif, EifError, Metadata};
-use eif_builder::failure::{DATA, Failure, UNAVAILABLE};
+use explain::{CliError, Exit};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -38,10 +38,10 @@ struct DescribedMetadata {
     custom: serde_json::Value,
 }
 
-pub(super) fn run(args: &Args) -> Result<String, Failure> {
+pub(super) fn run(args: &Args) -> Result<String, CliError> {
     describe(&args.eif).map_err(|error| match &error {
-        EifError::Read { .. } => Failure::new(UNAVAILABLE, &error, "check the path"),
-        EifError::Invalid { .. } => Failure::new(DATA, &error, "build it again"),
+        EifError::Read { .. } => CliError::new(Exit::Unavailable, &error, "check the path"),
+        EifError::Invalid { .. } => CliError::new(Exit::Data, &error, "build it again"),
     })
 }
 

@@ -5,8 +5,8 @@ mod describe;
 mod progress;
 
 use clap::Parser as _;
-use eif_builder::failure::{Failure, UNAVAILABLE, USAGE};
 use eif_builder::seal::command as seal;
+use explain::{CliError, Exit};
 use std::process::ExitCode;
 
 /// Builds reproducible Nitro Enclave images from container images, without Docker and without root.
@@ -42,7 +42,7 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => {
             let _ = error.print();
             return if error.use_stderr() {
-                ExitCode::from(USAGE)
+                Exit::Usage.into()
             } else {
                 ExitCode::SUCCESS
             };
@@ -55,23 +55,19 @@ pub(crate) fn run() -> ExitCode {
     };
     match result {
         Ok(text) => print(&text),
-        Err(Failure {
-            message,
-            hint,
-            code,
-        }) => {
-            warn(&format!("error: {message}\n  {hint}"));
-            ExitCode::from(code)
+        Err(error) => {
+            warn(&error.to_string());
+            error.exit.into()
         }
     }
 }
 
-fn run_seal(args: &seal::Args, json: bool) -> Result<String, Failure> {
+fn run_seal(args: &seal::Args, json: bool) -> Result<String, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime
-        .map_err(|e| Failure::new(UNAVAILABLE, format!("cannot start: {e}"), "try again"))?;
+        .map_err(|e| CliError::new(Exit::Unavailable, format!("cannot start: {e}"), "try again"))?;
     runtime.block_on(seal::run(args, json))
 }
 
@@ -80,7 +76,7 @@ fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
     match writeln!(std::io::stdout(), "{text}") {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(UNAVAILABLE),
+        Err(_) => Exit::Unavailable.into(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Progress bars on a terminal, one line a stage elsewhere.
 
-use eif_builder::image::Digest;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use oci::Digest;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Bars {
     }
 }
 
-impl eif_builder::image::Progress for Bars {
+impl oci::Progress for Bars {
     fn resolved(&self, digest: Digest, layers: &[u64]) {
         let total = layers.iter().sum();
         let digest = digest.to_string();

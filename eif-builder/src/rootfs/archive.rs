@@ -6,7 +6,7 @@
 
 use super::tree::Xattrs;
 use super::{Device, Meta, RootfsError};
-use crate::image::VerifiedLayer;
+use oci::VerifiedLayer;
 use std::collections::BTreeMap;
 
 const BLOCK: u64 = 512;
@@ -466,6 +466,12 @@ fn split(path: &[u8]) -> Result<Path, String> {
     Ok(components)
 }
 
+/// A layer for tests, verified against the digest of what it is made of.
+#[cfg(test)]
+pub(super) fn layer_of(tar: &[u8]) -> VerifiedLayer {
+    VerifiedLayer::from_archive(tar, oci::Digest::of(tar)).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -503,7 +509,7 @@ mod tests {
     }
 
     fn read(parts: &[Vec<u8>]) -> Result<Vec<Entry>, String> {
-        entries(&VerifiedLayer::of_archive(&parts.concat()), 1).map_err(|e| e.to_string())
+        entries(&layer_of(&parts.concat()), 1).map_err(|e| e.to_string())
     }
 
     fn file(name: &str) -> Vec<u8> {

@@ -6,7 +6,7 @@
 
 use super::archive::{self, Entry, EntryKind, Path};
 use super::{Body, Kind, Node, NodeId, RootfsError, Tree};
-use crate::image::VerifiedLayer;
+use oci::VerifiedLayer;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

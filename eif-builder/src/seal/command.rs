@@ -1,11 +1,11 @@
 //! `eif-builder seal` and `enclavectl seal`: one command for pipelines and operators.
 
 use super::{SealError, SealedConfig, seal};
-use crate::failure::{BUG, CONFIG, DATA, Failure, UNAVAILABLE, USAGE};
+use explain::{CliError, Exit};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use wire::sealed::MAX_PLAINTEXT;
-use wire::spec::Manifest;
+use wire::spec::Spec;
 use zeroize::Zeroizing;
 
 #[derive(Debug, clap::Args)]
@@ -39,23 +39,23 @@ struct Output<'a> {
 }
 
 /// The result, for people or as JSON.
-pub async fn run(args: &Args, json: bool) -> Result<String, Failure> {
+pub async fn run(args: &Args, json: bool) -> Result<String, CliError> {
     let spec = |e: &dyn std::fmt::Display| {
-        Failure::new(
-            CONFIG,
+        CliError::new(
+            Exit::Config,
             format!("{}: {e}", args.spec.display()),
             "correct enclave.toml",
         )
     };
     let text = std::fs::read_to_string(&args.spec).map_err(|e| spec(&e))?;
-    let manifest = Manifest::parse(&text).map_err(|e| spec(&e))?;
+    let manifest = Spec::parse(&text).map_err(|e| spec(&e))?;
     let plaintext = read(&args.config)?;
     let sealed = seal(&manifest, args.version, &plaintext)
         .await
         .map_err(|e| failure(&e))?;
     std::fs::write(&args.output, &sealed.bytes).map_err(|e| {
-        Failure::new(
-            UNAVAILABLE,
+        CliError::new(
+            Exit::Unavailable,
             format!("{}: {e}", args.output.display()),
             "choose another place with --output",
         )
@@ -72,7 +72,7 @@ pub async fn run(args: &Args, json: bool) -> Result<String, Failure> {
             pcr16,
         };
         return serde_json::to_string(&output)
-            .map_err(|e| Failure::new(BUG, e, "please report this"));
+            .map_err(|e| CliError::new(Exit::Bug, e, "please report this"));
     }
     Ok(format!(
         "{} ({} bytes)\nconfig {name}, version {version}\nkey    {}\nPCR16  {pcr16}",
@@ -83,9 +83,13 @@ pub async fn run(args: &Args, json: bool) -> Result<String, Failure> {
 }
 
 /// One byte more than fits, so that what is too long is noticed and not cut.
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let fail = |e: std::io::Error| {
-        Failure::new(USAGE, format!("{}: {e}", path.display()), "check the path")
+        CliError::new(
+            Exit::Usage,
+            format!("{}: {e}", path.display()),
+            "check the path",
+        )
     };
     let source: Box<dyn Read> = match path == Path::new("-") {
         true => Box::new(std::io::stdin()),
@@ -99,24 +103,24 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     Ok(plaintext)
 }
 
-fn failure(error: &SealError) -> Failure {
+fn failure(error: &SealError) -> CliError {
     match error {
         SealError::NoConfig | SealError::Spec(_) => {
-            Failure::new(CONFIG, error, "correct [config] in enclave.toml")
+            CliError::new(Exit::Config, error, "correct [config] in enclave.toml")
         }
-        SealError::Length(_) | SealError::Environment(_) | SealError::NotText => Failure::new(
-            DATA,
+        SealError::Length(_) | SealError::Environment(_) | SealError::NotText => CliError::new(
+            Exit::Data,
             error,
             "correct the config; what is no NAME=value can be delivered as a file (config.deliver)",
         ),
         SealError::BelowMinimum { .. } => {
-            Failure::new(USAGE, error, "seal it as a higher --version")
+            CliError::new(Exit::Usage, error, "seal it as a higher --version")
         }
-        SealError::Kms(_) => Failure::new(
-            UNAVAILABLE,
+        SealError::Kms(_) => CliError::new(
+            Exit::Unavailable,
             error,
             "check the AWS credentials (AWS_ACCESS_KEY_ID, a profile, or a role), the key's policy (kms:GenerateDataKey) and config.endpoint",
         ),
-        SealError::Crypto => Failure::new(BUG, error, "please report this"),
+        SealError::Crypto => CliError::new(Exit::Bug, error, "please report this"),
     }
 }

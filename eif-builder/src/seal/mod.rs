@@ -15,7 +15,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use sha2::{Digest as _, Sha384};
 use std::time::Duration;
 use wire::sealed::{EnvironmentError, Header, MAX_PLAINTEXT, NONCE_LEN, TAG_LEN};
-use wire::spec::{Config, Deliver, ImageDefaults, Manifest, SpecError};
+use wire::spec::{Deliver, ImageDefaults, MeasuredConfig, Spec, SpecError};
 use zeroize::Zeroizing;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ pub fn pcr16(sealed: &[u8]) -> Pcr {
 
 /// Seals `plaintext` as the given version. AWS credentials come from the usual places and need kms:GenerateDataKey on the key.
 pub async fn seal(
-    manifest: &Manifest,
+    manifest: &Spec,
     version: u64,
     plaintext: &[u8],
 ) -> Result<SealedConfig, SealError> {
@@ -86,7 +86,7 @@ pub async fn seal(
 }
 
 /// Only the spec's own part matters here; what the image adds is known when it is built.
-fn subject(manifest: &Manifest) -> Result<(String, Config), SealError> {
+fn subject(manifest: &Spec) -> Result<(String, MeasuredConfig), SealError> {
     let spec = manifest.resolve(ImageDefaults::any())?;
     Ok((
         spec.name.unwrap_or_default(),
@@ -95,7 +95,7 @@ fn subject(manifest: &Manifest) -> Result<(String, Config), SealError> {
 }
 
 /// Everything that the agent would refuse is refused here already.
-fn check(config: &Config, version: u64, plaintext: &[u8]) -> Result<(), SealError> {
+fn check(config: &MeasuredConfig, version: u64, plaintext: &[u8]) -> Result<(), SealError> {
     if !(1..=MAX_PLAINTEXT).contains(&plaintext.len()) {
         return Err(SealError::Length(plaintext.len()));
     }
@@ -119,7 +119,7 @@ fn random<const N: usize>() -> Result<[u8; N], SealError> {
 }
 
 async fn data_key(
-    config: &Config,
+    config: &MeasuredConfig,
     header: &Header,
 ) -> Result<(Zeroizing<[u8; KEY_LEN]>, Vec<u8>), SealError> {
     let answer = client(config)
@@ -163,7 +163,7 @@ fn causes(error: &SdkError<GenerateDataKeyError>) -> String {
     text
 }
 
-async fn client(config: &Config) -> Result<aws_sdk_kms::Client, SealError> {
+async fn client(config: &MeasuredConfig) -> Result<aws_sdk_kms::Client, SealError> {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_timeout(OPERATION_TIMEOUT)
@@ -213,12 +213,12 @@ fn encrypt(header: &Header, key: &[u8; KEY_LEN], plaintext: &[u8]) -> Result<Vec
 mod tests {
     use super::*;
 
-    fn manifest(more: &str) -> Manifest {
+    fn manifest(more: &str) -> Spec {
         let text = format!(
             "name = \"orders\"\n[network]\negress = [\"kms.us-east-1.amazonaws.com:443\"]\n\
              [config]\nkms_key = \"arn:aws:kms:us-east-1:111122223333:key/k\"\n{more}"
         );
-        Manifest::parse(&text).unwrap()
+        Spec::parse(&text).unwrap()
     }
 
     fn refused(more: &str, version: u64, plaintext: &[u8]) -> String {
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(name, "orders");
         assert!(check(&config, 0, &[0xff]).is_ok());
         assert!(matches!(
-            subject(&Manifest::default()),
+            subject(&Spec::default()),
             Err(SealError::NoConfig)
         ));
     }

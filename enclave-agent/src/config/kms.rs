@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio_rustls::TlsConnector;
 use wire::control::{AwsCredentials, Failure};
 use wire::sealed::Header;
-use wire::spec::{Config, Destination};
+use wire::spec::{Destination, MeasuredConfig};
 
 const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ const MAX_ANSWER: usize = 256 * 1024;
 
 /// `CiphertextForRecipient` for the data key of a sealed config.
 pub(super) async fn decrypt(
-    config: &Config,
+    config: &MeasuredConfig,
     header: &Header,
     document: Vec<u8>,
     credentials: AwsCredentials,
@@ -77,7 +77,11 @@ pub(super) async fn decrypt(
     }
 }
 
-fn client(config: &Config, credentials: AwsCredentials, parent: u32) -> Result<Client, Fatal> {
+fn client(
+    config: &MeasuredConfig,
+    credentials: AwsCredentials,
+    parent: u32,
+) -> Result<Client, Fatal> {
     let AwsCredentials {
         access_key_id,
         secret_access_key,
@@ -114,7 +118,7 @@ fn client(config: &Config, credentials: AwsCredentials, parent: u32) -> Result<C
 }
 
 /// The authorities are compiled in or in the spec: measured either way.
-fn tls(config: &Config) -> Result<rustls::ClientConfig, Fatal> {
+fn tls(config: &MeasuredConfig) -> Result<rustls::ClientConfig, Fatal> {
     let unusable = |problem: &dyn std::fmt::Display| {
         Fatal::new(Failure::Spec, format!("config.ca: {problem}"))
     };

@@ -16,7 +16,7 @@ use aws_lc_rs::digest::{SHA384, digest};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::control::{AwsCredentials, Failure};
 use wire::sealed::{Foreign, Sealed, SealedError};
-use wire::spec::Spec;
+use wire::spec::MeasuredSpec;
 use zeroize::Zeroizing;
 
 /// The register that says which file was opened (`wire::sealed`, "Which config runs"). It and all above are locked once a config is open.
@@ -34,7 +34,7 @@ pub(crate) struct Brought {
 
 /// The config of the spec, open and measured; `None` if the spec asks for none, whatever the host brought.
 pub(crate) async fn open(
-    spec: &Spec,
+    spec: &MeasuredSpec,
     brought: Brought,
     parent: u32,
     nsm: &dyn Nsm,

@@ -22,8 +22,8 @@ use crate::secrets::{SecretError, SecretStore};
 use attestation::Measurements;
 use eif_builder::artifacts;
 use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
-use eif_builder::image::pull::{self, DEFAULT_MAX_UNPACKED, Request};
-use eif_builder::image::{
+use oci::pull::{self, DEFAULT_MAX_UNPACKED, Request};
+use oci::{
     Credentials, Digest, Endpoint, Platform, PullError, Reference, VerifiedImage,
 };
 use std::future::Future;
@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wire::control::{Failure, FromHost};
-use wire::spec::Manifest;
+use wire::spec::Spec;
 
 /// From the heartbeat to a workload that was started: mounting and starting take well under a second, slow machines more, and KMS
 /// may take half a minute.
@@ -56,7 +56,7 @@ pub struct Context {
 pub struct Order {
     pub id: EnclaveId,
     pub image: Reference,
-    pub manifest: Manifest,
+    pub manifest: Spec,
     pub source_type: SourceType,
     pub credentials_arn: Option<String>,
     pub config: Option<ConfigRecord>,
@@ -98,7 +98,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// Lets the world in.
-    pub async fn open(self, manifest: &Manifest) -> Result<Live, Fault> {
+    pub async fn open(self, manifest: &Spec) -> Result<Live, Fault> {
         let Candidate {
             running,
             control,

@@ -2,7 +2,7 @@
 
 use super::Note;
 use crate::lifecycle::Stage;
-use eif_builder::image::Digest;
+use oci::Digest;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
@@ -59,7 +59,7 @@ impl Progress {
     }
 }
 
-impl eif_builder::image::Progress for Progress {
+impl oci::Progress for Progress {
     fn resolved(&self, digest: Digest, layers: &[u64]) {
         self.total.store(layers.iter().sum(), Ordering::Relaxed);
         self.resolved.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use crate::lifecycle::{Event, Refused, State};
 use crate::record::{ConfigRecord, EnclaveEvent, Record};
 use crate::sealed::Incoming;
 use tokio::task::JoinHandle;
-use wire::spec::Manifest;
+use wire::spec::Spec;
 
 /// The next enclave, which boots with another config while the old one serves.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Enclave {
     }
 
     async fn hand_over(&mut self, candidate: Candidate, config: ConfigRecord) -> Result<(), Fault> {
-        let mut manifest = Manifest::parse(&self.record.spec).map_err(Fault::internal)?;
+        let mut manifest = Spec::parse(&self.record.spec).map_err(Fault::internal)?;
         let Some(Live {
             running,
             control,

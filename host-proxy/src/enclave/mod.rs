@@ -14,14 +14,14 @@ use crate::record::{ConfigRecord, EnclaveEvent, Record};
 use crate::sealed::Incoming;
 use crate::store::{Store, StoreError};
 use eif_builder::build::Built;
-use eif_builder::image::Reference;
+use oci::Reference;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
-use wire::spec::Manifest;
+use wire::spec::Spec;
 
 /// How long a workload has between its stop signal and SIGKILL.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -308,7 +308,7 @@ impl Enclave {
         Ok(Order {
             id: self.record.id.clone(),
             image: Reference::parse(&self.record.image).map_err(Fault::internal)?,
-            manifest: Manifest::parse(&self.record.spec).map_err(Fault::internal)?,
+            manifest: Spec::parse(&self.record.spec).map_err(Fault::internal)?,
             source_type: self.record.source_type,
             credentials_arn: self.record.credentials_arn.clone(),
             measured_before: self.record.measurements,

@@ -5,7 +5,7 @@ mod aws;
 mod file;
 
 use crate::record::EnclaveId;
-use eif_builder::image::{Credentials, Secret};
+use oci::{Credentials, Secret};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 

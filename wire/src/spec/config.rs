@@ -1,13 +1,13 @@
 //! `[config]`: which sealed config an enclave opens, how, and how its workload gets it.
 
-use super::{Destination, Network, SpecError, value};
+use super::{Destination, NetworkRules, SpecError, value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A config that KMS unseals for this enclave alone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConfigManifest {
+pub struct ConfigSpec {
     /// ARN of the key: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
     pub kms_key: String,
     /// The key's own region if left out.
@@ -30,7 +30,7 @@ pub struct ConfigManifest {
 /// Where the config comes from and goes to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct MeasuredConfig {
     pub kms_key: String,
     pub region: String,
     pub deliver: Deliver,
@@ -52,9 +52,9 @@ pub enum Deliver {
     File(String),
 }
 
-impl ConfigManifest {
-    pub(super) fn resolve(&self) -> Result<Config, SpecError> {
-        let ConfigManifest {
+impl ConfigSpec {
+    pub(super) fn resolve(&self) -> Result<MeasuredConfig, SpecError> {
+        let ConfigSpec {
             kms_key,
             region,
             deliver,
@@ -72,7 +72,7 @@ impl ConfigManifest {
             "amazonaws.com"
         };
         let public = format!("kms.{region}.{suffix}:443");
-        Ok(Config {
+        Ok(MeasuredConfig {
             kms_key: kms_key.clone(),
             region,
             deliver: deliver.clone(),
@@ -101,9 +101,13 @@ fn check_key(kms_key: &str) -> Result<(), SpecError> {
     }
 }
 
-impl Config {
-    pub(super) fn check(&self, name: Option<&str>, network: &Network) -> Result<(), SpecError> {
-        let Config {
+impl MeasuredConfig {
+    pub(super) fn check(
+        &self,
+        name: Option<&str>,
+        network: &NetworkRules,
+    ) -> Result<(), SpecError> {
+        let MeasuredConfig {
             kms_key,
             region,
             deliver: _,
@@ -180,7 +184,7 @@ impl From<Deliver> for String {
 mod tests {
     use super::*;
     use crate::spec::tests::image;
-    use crate::spec::{Manifest, Spec};
+    use crate::spec::{MeasuredSpec, Spec};
 
     const SEALED: &str = r#"
         name = "orders"
@@ -193,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_config_is_resolved_to_its_keys_region_and_must_be_reachable() {
-        let spec = Manifest::parse(SEALED).unwrap().resolve(image()).unwrap();
+        let spec = Spec::parse(SEALED).unwrap().resolve(image()).unwrap();
         let config = spec.config.clone().unwrap();
         assert_eq!(
             (config.region.as_str(), config.deliver),
@@ -203,9 +207,9 @@ mod tests {
             config.endpoint.to_string(),
             "kms.eu-west-1.amazonaws.com:443"
         );
-        assert_eq!(Spec::parse(&spec.to_json()).unwrap(), spec);
+        assert_eq!(MeasuredSpec::parse(&spec.to_json()).unwrap(), spec);
         let problem = |from: &str, to: &str| {
-            let manifest = Manifest::parse(&SEALED.replace(from, to)).map_err(|e| e.to_string());
+            let manifest = Spec::parse(&SEALED.replace(from, to)).map_err(|e| e.to_string());
             manifest
                 .and_then(|manifest| manifest.resolve(image()).map_err(|e| e.to_string()))
                 .unwrap_err()
@@ -226,6 +230,6 @@ mod tests {
         let china = SEALED
             .replace("eu-west-1", "cn-north-1")
             .replace("amazonaws.com:", "amazonaws.com.cn:");
-        assert!(Manifest::parse(&china).unwrap().resolve(image()).is_ok());
+        assert!(Spec::parse(&china).unwrap().resolve(image()).is_ok());
     }
 }

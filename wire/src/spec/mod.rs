@@ -1,13 +1,15 @@
-//! `enclave.toml`, which an operator writes, and the [`Spec`] that it resolves to.
+//! `enclave.toml`, which an operator writes, and the [`MeasuredSpec`] that it resolves to.
 //! The spec travels as `/app/enclave.json` in the second ramdisk: every field of it is measured in PCR0 and PCR2.
 //! Resolving needs what the image says of itself; where that comes from is not this module's business.
 
 mod config;
 mod destination;
+mod file;
 mod signal;
 
-pub use config::{Config, ConfigManifest, Deliver};
+pub use config::{ConfigSpec, Deliver, MeasuredConfig};
 pub use destination::Destination;
+pub use file::SpecFile;
 pub use signal::Signal;
 
 use serde::{Deserialize, Serialize};
@@ -43,12 +45,12 @@ fn value(key: &'static str, problem: impl Into<String>) -> SpecError {
 /// `enclave.toml`. Every section may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Manifest {
+pub struct Spec {
     pub name: Option<String>,
     pub run: RunOverrides,
     pub resources: Resources,
-    pub network: NetworkManifest,
-    pub config: Option<ConfigManifest>,
+    pub network: NetworkSpec,
+    pub config: Option<ConfigSpec>,
     pub logs: Logs,
 }
 
@@ -84,17 +86,17 @@ impl Default for Resources {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct NetworkManifest {
+pub struct NetworkSpec {
     pub egress: Vec<String>,
-    pub ingress: Vec<IngressManifest>,
+    pub ingress: Vec<IngressSpec>,
     /// Where the host lets relying parties ask the enclave for attestation documents; not measured. Nowhere if left out.
     pub attestation: Option<std::net::SocketAddr>,
-    pub forward: Vec<ForwardManifest>,
+    pub forward: Vec<ForwardSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct IngressManifest {
+pub struct IngressSpec {
     /// The port inside the enclave; measured.
     pub port: u16,
     /// Where the host listens for it; not measured. A free port on 127.0.0.1 if left out.
@@ -103,7 +105,7 @@ pub struct IngressManifest {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ForwardManifest {
+pub struct ForwardSpec {
     pub listen: String,
     pub to: String,
 }
@@ -133,14 +135,14 @@ impl ImageDefaults {
 /// `/etc/passwd` gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Spec {
+pub struct MeasuredSpec {
     pub version: u32,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub name: Option<String>,
     pub run: Run,
-    pub network: Network,
+    pub network: NetworkRules,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub config: Option<Config>,
+    pub config: Option<MeasuredConfig>,
     pub logs: Logs,
 }
 
@@ -158,7 +160,7 @@ pub struct Run {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Network {
+pub struct NetworkRules {
     pub egress: Vec<Destination>,
     pub ingress: Vec<u16>,
     pub forward: Vec<Forward>,
@@ -179,12 +181,12 @@ pub struct Logs {
     pub forward: bool,
 }
 
-impl Manifest {
-    pub fn parse(text: &str) -> Result<Manifest, SpecError> {
+impl Spec {
+    pub fn parse(text: &str) -> Result<Spec, SpecError> {
         if text.len() > MAX_LEN {
             return Err(SpecError::TooLong(text.len()));
         }
-        let manifest: Manifest = toml::from_str(text)
+        let manifest: Spec = toml::from_str(text)
             .map_err(|e| SpecError::Syntax(e.to_string().trim_end().to_owned()))?;
         let Resources { memory_mib, cpus } = manifest.resources;
         match MEMORY_MIB.contains(&memory_mib) && CPUS.contains(&cpus) {
@@ -197,8 +199,8 @@ impl Manifest {
     }
 
     /// Merges with what the image says. The result depends on nothing else.
-    pub fn resolve(&self, image: ImageDefaults) -> Result<Spec, SpecError> {
-        let Manifest {
+    pub fn resolve(&self, image: ImageDefaults) -> Result<MeasuredSpec, SpecError> {
+        let Spec {
             name,
             run,
             resources: _,
@@ -226,7 +228,7 @@ impl Manifest {
             ));
         }
         let stop_signal = run.stop_signal.clone().or(image.stop_signal);
-        let spec = Spec {
+        let spec = MeasuredSpec {
             version: 1,
             name: name.clone(),
             run: Run {
@@ -239,7 +241,7 @@ impl Manifest {
                     .map_or(Ok(Signal::TERM), Signal::parse)?,
             },
             network: network.resolve()?,
-            config: config.as_ref().map(ConfigManifest::resolve).transpose()?,
+            config: config.as_ref().map(ConfigSpec::resolve).transpose()?,
             logs: *logs,
         };
         spec.check()?;
@@ -279,8 +281,8 @@ fn merge_env(
         .collect())
 }
 
-impl NetworkManifest {
-    fn resolve(&self) -> Result<Network, SpecError> {
+impl NetworkSpec {
+    fn resolve(&self) -> Result<NetworkRules, SpecError> {
         let egress = self
             .egress
             .iter()
@@ -289,9 +291,9 @@ impl NetworkManifest {
         let forward = self
             .forward
             .iter()
-            .map(ForwardManifest::resolve)
+            .map(ForwardSpec::resolve)
             .collect::<Result<_, _>>()?;
-        Ok(Network {
+        Ok(NetworkRules {
             egress,
             ingress: self.ingress.iter().map(|rule| rule.port).collect(),
             forward,
@@ -299,7 +301,7 @@ impl NetworkManifest {
     }
 }
 
-impl ForwardManifest {
+impl ForwardSpec {
     fn resolve(&self) -> Result<Forward, SpecError> {
         let listen: std::net::SocketAddr = self.listen.parse().map_err(|_| {
             value(
@@ -314,12 +316,12 @@ impl ForwardManifest {
     }
 }
 
-impl Spec {
-    pub fn parse(json: &[u8]) -> Result<Spec, SpecError> {
+impl MeasuredSpec {
+    pub fn parse(json: &[u8]) -> Result<MeasuredSpec, SpecError> {
         if json.len() > MAX_LEN {
             return Err(SpecError::TooLong(json.len()));
         }
-        let spec: Spec =
+        let spec: MeasuredSpec =
             serde_json::from_slice(json).map_err(|e| SpecError::Syntax(e.to_string()))?;
         spec.check()?;
         Ok(spec)
@@ -332,7 +334,7 @@ impl Spec {
     }
 
     fn check(&self) -> Result<(), SpecError> {
-        let Spec {
+        let MeasuredSpec {
             version,
             name,
             run,
@@ -389,7 +391,7 @@ impl Spec {
     }
 }
 
-impl Network {
+impl NetworkRules {
     /// Whether the enclave may connect to `host`:`port`.
     pub fn allows(&self, host: &str, port: u16) -> bool {
         self.egress
@@ -416,7 +418,7 @@ mod tests {
     #[test]
     fn resources_have_limits() {
         let parse = |memory: u32, cpus: u32| {
-            Manifest::parse(&format!(
+            Spec::parse(&format!(
                 "[resources]\nmemory_mib = {memory}\ncpus = {cpus}"
             ))
             .is_ok()
@@ -427,21 +429,21 @@ mod tests {
 
     #[test]
     fn an_empty_manifest_is_the_image() {
-        let spec = Manifest::default().resolve(image()).unwrap();
+        let spec = Spec::default().resolve(image()).unwrap();
         assert_eq!(spec.run.command, ["/bin/app", "--serve"]);
         assert_eq!(spec.run.env, ["PATH=/bin", "A=2"]);
         assert_eq!(
             (spec.run.working_dir.as_str(), spec.run.stop_signal.number()),
             ("/", 2)
         );
-        assert_eq!(spec.network, Network::default());
+        assert_eq!(spec.network, NetworkRules::default());
         assert!(!spec.logs.forward);
     }
 
     #[test]
     fn resources_and_listen_addresses_are_not_measured() {
-        let plain = Manifest::parse("[network]\ningress = [{ port = 80 }]").unwrap();
-        let rich = Manifest::parse(
+        let plain = Spec::parse("[network]\ningress = [{ port = 80 }]").unwrap();
+        let rich = Spec::parse(
             "[resources]\nmemory_mib = 2048\n[network]\ningress = [{ port = 80, listen = '127.0.0.1:8080' }]",
         )
         .unwrap();
@@ -453,7 +455,7 @@ mod tests {
 
     #[test]
     fn the_measured_bytes_read_back_as_the_same_spec() {
-        let manifest = Manifest::parse(
+        let manifest = Spec::parse(
             r#"
             name = "orders"
             [run]
@@ -467,7 +469,7 @@ mod tests {
         )
         .unwrap();
         let spec = manifest.resolve(image()).unwrap();
-        assert_eq!(Spec::parse(&spec.to_json()).unwrap(), spec);
+        assert_eq!(MeasuredSpec::parse(&spec.to_json()).unwrap(), spec);
         assert_eq!(spec.run.env, ["PATH=/bin", "A=3", "B=4"]);
     }
 
@@ -480,7 +482,7 @@ mod tests {
             "[config]\nregion = 'k'",
         ] {
             assert!(
-                matches!(Manifest::parse(text), Err(SpecError::Syntax(_))),
+                matches!(Spec::parse(text), Err(SpecError::Syntax(_))),
                 "{text}"
             );
         }
@@ -489,7 +491,7 @@ mod tests {
     #[test]
     fn refuses_a_forward_that_the_egress_list_does_not_cover() {
         let manifest =
-            Manifest::parse("[network]\nforward = [{ listen = '127.0.0.1:1', to = 'db:5432' }]")
+            Spec::parse("[network]\nforward = [{ listen = '127.0.0.1:1', to = 'db:5432' }]")
                 .unwrap();
         assert_eq!(
             manifest.resolve(image()),
@@ -500,7 +502,7 @@ mod tests {
     #[test]
     fn refuses_an_image_without_a_program() {
         assert_eq!(
-            Manifest::default().resolve(ImageDefaults::default()),
+            Spec::default().resolve(ImageDefaults::default()),
             Err(SpecError::NoCommand)
         );
     }

@@ -38,7 +38,7 @@ pub trait Bodies {
     fn read(&self, body: &Body, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 }
 
-impl Bodies for [crate::image::VerifiedLayer] {
+impl Bodies for [oci::VerifiedLayer] {
     fn read(&self, body: &Body, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let layer = self
             .get(body.layer)
@@ -155,8 +155,8 @@ pub fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::VerifiedLayer;
     use crate::rootfs::flatten;
+    use oci::VerifiedLayer;
 
     /// Files of every length that matters: none, a tail, one block, blocks and a tail, and the same again.
     fn layers() -> Vec<VerifiedLayer> {
@@ -186,7 +186,7 @@ mod tests {
                     .unwrap();
             }
         }
-        vec![VerifiedLayer::of_archive(&tar.into_inner().unwrap())]
+        vec![crate::rootfs::archive::layer_of(&tar.into_inner().unwrap())]
     }
 
     fn image(layers: &[VerifiedLayer], threads: usize) -> Vec<u8> {

@@ -1,0 +1,41 @@
+//! What happened to an enclave.
+
+use crate::{DeployError, Stage, State};
+use serde::{Deserialize, Serialize};
+
+/// One line of `GET …/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EnclaveEvent {
+    /// The enclave's state changed.
+    Status {
+        /// When, RFC 3339.
+        at: String,
+        /// The order that it belongs to: see [`Record::generation`](crate::Record::generation).
+        generation: u64,
+        /// The state since then.
+        #[serde(flatten)]
+        state: State,
+    },
+    /// Another sealed config took effect while the enclave was deployed, or failed to: then the one before still runs.
+    Config {
+        /// When, RFC 3339.
+        at: String,
+        /// The order that brought the config.
+        generation: u64,
+        /// The config's own version.
+        version: u64,
+        /// Why it was not taken.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        failure: Option<DeployError>,
+    },
+    /// How far a stage is; sent while it runs, not stored.
+    Progress {
+        /// Which stage.
+        stage: Stage,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+}

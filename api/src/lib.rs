@@ -1,0 +1,28 @@
+//! The daemon's API as both ends see it: what is asked, what is answered, and the client.
+//!
+//! [`CreateEnclave`] is an order; a [`Record`] is what the daemon knows of an enclave, with its [`State`] and, if it failed, the
+//! [`DeployError`] that says why; an [`EnclaveEvent`] is one thing that happened. [`client`] speaks to the daemon's socket.
+//! [`credentials`] is the other API, that of the credential broker, with the client that CI jobs use.
+//!
+//! Nothing here runs a daemon: a command line links this crate and no more.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod credentials;
+mod deploy_error;
+mod doctor;
+mod error;
+mod event;
+mod record;
+mod request;
+mod state;
+mod time;
+
+pub use deploy_error::DeployError;
+pub use doctor::Finding;
+pub use error::{ApiError, ErrorBody};
+pub use event::EnclaveEvent;
+pub use record::{ConfigRecord, EnclaveId, Ingress, ParseIdError, Provider, Record, SourceType};
+pub use request::{CreateEnclave, ReplaceConfig};
+pub use state::{IncompleteState, Stage, State, Status};
+pub use time::now;

@@ -1,0 +1,180 @@
+//! What the daemon knows of one enclave: stored, served by the API, shown by `enclavectl`. Holds no secret, only the name of one.
+
+use crate::{State, now};
+use attestation::Measurements;
+use oci::{Digest, Reference};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use wire::spec::SpecFile;
+
+/// `e-` and 16 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EnclaveId(String);
+
+/// A text that is no [`EnclaveId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an enclave id is e- and 16 lower-case hexadecimal digits")]
+pub struct ParseIdError;
+
+impl EnclaveId {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The system provides no randomness.
+    pub fn random() -> Result<EnclaveId, aws_lc_rs::error::Unspecified> {
+        let mut bytes = [0; 8];
+        aws_lc_rs::rand::fill(&mut bytes)?;
+        Ok(EnclaveId(format!("e-{}", hex::encode(bytes))))
+    }
+
+    /// `e-0123456789abcdef`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for EnclaveId {
+    type Error = ParseIdError;
+    fn try_from(text: String) -> Result<Self, ParseIdError> {
+        let digits = text.strip_prefix("e-").unwrap_or_default();
+        let is_digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if digits.len() == 16 && digits.bytes().all(is_digit) {
+            Ok(EnclaveId(text))
+        } else {
+            Err(ParseIdError)
+        }
+    }
+}
+
+impl From<EnclaveId> for String {
+    fn from(id: EnclaveId) -> String {
+        id.0
+    }
+}
+
+impl std::fmt::Display for EnclaveId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What runs an enclave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Provider {
+    /// QEMU's nitro-enclave machine: the same image and measurements on any machine, without AWS's signature.
+    #[serde(rename = "qemu")]
+    Qemu,
+}
+
+/// Where the credentials for an image come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceType {
+    /// Credentials that are stored with the enclave.
+    PrivateRegistry,
+    /// A registry that needs no credentials.
+    PublicRegistry,
+    /// The daemon's own `[registry]`, which issues credentials for each deploy; none are stored.
+    ConfiguredRegistry,
+}
+
+/// An ingress port of the spec, and where the host listens for it while the enclave is deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ingress {
+    /// Inside the enclave.
+    pub port: u16,
+    /// On the host.
+    pub address: SocketAddr,
+}
+
+/// What may be known of a sealed config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigRecord {
+    /// The enclave name that it was sealed for.
+    pub name: String,
+    /// As it was sealed: later ones are higher.
+    pub version: u64,
+    /// ARN of the key that it was sealed with.
+    pub kms_key: String,
+    /// Of the sealed file, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// What the daemon knows of one enclave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Unique for ever.
+    pub id: EnclaveId,
+    /// Unique among the enclaves that are not destroyed.
+    pub name: String,
+    /// Where it is in its life: `status`, and `stage` or `failure`.
+    #[serde(flatten)]
+    pub state: State,
+    /// Counts the orders that were accepted: 1 for its creation, and one more for each redeploy, config or termination. Events carry
+    /// it too, so that the events of one order can be told from those before it.
+    pub generation: u64,
+    /// What runs it.
+    pub provider: Provider,
+    /// Where credentials for the image come from.
+    pub source_type: SourceType,
+    /// What it was created from.
+    pub image: Reference,
+    /// Digest of the manifest that the last deploy resolved the reference to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image_digest: Option<Digest>,
+    /// Name of the secret that holds the registry credentials.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub credentials_arn: Option<String>,
+    /// `enclave.toml` as it was given, and parsed.
+    #[serde(skip_serializing_if = "SpecFile::is_empty", default)]
+    pub spec: SpecFile,
+    /// What the last build measures to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measurements: Option<Measurements>,
+    /// The sealed config that it runs with, or is to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub config: Option<ConfigRecord>,
+    /// Where the host listens for the enclave while it is deployed.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub ingress: Vec<Ingress>,
+    /// Where relying parties can ask for attestation documents while the enclave is deployed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attestation: Option<SocketAddr>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339; the last change of the state.
+    pub updated_at: String,
+}
+
+impl Record {
+    /// Takes a new state; an enclave that is not deployed listens nowhere.
+    pub fn set_state(&mut self, state: State) {
+        if state != State::Deployed {
+            self.ingress.clear();
+            self.attestation = None;
+        }
+        self.state = state;
+        self.updated_at = now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_nothing_that_could_be_a_path() {
+        let id = EnclaveId::random().unwrap();
+        assert_eq!(EnclaveId::try_from(id.to_string()), Ok(id));
+        for bad in [
+            "",
+            "e-",
+            "e-../../etc/passwd1",
+            "e-0123456789ABCDEF",
+            "x-0123456789abcdef",
+        ] {
+            assert!(EnclaveId::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+}
