@@ -1,6 +1,10 @@
 //! Frames and relayed streams over tokio's streams, for the two programs that speak them (feature `io`). One copy, so that host and
 //! agent cannot differ. It moves bytes that [`crate::frame`] and [`crate::relay`] define, and opens nothing itself.
 
+mod serve;
+
+pub use serve::{Accept, Overflow, serve};
+
 use crate::frame::{self, Reader};
 use crate::relay::{MAX_CHUNK, PREFIX};
 use std::io;
