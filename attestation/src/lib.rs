@@ -79,7 +79,7 @@ mod der;
 pub mod document;
 mod pcr;
 mod policy;
-pub mod sandbox;
+pub mod emulated;
 mod time;
 #[cfg(feature = "cli")]
 pub mod unverified;

@@ -473,3 +473,9 @@ mod tests {
         );
     }
 }
+
+impl explain::Explain for StartError {
+    fn code(&self) -> explain::Code {
+        explain::Code::ConfigurationInvalid
+    }
+}

@@ -214,3 +214,15 @@ fn metadata(image: &VerifiedImage, inputs: &Inputs, kernel: &[u8]) -> Vec<u8> {
     };
     serde_json::to_vec(&metadata).expect("strings and lists always serialise")
 }
+
+impl explain::Explain for BuildError {
+    fn code(&self) -> explain::Code {
+        explain::Code::BuildFailed
+    }
+}
+
+impl explain::Explain for ArtifactError {
+    fn code(&self) -> explain::Code {
+        explain::Code::AgentMissing
+    }
+}

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_vsock::{VsockAddr, VsockStream};
-use wire::control::{ALIVE_EVERY_MS, Exit, Failure};
+use wire::control::{ALIVE_EVERY_MS, Exit, AbortReason};
 use wire::spec::MeasuredSpec;
 
 const HOST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ async fn heartbeat(parent: u32) -> std::io::Result<()> {
 async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exit, Fatal> {
     let spec = read_spec()?;
     network::raise_loopback().map_err(Fatal::of(
-        Failure::Network,
+        AbortReason::Network,
         "cannot raise the loopback interface",
     ))?;
     rootfs::mount()?;
@@ -89,16 +89,16 @@ async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exi
     drop(config);
     // From here on every ending child is noticed, however early it ends.
     let mut children = signal(SignalKind::child())
-        .map_err(Fatal::of(Failure::RootFs, "cannot watch processes"))?;
+        .map_err(Fatal::of(AbortReason::RootFs, "cannot watch processes"))?;
     attest::serve(nsm).map_err(Fatal::of(
-        Failure::Network,
+        AbortReason::Network,
         "cannot listen for relying parties",
     ))?;
     ingress::serve(spec.network.ingress.clone())
-        .map_err(Fatal::of(Failure::Network, "cannot listen for the host"))?;
+        .map_err(Fatal::of(AbortReason::Network, "cannot listen for the host"))?;
     for rule in &spec.network.forward {
         forward::serve(parent, rule).await.map_err(Fatal::of(
-            Failure::Network,
+            AbortReason::Network,
             format_args!("cannot listen on {}", rule.listen),
         ))?;
     }
@@ -143,8 +143,8 @@ async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exi
 
 fn read_spec() -> Result<MeasuredSpec, Fatal> {
     let bytes =
-        rootfs::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(Failure::Spec, SPEC))?;
-    MeasuredSpec::parse(&bytes).map_err(Fatal::of(Failure::Spec, SPEC))
+        rootfs::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(AbortReason::Spec, SPEC))?;
+    MeasuredSpec::parse(&bytes).map_err(Fatal::of(AbortReason::Spec, SPEC))
 }
 
 /// What the workload wrote before it ended. A process that it left behind may hold the pipes: it gets half a second.

@@ -5,7 +5,7 @@ use aws_nitro_enclaves_nsm_api::api::{Request, Response};
 use aws_nitro_enclaves_nsm_api::driver;
 use serde_bytes::ByteBuf;
 use std::collections::BTreeSet;
-use wire::control::Failure;
+use wire::control::AbortReason;
 
 /// What the agent asks of it. Each call takes some milliseconds.
 pub(crate) trait Nsm: Send + Sync {
@@ -43,7 +43,7 @@ impl Device {
         match driver::nsm_init() {
             descriptor if descriptor >= 0 => Ok(Device { descriptor }),
             _ => Err(Fatal::new(
-                Failure::Nsm,
+                AbortReason::Nsm,
                 "/dev/nsm cannot be opened; the kernel has no NSM driver",
             )),
         }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
-use wire::control::Failure;
+use wire::control::AbortReason;
 
 pub(crate) const ROOT: &str = "/run/root";
 const IMAGE: &str = "/app/rootfs.squashfs";
@@ -16,7 +16,7 @@ const LOWER: &str = "/run/image";
 const OVERLAY: &str = "/run/overlay";
 
 pub(crate) fn mount() -> Result<(), Fatal> {
-    let fail = |what: &'static str| Fatal::of::<io::Error>(Failure::RootFs, what);
+    let fail = |what: &'static str| Fatal::of::<io::Error>(AbortReason::RootFs, what);
     for folder in [ROOT, LOWER, OVERLAY] {
         fs::create_dir_all(folder).map_err(fail("cannot make a mount point"))?;
     }
@@ -46,7 +46,7 @@ pub(crate) fn mount() -> Result<(), Fatal> {
                 "the image's {} leads elsewhere: it is a symbolic link",
                 entry.target
             );
-            return Err(Fatal::new(Failure::RootFs, detail));
+            return Err(Fatal::new(AbortReason::RootFs, detail));
         }
         entry
             .mount_below(ROOT)

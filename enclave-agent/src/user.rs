@@ -2,7 +2,7 @@
 //! (OCI image-spec, config.md, "User"; passwd(5), group(5)).
 
 use crate::failure::Fatal;
-use wire::control::Failure;
+use wire::control::AbortReason;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
@@ -58,7 +58,7 @@ pub(crate) fn resolve(user: &str, passwd: &str, group: &str) -> Result<User, Fat
 fn missing(what: &str, name: &str, file: &str) -> Fatal {
     let shown: String = name.chars().take(100).collect();
     Fatal::new(
-        Failure::User,
+        AbortReason::User,
         format!("the {what} '{shown}' is not in the image's {file}"),
     )
 }

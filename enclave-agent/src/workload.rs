@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
-use wire::control::{Exit, Failure, Stream};
+use wire::control::{Exit, AbortReason, Stream};
 use wire::spec::{MeasuredSpec, Run};
 
 /// What container engines set where an image does not.
@@ -48,7 +48,7 @@ pub(crate) fn start(
     } = &spec.run;
     let (program, arguments) = line
         .split_first()
-        .ok_or_else(|| Fatal::new(Failure::Spec, "the spec names no program"))?;
+        .ok_or_else(|| Fatal::new(AbortReason::Spec, "the spec names no program"))?;
 
     let mut command = Command::new(program);
     command
@@ -61,7 +61,7 @@ pub(crate) fn start(
     command.envs(secrets.iter().map(|(name, value)| (name, value.as_str())));
     let output = match spec.logs.forward {
         true => Some(
-            pipes(&mut command).map_err(Fatal::of(Failure::NotExecutable, "cannot make pipes"))?,
+            pipes(&mut command).map_err(Fatal::of(AbortReason::NotExecutable, "cannot make pipes"))?,
         ),
         false => {
             command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -74,7 +74,7 @@ pub(crate) fn start(
     drop(command);
     let child = spawned.map_err(|error| explain(program, working_dir, &error))?;
     let pid = i32::try_from(child.id())
-        .map_err(Fatal::of(Failure::NotExecutable, "the process number"))?;
+        .map_err(Fatal::of(AbortReason::NotExecutable, "the process number"))?;
     if let Some([stdout, stderr]) = output {
         forward_output(Stream::Stdout, stdout, reports.clone())?;
         forward_output(Stream::Stderr, stderr, reports.clone())?;
@@ -138,27 +138,27 @@ fn explain(program: &str, working_dir: &str, error: &io::Error) -> Fatal {
     let inside = Path::new(ROOT).join(program.trim_start_matches('/'));
     match error.raw_os_error() {
         Some(WORKING_DIR_FAILED) => Fatal::new(
-            Failure::WorkingDir,
+            AbortReason::WorkingDir,
             format!("the working directory '{working_dir}' cannot be made or entered"),
         ),
-        Some(IDENTITY_FAILED) => Fatal::new(Failure::User, "the kernel refused the user or group"),
+        Some(IDENTITY_FAILED) => Fatal::new(AbortReason::User, "the kernel refused the user or group"),
         _ if error.kind() == io::ErrorKind::NotFound
             && program.contains('/')
             && inside.exists() =>
         {
             Fatal::new(
-                Failure::NotExecutable,
+                AbortReason::NotExecutable,
                 format!(
                     "'{program}' is in the image, but the interpreter or dynamic linker that it needs is not"
                 ),
             )
         }
         _ if error.kind() == io::ErrorKind::NotFound => Fatal::new(
-            Failure::NotFound,
+            AbortReason::NotFound,
             format!("'{program}' is not in the image"),
         ),
         _ => Fatal::new(
-            Failure::NotExecutable,
+            AbortReason::NotExecutable,
             format!("'{program}' cannot be started: {error}"),
         ),
     }
@@ -170,7 +170,7 @@ fn forward_output(
     reports: mpsc::Sender<Report>,
 ) -> Result<(), Fatal> {
     let fd = OwnedFd::from(pipe);
-    let fail = Fatal::of(Failure::NotExecutable, "cannot read the workload's output");
+    let fail = Fatal::of(AbortReason::NotExecutable, "cannot read the workload's output");
     // The descriptor is blocking when made; tokio wants the other kind and checks that it is a pipe.
     let flags = nix::fcntl::OFlag::O_NONBLOCK;
     let _ = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(flags));

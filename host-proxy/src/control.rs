@@ -1,15 +1,15 @@
 //! The host's side of the control connection (port 9001), and the heartbeat before it (port 9000).
 
+use crate::launch::Listener;
 use crate::logs::{Logs, Piece};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::UnixListener;
-
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use wire::control::{Exit, Failure, FromAgent, FromHost};
+use wire::control::{AbortReason, Exit, FromAgent, FromHost};
 use wire::frame::Reader;
+use wire::io::Accept as _;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,8 +24,10 @@ const MAX_DETAIL: usize = 500;
 pub enum Report {
     Started,
     Exited(Exit),
+    /// The agent gave up before the workload ran, or could not go on.
     Failed {
-        failure: Failure,
+        /// Which of its steps failed.
+        reason: AbortReason,
         detail: String,
     },
     /// The connection ended without a last word, or said something that makes no sense.
@@ -33,9 +35,9 @@ pub enum Report {
 }
 
 /// Answers the enclave's one byte. Bounded by the caller.
-pub async fn heartbeat(listener: &UnixListener) -> io::Result<()> {
+pub async fn heartbeat(listener: &Listener) -> io::Result<()> {
     loop {
-        let (mut stream, _) = listener.accept().await?;
+        let mut stream = listener.next().await?;
         if matches!(
             timeout(WRITE_TIMEOUT, stream.read_u8()).await,
             Ok(Ok(wire::HEARTBEAT))
@@ -56,12 +58,8 @@ pub struct Control {
 
 impl Control {
     /// Waits for the agent, checks that it speaks this protocol, and lets it boot with what `boot` brings.
-    pub async fn accept(
-        listener: &UnixListener,
-        boot: FromHost,
-        logs: Logs,
-    ) -> io::Result<Control> {
-        let (mut stream, _) = timeout(HELLO_TIMEOUT, listener.accept())
+    pub async fn accept(listener: &Listener, boot: FromHost, logs: Logs) -> io::Result<Control> {
+        let mut stream = timeout(HELLO_TIMEOUT, listener.next())
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
         let mut reader = Reader::default();
@@ -156,7 +154,10 @@ async fn converse(
                     .filter(|c| !c.is_control())
                     .take(MAX_DETAIL)
                     .collect();
-                return Some(Report::Failed { failure, detail });
+                return Some(Report::Failed {
+                    reason: failure,
+                    detail,
+                });
             }
             Ok(Some(FromAgent::Hello { .. })) => {
                 return Some(Report::Lost("the agent said hello twice".to_owned()));
@@ -185,12 +186,12 @@ mod tests {
         config: None,
         credentials: None,
     };
-    use tokio::net::UnixStream;
+    use tokio::net::{UnixListener, UnixStream};
     use wire::control::Stream;
 
-    async fn meet() -> (tempfile::TempDir, UnixStream, UnixListener) {
+    async fn meet() -> (tempfile::TempDir, UnixStream, Listener) {
         let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("s")).unwrap();
+        let listener = UnixListener::bind(folder.path().join("s")).unwrap().into();
         let agent = UnixStream::connect(folder.path().join("s")).await.unwrap();
         (folder, agent, listener)
     }

@@ -3,15 +3,17 @@
 //! nothing leaves.
 
 use crate::config::Network;
+use crate::launch::Listener;
+use oci::address::AddressClass;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpStream, UnixListener, UnixStream, lookup_host};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
 use wire::frame::Reader;
+use wire::io::Overflow;
 use wire::relay::{Answer, Connect, MAX_HOST, Refusal};
 
 const MAX_CONNECTIONS: usize = 256;
@@ -19,7 +21,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(15 * 60);
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 /// What one enclave may reach.
 #[derive(Debug, Clone)]
@@ -30,32 +31,24 @@ pub struct Policy {
     pub allow_networks: Vec<Network>,
 }
 
-/// Serves one enclave until the task is dropped.
-pub async fn serve(listener: UnixListener, policy: Policy) {
+/// Serves one enclave until the future is dropped. Beyond the limit the enclave sees its connection close.
+pub async fn serve(listener: Listener, policy: Policy) {
     let policy = Arc::new(policy);
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok((enclave, _)) = listener.accept().await else {
-            sleep(PAUSE_AFTER_ERROR).await;
-            continue;
-        };
+    let handle = move |enclave| {
         let policy = policy.clone();
-        // Beyond the limit the enclave sees its connection close.
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            continue;
-        };
-        connections.spawn(async move {
-            let _slot = slot;
+        async move {
             if let Err(error) = carry(enclave, &policy).await {
                 tracing::debug!(%error, "an egress connection ended");
             }
-        });
-    }
+        }
+    };
+    wire::io::serve(listener, MAX_CONNECTIONS, Overflow::Close, handle).await;
 }
 
-async fn carry(mut enclave: UnixStream, policy: &Policy) -> io::Result<()> {
+async fn carry(
+    mut enclave: impl AsyncRead + AsyncWrite + Unpin,
+    policy: &Policy,
+) -> io::Result<()> {
     let mut reader = Reader::default();
     let request = timeout(REQUEST_TIMEOUT, wire::io::read(&mut enclave, &mut reader))
         .await
@@ -105,7 +98,7 @@ async fn dial(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Refus
 
 impl Policy {
     fn reaches(&self, address: IpAddr) -> bool {
-        !is_inner(address)
+        !AddressClass::of(address).is_internal()
             || self
                 .allow_networks
                 .iter()
@@ -113,38 +106,11 @@ impl Policy {
     }
 }
 
-/// Addresses that belong to this machine, its link, its provider or a private network (RFC 6890).
-fn is_inner(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_private()
-                || v4.is_unspecified()
-                || v4.is_broadcast()
-                || v4.is_multicast()
-                || a == 0
-                || (a == 100 && (64..128).contains(&b)) // shared address space, RFC 6598
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_inner(IpAddr::V4(v4)),
-            None => {
-                v6.is_loopback()
-                    || v6.is_unspecified()
-                    || v6.is_multicast()
-                    || v6.is_unicast_link_local()
-                    || v6.is_unique_local()
-            }
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, UnixStream};
     use wire::spec::Destination;
 
     fn policy(egress: &[String], allow: &[&str]) -> Policy {
@@ -244,27 +210,5 @@ mod tests {
                 why: Refusal::Unreachable
             }
         );
-    }
-
-    #[test]
-    fn knows_inner_addresses() {
-        for inner in [
-            "127.0.0.1",
-            "169.254.169.254",
-            "10.1.2.3",
-            "192.168.0.1",
-            "100.64.0.1",
-            "0.0.0.0",
-            "::1",
-            "fe80::1",
-            "fd00:ec2::254",
-            "::ffff:169.254.169.254",
-            "224.0.0.1",
-        ] {
-            assert!(is_inner(inner.parse().unwrap()), "{inner}");
-        }
-        for outer in ["8.8.8.8", "100.128.0.1", "2001:db8::1"] {
-            assert!(!is_inner(outer.parse().unwrap()), "{outer}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!              deploy                attested
 //! PENDING_DEPLOY ──► DEPLOYING(stage) ──────► DEPLOYED
-//!       ▲                │ fault                │ fault
+//!       ▲                │ failure              │ failure
 //!       │   redeploy     ▼                      │
 //!       ├──────────── FAILED ◄──────────────────┘
 //!       │                          redeploy from DEPLOYED stops the old enclave first
@@ -13,61 +13,22 @@
 //!
 //! DEPLOYED means that a fresh attestation document from the running enclave carried the measurements that were built.
 
-use crate::fault::Fault;
-use serde::{Deserialize, Serialize};
+use api::{DeployError, Stage, State, Status};
 
-/// The steps of a deploy, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    Credentials,
-    Resolve,
-    Pull,
-    Verify,
-    Build,
-    Allocate,
-    Launch,
-    Heartbeat,
-    Configure,
-    Attest,
-}
-
-impl std::fmt::Display for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Stage::Credentials => "credentials",
-            Stage::Resolve => "resolve",
-            Stage::Pull => "pull",
-            Stage::Verify => "verify",
-            Stage::Build => "build",
-            Stage::Allocate => "allocate",
-            Stage::Launch => "launch",
-            Stage::Heartbeat => "heartbeat",
-            Stage::Configure => "configure",
-            Stage::Attest => "attest",
-        })
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    PendingDeploy,
-    Deploying(Stage),
-    Deployed,
-    Failed(Fault),
-    PendingDestroy,
-    Destroying,
-    Destroyed,
-}
-
+/// What happens to an enclave, or is ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The enclave's task is free to begin what is pending.
     Begin,
+    /// A deploy came to this stage.
     Entered(Stage),
+    /// A fresh document matched the build.
     Attested,
-    Faulted(Fault),
+    /// The deploy failed, or the enclave ended.
+    Failed(DeployError),
+    /// An order.
     Redeploy,
+    /// An order.
     Destroy,
     /// The enclave is gone, its secret and its files too.
     Cleared,
@@ -86,52 +47,14 @@ pub enum Action {
     Clear,
 }
 
+/// An order that the state does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an enclave that is {status} cannot be {wanted}")]
 pub struct Refused {
+    /// What it is.
     pub status: Status,
+    /// What it was to be.
     pub wanted: &'static str,
-}
-
-/// The state's name as it is shown and stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Status {
-    PendingDeploy,
-    Deploying,
-    Deployed,
-    Failed,
-    PendingDestroy,
-    Destroying,
-    Destroyed,
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Status::PendingDeploy => "PENDING_DEPLOY",
-            Status::Deploying => "DEPLOYING",
-            Status::Deployed => "DEPLOYED",
-            Status::Failed => "FAILED",
-            Status::PendingDestroy => "PENDING_DESTROY",
-            Status::Destroying => "DESTROYING",
-            Status::Destroyed => "DESTROYED",
-        })
-    }
-}
-
-impl State {
-    pub fn status(&self) -> Status {
-        match self {
-            State::PendingDeploy => Status::PendingDeploy,
-            State::Deploying(_) => Status::Deploying,
-            State::Deployed => Status::Deployed,
-            State::Failed(_) => Status::Failed,
-            State::PendingDestroy => Status::PendingDestroy,
-            State::Destroying => Status::Destroying,
-            State::Destroyed => Status::Destroyed,
-        }
-    }
 }
 
 /// One step. `None` for events that came too late to mean anything, such as a stage of a deploy that was stopped.
@@ -154,8 +77,8 @@ pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Action>)>,
             (State::Deploying(stage), vec![])
         }
         (State::Deploying(_), Event::Attested) => (State::Deployed, vec![]),
-        (State::Deploying(_) | State::Deployed, Event::Faulted(fault)) => {
-            (State::Failed(fault), vec![Action::Stop])
+        (State::Deploying(_) | State::Deployed, Event::Failed(error)) => {
+            (State::Failed(error), vec![Action::Stop])
         }
         (State::Destroying, Event::Cleared) => (State::Destroyed, vec![]),
 
@@ -180,11 +103,11 @@ pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Action>)>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Code;
+    use explain::Code;
     use proptest::prelude::*;
 
-    fn fault() -> Fault {
-        Fault::new(Code::Internal, "m", "h")
+    fn failure() -> DeployError {
+        DeployError::new(Code::Internal, "m", "h")
     }
 
     fn walk(events: Vec<Event>) -> State {
@@ -211,11 +134,11 @@ mod tests {
         );
         assert_eq!(walk(vec![Begin, Attested]), State::Deployed);
         assert_eq!(
-            walk(vec![Begin, Attested, Faulted(fault())]),
-            State::Failed(fault())
+            walk(vec![Begin, Attested, Event::Failed(failure())]),
+            State::Failed(failure())
         );
         assert_eq!(
-            walk(vec![Begin, Faulted(fault()), Redeploy]),
+            walk(vec![Begin, Event::Failed(failure()), Redeploy]),
             State::PendingDeploy
         );
         assert_eq!(walk(vec![Begin, Destroy, Begin, Cleared]), State::Destroyed);
@@ -228,7 +151,7 @@ mod tests {
             Ok(None)
         );
         assert_eq!(step(&State::Destroying, Event::Attested), Ok(None));
-        assert_eq!(step(&State::Destroyed, Event::Faulted(fault())), Ok(None));
+        assert_eq!(step(&State::Destroyed, Event::Failed(failure())), Ok(None));
     }
 
     #[test]
@@ -246,7 +169,7 @@ mod tests {
             Just(Event::Begin),
             Just(Event::Entered(Stage::Build)),
             Just(Event::Attested),
-            Just(Event::Faulted(fault())),
+            Just(Event::Failed(failure())),
             Just(Event::Redeploy),
             Just(Event::Destroy),
             Just(Event::Cleared),

@@ -1,30 +1,32 @@
-//! `host-proxy`: the daemon. `serve` runs it, `check-config` shows what it would run with.
+//! `host-proxy`: the daemon. `serve` runs it, `check-config` shows what it would run with, `doctor` what this machine lacks.
 
-use anyhow::Context as _;
+use broker::{Broker, Issuer};
 use clap::Parser as _;
-use host_proxy::api;
-use host_proxy::broker::{self, Broker, Issuer};
-use host_proxy::config::{self, Config, Loaded};
+use explain::{CliError, Exit};
+use host_proxy::config::{self, DaemonConfig, Loaded};
 use host_proxy::daemon::Daemon;
-use host_proxy::https::{Https, HttpsError};
+use host_proxy::{doctor, launch, server};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use oci::https::Https;
 use std::future::Future;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
-/// Runs private container images in enclaves: keeps their credentials, builds, launches and attests them.
+/// Runs private container images in enclaves: keeps their credentials, builds, launches and attests them
 #[derive(Debug, clap::Parser)]
 #[command(
     version,
-    after_help = "Configuration, lowest first: built-in defaults, default.toml, $RUN_MODE.toml and local.toml in the \
-    configuration folder, HOST_PROXY_SECTION__KEY from the environment.\n\nExit codes: 0 stopped cleanly, 64 usage, 69 unavailable, 78 configuration."
+    after_help = "Configuration, lowest first: built-in defaults, default.toml, $RUN_MODE.toml and local.toml in the configuration \
+    directory, HOST_PROXY_SECTION__KEY from the environment.\n\n\
+    Exit codes: 0 stopped cleanly, 64 usage error, 69 unavailable, 70 internal error, 78 configuration error."
 )]
 struct Cli {
-    /// Folder with default.toml, <RUN_MODE>.toml and local.toml
+    /// Directory with default.toml, <RUN_MODE>.toml and local.toml
     #[arg(
         long,
         env = "HOST_PROXY_CONFIG_DIR",
@@ -42,149 +44,127 @@ enum Command {
     Serve,
     /// Print the resulting configuration, and where each value came from
     CheckConfig,
+    /// Check what this machine needs to run enclaves; no daemon has to run
+    Doctor,
 }
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            // There is nowhere else to say it.
+            error.print().ok();
             return if error.use_stderr() {
-                ExitCode::from(64)
+                Exit::Usage.into()
             } else {
                 ExitCode::SUCCESS
             };
         }
     };
-    // HOST_PROXY_CONFIG_DIR names the folder and is no key of the configuration.
-    let environment = std::env::vars().filter(|(name, _)| name != "HOST_PROXY_CONFIG_DIR");
-    let run_mode = std::env::var("RUN_MODE").ok();
-    let loaded = match config::load(&cli.config_dir, run_mode.as_deref(), environment) {
-        Ok(loaded) => loaded,
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            return fail(78, &anyhow::Error::from(error), "correct it there");
+            warn(&error.to_string());
+            error.exit.into()
         }
-    };
-    match cli.command {
-        Command::CheckConfig => {
-            let _ = writeln!(std::io::stdout(), "{}", loaded.describe());
-            if loaded.files.is_empty() {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "note: {} has no configuration file",
-                    cli.config_dir.display()
-                );
-            }
-            report(on_runtime(check(&loaded.config)))
-        }
-        Command::Serve => report(serve(loaded)),
     }
 }
 
-fn report(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<broker::StartError>() => fail(
-            78,
-            &error,
-            "correct [broker] or [registry] in the configuration",
-        ),
-        Err(error) if error.is::<HttpsError>() => {
-            fail(78, &error, "correct it in the configuration")
+fn run(cli: &Cli) -> Result<(), CliError> {
+    // HOST_PROXY_CONFIG_DIR names the directory and is no key of the configuration.
+    let environment = std::env::vars().filter(|(name, _)| name != "HOST_PROXY_CONFIG_DIR");
+    let run_mode = std::env::var("RUN_MODE").ok();
+    let loaded = config::load(&cli.config_dir, run_mode.as_deref(), environment)?;
+    match cli.command {
+        Command::CheckConfig => {
+            print(&loaded.describe());
+            if loaded.files.is_empty() {
+                let directory = cli.config_dir.display();
+                warn(&format!("note: {directory} has no configuration file"));
+            }
+            on_runtime(check(&loaded.config))
         }
-        Err(error) => fail(
-            69,
-            &error,
-            "'enclavectl doctor' checks what the daemon needs",
-        ),
+        Command::Doctor => examine(&loaded.config),
+        Command::Serve => serve(loaded),
     }
 }
 
 /// What can be wrong beyond the values themselves: files that they name.
-async fn check(config: &Config) -> anyhow::Result<()> {
-    let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
+async fn check(config: &DaemonConfig) -> Result<(), CliError> {
+    let https = Https::new(&config.pull.ca_cert)?;
     if let Some(registry) = &config.registry {
         registry
             .check()
             .await
             .map_err(broker::StartError::Registry)?;
     }
-    Broker::check(&config.broker, config.registry.is_some(), &https)
-        .await
-        .context("the credential broker")
+    Ok(Broker::check(&config.broker, config.registry.is_some(), &https).await?)
 }
 
-fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
+fn examine(config: &DaemonConfig) -> Result<(), CliError> {
+    let findings = doctor::examine(config, &*launch::from_config(config));
+    findings
+        .iter()
+        .for_each(|finding| print(&finding.to_string()));
+    let missing = findings.iter().filter(|finding| !finding.passed).count();
+    if missing == 0 {
+        return Ok(());
+    }
+    let message = format!("{missing} of {} checks failed", findings.len());
+    Err(CliError::new(
+        Exit::Unavailable,
+        message,
+        "Follow the lines marked ✗.",
+    ))
+}
+
+fn on_runtime(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()
-        .context("cannot start")?
+        .build();
+    runtime
+        .map_err(|e| system("cannot start", e))?
         .block_on(work)
 }
 
-fn fail(code: u8, error: &anyhow::Error, hint: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "error: {error:#}\n  {hint}");
-    ExitCode::from(code)
-}
-
-fn serve(loaded: Loaded) -> anyhow::Result<()> {
+fn serve(loaded: Loaded) -> Result<(), CliError> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
     // A core dump would hold what the daemon keeps out of every other place.
-    nix::sys::prctl::set_dumpable(false).context("cannot turn off core dumps")?;
+    nix::sys::prctl::set_dumpable(false).map_err(|e| system("cannot turn off core dumps", e))?;
     // Each carried connection takes two descriptors: use all that the system grants.
-    let (_, granted) =
-        getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of descriptors")?;
-    setrlimit(Resource::RLIMIT_NOFILE, granted, granted)
-        .context("cannot raise the limit of descriptors")?;
+    let descriptors = |e| system("cannot raise the limit of descriptors", e);
+    let (_, granted) = getrlimit(Resource::RLIMIT_NOFILE).map_err(descriptors)?;
+    setrlimit(Resource::RLIMIT_NOFILE, granted, granted).map_err(descriptors)?;
     on_runtime(live(loaded))
 }
 
-async fn live(Loaded { config, files, .. }: Loaded) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn live(Loaded { config, files, .. }: Loaded) -> Result<(), CliError> {
+    let handler = |kind| signal(kind).map_err(|e| system("cannot handle signals", e));
+    let (terminate, interrupt) = (
+        handler(SignalKind::terminate())?,
+        handler(SignalKind::interrupt())?,
+    );
     let socket = config.socket();
-    let https = Https::new(&config.pull.ca_cert).context("pull.ca_cert")?;
-    let issuer = match &config.registry {
-        Some(registry) => {
-            let issuer = Issuer::from_config(registry, &https)
-                .await
-                .map_err(broker::StartError::Registry)?;
-            Some(Arc::new(issuer))
-        }
-        None => None,
-    };
-    let broker = Broker::start(&config.broker, issuer.clone(), &https)
-        .await
-        .context("the credential broker")?;
-    let daemon = Daemon::start(config, issuer).await?;
-    let listener =
-        api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    let https = Https::new(&config.pull.ca_cert)?;
+    let issuer = issuer(&config, &https).await?;
+    let broker = Broker::start(&config.broker, issuer.clone(), &https).await?;
+    let launcher = launch::from_config(&config);
+    let daemon = Daemon::start(config, issuer, launcher).await?;
+    let listener = server::bind(&socket)
+        .map_err(|e| system(&format!("cannot listen on {}", socket.display()), e))?;
     tracing::info!(?files, "configuration");
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
-    let serving = tokio::spawn(api::serve(listener, daemon.clone()));
-    let brokering = match broker {
-        Some(broker) => {
-            tracing::info!(address = %broker.address()?, "brokering registry credentials");
-            Some(tokio::spawn(broker.serve()))
-        }
-        None => {
-            tracing::info!("no credential broker: broker.listen is not set");
-            None
-        }
-    };
+    let serving = tokio::spawn(server::serve(listener, daemon.clone()));
+    let brokering = start_broker(broker)?;
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    wait_for_either(terminate, interrupt).await;
     tracing::info!("stopping: workloads get 10 seconds to end");
     notify(&[sd_notify::NotifyState::Stopping]);
     serving.abort();
@@ -193,14 +173,54 @@ async fn live(Loaded { config, files, .. }: Loaded) -> anyhow::Result<()> {
     }
     daemon.stop().await;
     watchdog.abort();
-    let _ = std::fs::remove_file(&socket);
+    if let Err(error) = std::fs::remove_file(&socket) {
+        tracing::warn!(%error, "the socket could not be removed");
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Without systemd there is nobody to tell.
+/// What issues credentials for the configured registry, if there is one.
+async fn issuer(config: &DaemonConfig, https: &Https) -> Result<Option<Arc<Issuer>>, CliError> {
+    let Some(registry) = &config.registry else {
+        return Ok(None);
+    };
+    let issuer = Issuer::from_config(registry, https).await;
+    Ok(Some(Arc::new(
+        issuer.map_err(broker::StartError::Registry)?,
+    )))
+}
+
+fn start_broker(broker: Option<Broker>) -> Result<Option<JoinHandle<()>>, CliError> {
+    let Some(broker) = broker else {
+        tracing::info!("no credential broker: broker.listen is not set");
+        return Ok(None);
+    };
+    let address = broker
+        .address()
+        .map_err(|e| system("the credential broker", e))?;
+    tracing::info!(%address, "brokering registry credentials");
+    Ok(Some(tokio::spawn(broker.serve())))
+}
+
+async fn wait_for_either(mut one: Signal, mut other: Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Something that this machine did not give.
+fn system(what: &str, error: impl std::fmt::Display) -> CliError {
+    let next_step = "'host-proxy doctor' checks what the daemon needs.";
+    CliError::new(Exit::Unavailable, format!("{what}: {error}"), next_step)
+}
+
+/// Without systemd nothing listens.
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    let _ = sd_notify::notify(false, states);
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::warn!(%error, "systemd could not be notified");
+    }
 }
 
 /// Tells systemd that the runtime still turns, twice as often as it asks for.
@@ -213,4 +233,13 @@ async fn watchdog() {
             notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
+}
+
+/// A closed pipe at the other end is no reason to panic.
+fn print(text: &str) {
+    writeln!(std::io::stdout(), "{text}").ok();
+}
+
+fn warn(text: &str) {
+    writeln!(std::io::stderr(), "{text}").ok();
 }

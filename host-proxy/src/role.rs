@@ -1,9 +1,9 @@
-//! AWS credentials that enclaves ask KMS with: on an instance those of its role, from IMDSv2, fetched anew for each launch. They are no
-//! secret from this machine; what they may decrypt is for the key's policy to say.
+//! AWS credentials that enclaves ask KMS with: on an instance those of its role, from IMDSv2, fetched again for each launch. They are no
+//! secret from this machine; the key's policy decides what they may decrypt.
 
-use crate::fault::{Code, Fault};
 use aws_config::BehaviorVersion;
 use aws_sdk_secretsmanager::config::ProvideCredentials as _;
+use explain::{Code, Explain};
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 use wire::control::AwsCredentials;
@@ -12,33 +12,39 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Longer than an enclave takes from its launch to KMS's answer.
 const MIN_LIFE: Duration = Duration::from_secs(3 * 60);
 
-pub(crate) async fn credentials() -> Result<AwsCredentials, Fault> {
-    let hint = "give the instance a role, and the daemon a way to its metadata service; 'aws sts get-caller-identity' shows who it is";
-    let missing = |problem: &dyn std::fmt::Display| {
-        Fault::new(
-            Code::AwsCredentialsMissing,
-            format!("no AWS credentials to ask KMS with: {problem}"),
-            hint,
-        )
-        .retryable()
-    };
+/// Why there are none.
+#[derive(Debug, thiserror::Error)]
+#[error("no AWS credentials to call KMS with: {0}")]
+pub(crate) struct NoCredentials(String);
+
+impl Explain for NoCredentials {
+    fn code(&self) -> Code {
+        Code::AwsCredentialsMissing
+    }
+
+    fn is_retryable(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) async fn credentials() -> Result<AwsCredentials, NoCredentials> {
+    let missing = |problem: &str| NoCredentials(problem.to_owned());
     let found = timeout(TIMEOUT, async {
         let shared = aws_config::load_defaults(BehaviorVersion::latest()).await;
-        let provider = shared
-            .credentials_provider()
-            .ok_or_else(|| missing(&"nothing provides any"))?;
+        let provider = shared.credentials_provider();
+        let provider = provider.ok_or_else(|| missing("no provider is configured"))?;
         provider
             .provide_credentials()
             .await
-            .map_err(|e| missing(&e))
+            .map_err(|e| missing(&e.to_string()))
     })
     .await
-    .map_err(|_| missing(&"nobody answered within 15 seconds"))??;
+    .map_err(|_| missing("no answer within 15 seconds"))??;
     if found
         .expiry()
         .is_some_and(|expiry| expiry < SystemTime::now() + MIN_LIFE)
     {
-        return Err(missing(&"those that were found are about to expire"));
+        return Err(missing("those that were found are about to expire"));
     }
     Ok(AwsCredentials {
         access_key_id: found.access_key_id().to_owned(),

@@ -1,9 +1,11 @@
 //! Keeps sealed configs as files: bytes that this machine carries and cannot read. A record names one by its SHA-256.
 
-use crate::record::{ConfigRecord, EnclaveId};
+use api::{ConfigRecord, EnclaveId};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use explain::{Code, Explain};
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -11,8 +13,8 @@ use wire::sealed::{Foreign, Header, MAX_LEN, Sealed, SealedError};
 use wire::spec::{ImageDefaults, Spec, SpecError};
 
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("the config is not in base64")]
+pub enum SealedConfigError {
+    #[error("the config is not valid base64")]
     Base64,
     #[error(transparent)]
     Sealed(#[from] SealedError),
@@ -20,36 +22,60 @@ pub enum ConfigError {
     Foreign(#[from] Foreign),
     #[error("enclave.toml: {0}")]
     Spec(#[from] SpecError),
-    #[error("the spec has no [config] that could be delivered")]
+    #[error("the spec has no [config] to deliver it by")]
     NotAsked,
-    #[error("the spec asks for a sealed config, and there is none")]
+    #[error("the spec asks for a sealed config, and none was provided")]
     Missing,
+}
+
+impl Explain for SealedConfigError {
+    fn code(&self) -> Code {
+        match self {
+            SealedConfigError::Spec(_) => Code::SpecInvalid,
+            _ => Code::ConfigRefused,
+        }
+    }
+
+    fn next_step(&self) -> Cow<'_, str> {
+        match self {
+            SealedConfigError::Missing => {
+                "Provide one with --config; 'enclavectl seal' makes it.".into()
+            }
+            SealedConfigError::NotAsked => {
+                "Add [config] to enclave.toml, or leave the config out.".into()
+            }
+            SealedConfigError::Spec(_) => Code::SpecInvalid.next_step().into(),
+            _ => "Seal it again for this spec ('enclavectl seal').".into(),
+        }
+    }
 }
 
 /// A sealed config that fits a spec, as far as anybody without its key can tell.
 #[derive(Debug, Clone)]
-pub struct Incoming {
+pub struct CheckedConfig {
     pub record: ConfigRecord,
     bytes: Vec<u8>,
 }
 
-impl Incoming {
+impl CheckedConfig {
     /// Checks what an order brings against its spec; `None` if neither knows of a config.
     pub fn check(
-        manifest: &Spec,
+        spec: &Spec,
         encoded: Option<&str>,
-    ) -> Result<Option<Incoming>, ConfigError> {
-        let spec = manifest.resolve(ImageDefaults::any())?;
+    ) -> Result<Option<CheckedConfig>, SealedConfigError> {
+        let spec = spec.resolve(ImageDefaults::any())?;
         let (config, encoded) = match (&spec.config, encoded) {
             (None, None) => return Ok(None),
-            (None, Some(_)) => return Err(ConfigError::NotAsked),
-            (Some(_), None) => return Err(ConfigError::Missing),
+            (None, Some(_)) => return Err(SealedConfigError::NotAsked),
+            (Some(_), None) => return Err(SealedConfigError::Missing),
             (Some(config), Some(encoded)) => (config, encoded),
         };
         if encoded.len() > 2 * MAX_LEN {
             return Err(SealedError::TooLong(encoded.len()).into());
         }
-        let bytes = STANDARD.decode(encoded).map_err(|_| ConfigError::Base64)?;
+        let bytes = STANDARD
+            .decode(encoded)
+            .map_err(|_| SealedConfigError::Base64)?;
         let Header {
             name,
             version,
@@ -61,7 +87,7 @@ impl Incoming {
             header
         };
         let sha256 = hex::encode(Sha256::digest(&bytes));
-        Ok(Some(Incoming {
+        Ok(Some(CheckedConfig {
             record: ConfigRecord {
                 name,
                 version,
@@ -73,48 +99,56 @@ impl Incoming {
     }
 }
 
-/// The folder.
+/// The directory that they are in.
 #[derive(Debug)]
-pub struct Configs {
-    folder: PathBuf,
+pub struct SealedConfigs {
+    directory: PathBuf,
 }
 
-impl Configs {
-    pub fn new(folder: PathBuf) -> Configs {
-        Configs { folder }
+impl SealedConfigs {
+    pub fn new(directory: PathBuf) -> SealedConfigs {
+        SealedConfigs { directory }
     }
 
     fn path(&self, id: &EnclaveId, config: &ConfigRecord) -> PathBuf {
-        self.folder.join(format!("{id}.{}", config.sha256))
+        self.directory.join(format!("{id}.{}", config.sha256))
     }
 
     /// On disk, whole, before it returns.
-    pub fn keep(&self, id: &EnclaveId, incoming: &Incoming) -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+    pub fn store(&self, id: &EnclaveId, incoming: &CheckedConfig) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
         file.write_all(&incoming.bytes)?;
         file.as_file().sync_all()?;
         file.persist(self.path(id, &incoming.record))
             .map_err(|e| e.error)?;
-        File::open(&self.folder)?.sync_all()
+        File::open(&self.directory)?.sync_all()
     }
 
     /// Not one bit different from what was kept.
     pub fn load(&self, id: &EnclaveId, config: &ConfigRecord) -> io::Result<Vec<u8>> {
         let bytes = fs::read(self.path(id, config))?;
-        match hex::encode(Sha256::digest(&bytes)) == config.sha256 {
-            true => Ok(bytes),
-            false => Err(io::Error::other("it was changed after it was kept")),
+        if hex::encode(Sha256::digest(&bytes)) == config.sha256 {
+            Ok(bytes)
+        } else {
+            Err(io::Error::other("it was changed after it was stored"))
         }
     }
 
     /// Forgets all configs of an enclave but this one.
-    pub fn forget_others(&self, id: &EnclaveId, keep: Option<&ConfigRecord>) {
+    pub fn remove_others(&self, id: &EnclaveId, keep: Option<&ConfigRecord>) {
         let keep = keep.map(|config| self.path(id, config));
         let prefix = format!("{id}.");
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let own = entry.file_name().to_string_lossy().starts_with(&prefix);
-            if own && Some(entry.path()) != keep {
-                let _ = fs::remove_file(entry.path());
+            if own
+                && Some(entry.path()) != keep
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "a sealed config could not be removed");
             }
         }
     }
@@ -146,17 +180,17 @@ mod tests {
         STANDARD.encode([header.encode(), vec![0; 16]].concat())
     }
 
-    fn check(encoded: Option<&str>) -> Result<Option<Incoming>, String> {
-        Incoming::check(&Spec::parse(SPEC).unwrap(), encoded).map_err(|e| e.to_string())
+    fn check(encoded: Option<&str>) -> Result<Option<CheckedConfig>, String> {
+        CheckedConfig::check(&Spec::parse(SPEC).unwrap(), encoded).map_err(|e| e.to_string())
     }
 
     #[test]
     fn a_config_must_be_there_if_the_spec_asks_and_only_then() {
         let plain = Spec::default();
-        assert!(Incoming::check(&plain, None).unwrap().is_none());
+        assert!(CheckedConfig::check(&plain, None).unwrap().is_none());
         assert!(matches!(
-            Incoming::check(&plain, Some("")),
-            Err(ConfigError::NotAsked)
+            CheckedConfig::check(&plain, Some("")),
+            Err(SealedConfigError::NotAsked)
         ));
         assert!(
             check(None)
@@ -187,17 +221,17 @@ mod tests {
 
     #[test]
     fn keeps_loads_and_forgets() {
-        let folder = tempfile::tempdir().unwrap();
-        let configs = Configs::new(folder.path().to_owned());
+        let directory = tempfile::tempdir().unwrap();
+        let configs = SealedConfigs::new(directory.path().to_owned());
         let id = EnclaveId::random().unwrap();
         let first = check(Some(&sealed(|_| ()))).unwrap().unwrap();
         let second = check(Some(&sealed(|header| header.version = 3)))
             .unwrap()
             .unwrap();
-        configs.keep(&id, &first).unwrap();
-        configs.keep(&id, &second).unwrap();
+        configs.store(&id, &first).unwrap();
+        configs.store(&id, &second).unwrap();
         assert_eq!(configs.load(&id, &first.record).unwrap(), first.bytes);
-        configs.forget_others(&id, Some(&second.record));
+        configs.remove_others(&id, Some(&second.record));
         assert_eq!(
             configs.load(&id, &first.record).unwrap_err().kind(),
             io::ErrorKind::NotFound
@@ -210,7 +244,7 @@ mod tests {
                 .to_string()
                 .contains("changed")
         );
-        configs.forget_others(&id, None);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        configs.remove_others(&id, None);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Records and events in SQLite (WAL, synchronous=FULL): what was answered is on disk. One thread owns the database.
 
-use crate::lifecycle::Status;
-use crate::record::{EnclaveEvent, EnclaveId, Record};
+use api::{EnclaveEvent, EnclaveId, Record, State};
+use explain::{Code, Explain};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::path::Path;
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +39,16 @@ pub enum StoreError {
     Record(#[from] serde_json::Error),
     #[error("the store is closed")]
     Closed,
+}
+
+impl Explain for StoreError {
+    fn code(&self) -> Code {
+        match self {
+            StoreError::NameTaken(_) => Code::NameTaken,
+            StoreError::Sqlite(_) => Code::DiskFailed,
+            StoreError::Record(_) | StoreError::Closed => Code::Internal,
+        }
+    }
 }
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -84,7 +94,7 @@ impl Store {
             let values = params![
                 record.id.as_str(),
                 record.name,
-                record.status.to_string(),
+                record.state.status().to_string(),
                 json
             ];
             let result = connection.execute(
@@ -115,7 +125,7 @@ impl Store {
             let id = record.id.as_str();
             transaction.execute(
                 "UPDATE enclaves SET status = ?2, record = ?3 WHERE id = ?1",
-                params![id, record.status.to_string(), serde_json::to_string(&record)?],
+                params![id, record.state.status().to_string(), serde_json::to_string(&record)?],
             )?;
             if let Some(event) = event {
                 let json = serde_json::to_string(&event)?;
@@ -126,7 +136,7 @@ impl Store {
                     params![id, MAX_EVENTS],
                 )?;
             }
-            if record.status == Status::Destroyed {
+            if record.state == State::Destroyed {
                 transaction.execute(
                     "DELETE FROM enclaves WHERE status = 'DESTROYED' AND id NOT IN
                          (SELECT id FROM enclaves WHERE status = 'DESTROYED' ORDER BY created DESC LIMIT ?1)",
@@ -188,22 +198,20 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::State;
-    use crate::record::{Provider, SourceType, now};
+    use api::{Provider, SourceType, Stage, now};
 
     fn record(name: &str) -> Record {
         Record {
             id: EnclaveId::random().unwrap(),
             name: name.into(),
-            status: Status::PendingDeploy,
-            stage: None,
-            fault: None,
+            state: State::PendingDeploy,
+            generation: 1,
             provider: Provider::Qemu,
             source_type: SourceType::PrivateRegistry,
-            image: "r.example/a:v1".into(),
+            image: oci::Reference::parse("r.example/a:v1").unwrap(),
             image_digest: None,
             credentials_arn: None,
-            spec: String::new(),
+            spec: Default::default(),
             measurements: None,
             config: None,
             ingress: vec![],
@@ -222,7 +230,7 @@ mod tests {
         assert!(
             matches!(store.insert(record("app")).await, Err(StoreError::NameTaken(name)) if name == "app")
         );
-        first.set_state(&State::Destroyed);
+        first.set_state(State::Destroyed);
         store.update(first.clone(), None).await.unwrap();
         let second = record("app");
         store.insert(second.clone()).await.unwrap();
@@ -240,7 +248,7 @@ mod tests {
             store.insert(record.clone()).await.unwrap();
             for done in 0..=600 {
                 let event = EnclaveEvent::Progress {
-                    stage: crate::lifecycle::Stage::Pull,
+                    stage: Stage::Pull,
                     done,
                     total: 600,
                 };

@@ -117,3 +117,9 @@ impl PullError {
         }
     }
 }
+
+impl explain::Explain for PullError {
+    fn code(&self) -> explain::Code {
+        explain::Code::ImageInvalid
+    }
+}

@@ -182,3 +182,9 @@ mod tests {
         );
     }
 }
+
+impl explain::Explain for HttpsError {
+    fn code(&self) -> explain::Code {
+        explain::Code::ConfigurationInvalid
+    }
+}

@@ -372,3 +372,9 @@ mod tests {
         }
     }
 }
+
+impl explain::Explain for ReferenceError {
+    fn code(&self) -> explain::Code {
+        explain::Code::RequestInvalid
+    }
+}

@@ -39,7 +39,7 @@ pub enum FromAgent {
     #[n(4)]
     Failed {
         #[n(0)]
-        failure: Failure,
+        failure: AbortReason,
         #[n(1)]
         detail: String,
     },
@@ -124,7 +124,7 @@ impl std::fmt::Display for Exit {
 /// Why an enclave gave up. Each kind has its own next step on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
-pub enum Failure {
+pub enum AbortReason {
     /// The measured spec is missing or is not one that this agent can read.
     #[n(0)]
     Spec,

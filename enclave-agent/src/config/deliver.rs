@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
-use wire::control::Failure;
+use wire::control::AbortReason;
 use wire::spec::Deliver;
 use zeroize::Zeroizing;
 
@@ -24,7 +24,7 @@ pub(crate) fn deliver(config: &[u8], how: &Deliver, user: &User) -> Result<Varia
 
 fn variables(config: &[u8]) -> Result<Variables, Fatal> {
     let unusable =
-        |problem: &dyn std::fmt::Display| Fatal::new(Failure::ConfigUnusable, problem.to_string());
+        |problem: &dyn std::fmt::Display| Fatal::new(AbortReason::ConfigUnusable, problem.to_string());
     let text = std::str::from_utf8(config).map_err(|_| unusable(&"the config is not text"))?;
     let pairs = wire::sealed::environment(text).map_err(|e| unusable(&e))?;
     Ok(pairs
@@ -37,7 +37,7 @@ fn variables(config: &[u8]) -> Result<Variables, Fatal> {
 fn file(config: &[u8], path: &str, user: &User) -> Result<(), Fatal> {
     let unusable = |problem: &dyn std::fmt::Display| {
         Fatal::new(
-            Failure::ConfigUnusable,
+            AbortReason::ConfigUnusable,
             format!("the config cannot be put at {path}: {problem}"),
         )
     };
@@ -82,7 +82,7 @@ mod tests {
         let fatal = variables(b"A=1\nsecret").unwrap_err();
         assert_eq!(
             (fatal.failure, fatal.detail.as_str()),
-            (Failure::ConfigUnusable, "line 2 of the config has no =")
+            (AbortReason::ConfigUnusable, "line 2 of the config has no =")
         );
         assert_eq!(
             variables(&[0xff]).unwrap_err().detail,

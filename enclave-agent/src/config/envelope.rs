@@ -8,7 +8,7 @@ use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rsa::{
     KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
 };
-use wire::control::Failure;
+use wire::control::AbortReason;
 use wire::sealed::Sealed;
 use zeroize::Zeroizing;
 
@@ -23,7 +23,7 @@ impl Recipient {
     /// RSA-2048, which KMS asks for (API reference, "RecipientInfo"). Takes a second or so.
     pub(super) fn new() -> Result<Recipient, Fatal> {
         let key = PrivateDecryptingKey::generate(KeySize::Rsa2048)
-            .map_err(|_| Fatal::new(Failure::Nsm, "no key pair could be made"))?;
+            .map_err(|_| Fatal::new(AbortReason::Nsm, "no key pair could be made"))?;
         Ok(Recipient { key })
     }
 
@@ -33,7 +33,7 @@ impl Recipient {
             .key
             .public_key()
             .as_der()
-            .map_err(|_| Fatal::new(Failure::Nsm, "the public key cannot be encoded"))?;
+            .map_err(|_| Fatal::new(AbortReason::Nsm, "the public key cannot be encoded"))?;
         Ok(der.as_ref().to_vec())
     }
 
@@ -41,7 +41,7 @@ impl Recipient {
     pub(super) fn open(self, answer: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, Fatal> {
         let unusable = |problem| {
             Fatal::new(
-                Failure::KmsAnswer,
+                AbortReason::KmsAnswer,
                 format!("KMS's answer cannot be opened: {problem}"),
             )
         };
@@ -77,7 +77,7 @@ pub(super) fn unseal(
 ) -> Result<Zeroizing<Vec<u8>>, Fatal> {
     let damaged = |_| {
         Fatal::new(
-            Failure::ConfigDamaged,
+            AbortReason::ConfigDamaged,
             "the config was changed after it was sealed",
         )
     };
@@ -155,7 +155,7 @@ mod tests {
         };
         assert_eq!(recipient().open(&answer).unwrap().as_slice(), plaintext);
         let other = Recipient::new().unwrap().open(&answer).unwrap_err();
-        assert_eq!(other.failure, Failure::KmsAnswer);
+        assert_eq!(other.failure, AbortReason::KmsAnswer);
         assert!(
             other.detail.contains("not for this enclave's key"),
             "{}",

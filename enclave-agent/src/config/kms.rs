@@ -26,7 +26,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
-use wire::control::{AwsCredentials, Failure};
+use wire::control::{AwsCredentials, AbortReason};
 use wire::sealed::Header;
 use wire::spec::{Destination, MeasuredConfig};
 
@@ -67,11 +67,11 @@ pub(super) async fn decrypt(
     match (plaintext, ciphertext_for_recipient) {
         (None, Some(ciphertext)) => Ok(ciphertext.into_inner()),
         (Some(_), _) => Err(Fatal::new(
-            Failure::KmsAnswer,
+            AbortReason::KmsAnswer,
             "KMS answered with the plaintext, which the host could have read: it did not look at the attestation document",
         )),
         (None, None) => Err(Fatal::new(
-            Failure::KmsAnswer,
+            AbortReason::KmsAnswer,
             "KMS answered with nothing for this enclave",
         )),
     }
@@ -120,7 +120,7 @@ fn client(
 /// The authorities are compiled in or in the spec: measured either way.
 fn tls(config: &MeasuredConfig) -> Result<rustls::ClientConfig, Fatal> {
     let unusable = |problem: &dyn std::fmt::Display| {
-        Fatal::new(Failure::Spec, format!("config.ca: {problem}"))
+        Fatal::new(AbortReason::Spec, format!("config.ca: {problem}"))
     };
     let mut roots = RootCertStore::empty();
     match &config.ca {
@@ -251,9 +251,9 @@ fn explain(error: &SdkError<DecryptError>) -> Fatal {
     while let Some(cause) = source {
         if let Some(unreachable) = cause.downcast_ref::<Unreachable>() {
             let failure = match unreachable {
-                Unreachable::Refused(_) => Failure::EgressRefused,
-                Unreachable::Tls(_) => Failure::KmsTls,
-                Unreachable::Broken(_) => Failure::KmsUnreachable,
+                Unreachable::Refused(_) => AbortReason::EgressRefused,
+                Unreachable::Tls(_) => AbortReason::KmsTls,
+                Unreachable::Broken(_) => AbortReason::KmsUnreachable,
             };
             return Fatal::new(failure, format!("KMS could not be asked: {unreachable}"));
         }
@@ -266,7 +266,7 @@ fn explain(error: &SdkError<DecryptError>) -> Fatal {
         });
         let causes: Vec<String> = causes.map(ToString::to_string).collect();
         return Fatal::new(
-            Failure::KmsUnreachable,
+            AbortReason::KmsUnreachable,
             format!("KMS could not be asked: {}", causes.join(": ")),
         );
     };
@@ -276,11 +276,11 @@ fn explain(error: &SdkError<DecryptError>) -> Fatal {
         service.message().unwrap_or("nothing more")
     );
     let failure = match code {
-        "InvalidCiphertextException" | "IncorrectKeyException" => Failure::ConfigDamaged,
+        "InvalidCiphertextException" | "IncorrectKeyException" => AbortReason::ConfigDamaged,
         "ThrottlingException" | "KMSInternalException" | "DependencyTimeoutException" => {
-            Failure::KmsUnreachable
+            AbortReason::KmsUnreachable
         }
-        _ => Failure::KmsRefused,
+        _ => AbortReason::KmsRefused,
     };
     Fatal::new(failure, said)
 }

@@ -14,7 +14,7 @@ use crate::failure::Fatal;
 use crate::nsm::{Nsm, Question};
 use aws_lc_rs::digest::{SHA384, digest};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use wire::control::{AwsCredentials, Failure};
+use wire::control::{AwsCredentials, AbortReason};
 use wire::sealed::{Foreign, Sealed, SealedError};
 use wire::spec::MeasuredSpec;
 use zeroize::Zeroizing;
@@ -42,26 +42,26 @@ pub(crate) async fn open(
     let Some(config) = &spec.config else {
         return Ok(None);
     };
-    let missing = |what| Fatal::new(Failure::ConfigMissing, what);
+    let missing = |what| Fatal::new(AbortReason::ConfigMissing, what);
     let bytes = brought
         .config
         .ok_or_else(|| missing("the spec asks for a sealed config, and the host sent none"))?;
     let sealed = Sealed::parse(&bytes)
-        .map_err(|e: SealedError| Fatal::new(Failure::ConfigDamaged, e.to_string()))?;
+        .map_err(|e: SealedError| Fatal::new(AbortReason::ConfigDamaged, e.to_string()))?;
     sealed
         .header
         .belongs_to(spec.name.as_deref().unwrap_or_default(), config)
         .map_err(|foreign| {
             let failure = match foreign {
-                Foreign::TooOld { .. } => Failure::ConfigTooOld,
-                Foreign::Other { .. } => Failure::ConfigForeign,
+                Foreign::TooOld { .. } => AbortReason::ConfigTooOld,
+                Foreign::Other { .. } => AbortReason::ConfigForeign,
             };
             Fatal::new(failure, foreign.to_string())
         })?;
     let credentials = brought
         .credentials
         .ok_or_else(|| missing("the host sent no AWS credentials to ask KMS with"))?;
-    let nsm_failed = |problem: String| Fatal::new(Failure::Nsm, problem);
+    let nsm_failed = |problem: String| Fatal::new(AbortReason::Nsm, problem);
     seed(nsm).map_err(nsm_failed)?;
 
     let recipient = envelope::Recipient::new()?;
@@ -100,7 +100,7 @@ fn seed(nsm: &dyn Nsm) -> Result<(), String> {
 
 /// The hypervisor's time is in every document of the NSM, and the parent cannot change it.
 fn check_clock(document: &[u8], now: SystemTime) -> Result<(), Fatal> {
-    let unreadable = || Fatal::new(Failure::Nsm, "the NSM's document has no timestamp");
+    let unreadable = || Fatal::new(AbortReason::Nsm, "the NSM's document has no timestamp");
     let theirs = timestamp(document)
         .map_err(|_| unreadable())?
         .ok_or_else(unreadable)?;
@@ -109,7 +109,7 @@ fn check_clock(document: &[u8], now: SystemTime) -> Result<(), Fatal> {
     match difference <= MAX_CLOCK_DIFFERENCE {
         true => Ok(()),
         false => Err(Fatal::new(
-            Failure::Clock,
+            AbortReason::Clock,
             format!(
                 "the enclave's clock is {} s away from the hypervisor's",
                 difference.as_secs()
@@ -237,11 +237,11 @@ mod tests {
         assert_eq!((at(1_000_300), at(999_700)), (Ok(()), Ok(())));
         assert_eq!(
             (at(1_000_301), at(999_699)),
-            (Err(Failure::Clock), Err(Failure::Clock))
+            (Err(AbortReason::Clock), Err(AbortReason::Clock))
         );
         assert_eq!(
             check_clock(b"x", UNIX_EPOCH).unwrap_err().failure,
-            Failure::Nsm
+            AbortReason::Nsm
         );
     }
 }

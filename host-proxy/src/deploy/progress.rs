@@ -1,17 +1,17 @@
-//! What pulling and building tell while they run, as notes.
+//! What pulling and building report while they run, as events.
 
-use super::Note;
-use crate::lifecycle::Stage;
+use super::DeployEvent;
+use api::Stage;
 use oci::Digest;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
-/// Progress is told in steps of this many bytes.
+/// Progress is reported in steps of this many bytes.
 const PROGRESS_STEP: u64 = 512 * 1024;
 
-/// Turns what pull and build tell into notes. Called from several threads; a full queue loses progress, never a result.
+/// Turns what pull and build report into events. Called from several threads.
 pub(super) struct Progress {
-    notes: mpsc::Sender<Note>,
+    events: mpsc::Sender<DeployEvent>,
     done: AtomicU64,
     total: AtomicU64,
     told: AtomicU64,
@@ -20,9 +20,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(notes: mpsc::Sender<Note>) -> Progress {
+    pub(super) fn new(events: mpsc::Sender<DeployEvent>) -> Progress {
         Progress {
-            notes,
+            events,
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
             told: AtomicU64::new(0),
@@ -43,13 +43,18 @@ impl Progress {
         }
     }
 
+    /// A full queue loses progress, never a result.
+    fn report(&self, event: DeployEvent) {
+        self.events.try_send(event).ok();
+    }
+
     fn add(&self, stage: Stage, bytes: u64) -> bool {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let total = self.total.load(Ordering::Relaxed);
         let whole = done >= total;
         if whole || done.saturating_sub(self.told.load(Ordering::Relaxed)) >= PROGRESS_STEP {
             self.told.store(done, Ordering::Relaxed);
-            let _ = self.notes.try_send(Note::Progress {
+            self.report(DeployEvent::Progress {
                 stage,
                 done: done.min(total),
                 total,
@@ -63,13 +68,13 @@ impl oci::Progress for Progress {
     fn resolved(&self, digest: Digest, layers: &[u64]) {
         self.total.store(layers.iter().sum(), Ordering::Relaxed);
         self.resolved.store(true, Ordering::Relaxed);
-        let _ = self.notes.try_send(Note::Resolved(digest));
-        let _ = self.notes.try_send(Note::Entered(Stage::Pull));
+        self.report(DeployEvent::Resolved(digest));
+        self.report(DeployEvent::Entered(Stage::Pull));
     }
 
     fn received(&self, bytes: u64) {
         if self.add(Stage::Pull, bytes) && !self.verifying.swap(true, Ordering::Relaxed) {
-            let _ = self.notes.try_send(Note::Entered(Stage::Verify));
+            self.report(DeployEvent::Entered(Stage::Verify));
         }
     }
 }

@@ -7,12 +7,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 const KEPT: usize = 16 * 1024;
 const SHOWN_LINES: usize = 6;
 
+/// What was printed last. Cheap to clone; all clones are one console.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Console(Arc<Mutex<VecDeque<u8>>>);
+pub struct Console(Arc<Mutex<VecDeque<u8>>>);
 
 impl Console {
     /// Reads a stream to its end in the background.
-    pub(super) fn collect(&self, stream: impl AsyncRead + Unpin + Send + 'static) {
+    pub fn collect(&self, stream: impl AsyncRead + Unpin + Send + 'static) {
         let console = self.clone();
         tokio::spawn(async move {
             let mut stream = stream;

@@ -1,64 +1,77 @@
 //! Starts enclaves and reaches into them.
+//!
+//! ```text
+//! Launcher ── reserve(resources) ──► Reservation ── launch(request, reservation) ──► Instance + Listeners
+//!     └───── evidence() ──► Evidence: how a document of such an enclave is checked
+//! ```
+//!
+//! One directory each way of launching; [`from_config`] names them, and nothing outside this module does.
 
 mod console;
-pub mod qemu;
+mod error;
+mod evidence;
+mod instance;
+pub mod memory;
+mod qemu;
 mod vsock;
 
-pub use qemu::{Qemu, Running};
-pub use vsock::{Listeners, Vsock};
+pub use console::Console;
+pub use error::LaunchError;
+pub use evidence::{Evidence, EvidenceError, Expected};
+pub use instance::{Instance, Machine};
+pub use memory::{MemoryPool, Reservation};
+pub use qemu::{Accel, QemuConfig};
+pub use vsock::{Listener, Listeners, Stream, Vsock};
 
-use crate::fault::{Code, Fault};
-use std::path::PathBuf;
+use crate::config::DaemonConfig;
+use api::{EnclaveId, Finding, Provider};
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use wire::spec::Resources;
 
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    #[error("{name} was not found; looked at {}", tried.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))]
-    Missing {
-        name: &'static str,
-        tried: Vec<PathBuf>,
-    },
-    #[error("cannot start {name}: {source}")]
-    Start {
-        name: &'static str,
-        source: std::io::Error,
-    },
-    #[error("{name} ended at once ({status}): {output}")]
-    Ended {
-        name: &'static str,
-        status: String,
-        output: String,
-    },
-    #[error("the socket {path} cannot be used: {source}")]
-    Socket {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("{asked_mib} MiB are asked for, and this machine has {free_mib} MiB to give")]
-    Memory { asked_mib: u64, free_mib: u64 },
+/// A launch under way.
+pub type Launching<'a> =
+    Pin<Box<dyn Future<Output = Result<(Instance, Listeners), LaunchError>> + Send + 'a>>;
+
+/// What is to be launched.
+#[derive(Debug, Clone, Copy)]
+pub struct LaunchRequest<'a> {
+    /// The enclave that it is for; only shown.
+    pub id: &'a EnclaveId,
+    /// The enclave image.
+    pub eif: &'a Path,
+    /// What the enclave gets.
+    pub resources: Resources,
+    /// A short path in which sockets may be made.
+    pub run_dir: &'a Path,
 }
 
-impl From<LaunchError> for Fault {
-    fn from(error: LaunchError) -> Fault {
-        let message = error.to_string();
-        match error {
-            LaunchError::Missing { .. } => Fault::new(
-                Code::QemuMissing,
-                message,
-                "build the sandbox with scripts/sandbox, or name its folder with qemu.folder in the configuration",
-            ),
-            LaunchError::Memory { .. } => Fault::new(
-                Code::OutOfMemory,
-                message,
-                "ask for less with [resources] memory_mib, or stop another enclave",
-            )
-            .retryable(),
-            LaunchError::Start { .. } | LaunchError::Ended { .. } | LaunchError::Socket { .. } => {
-                Fault::new(
-                    Code::LaunchFailed,
-                    message,
-                    "look at the daemon's journal; 'enclavectl doctor' checks what a launch needs",
-                )
-            }
-        }
+/// One way to run enclaves on this machine.
+pub trait Launcher: std::fmt::Debug + Send + Sync {
+    /// Looks for what a launch needs, before anything is downloaded.
+    ///
+    /// # Errors
+    /// Names what is missing, and where it was looked for.
+    fn preflight(&self) -> Result<Finding, LaunchError>;
+
+    /// Sets resources aside for an enclave. They are given back when the reservation, or the instance that took it over, is dropped.
+    ///
+    /// # Errors
+    /// There is too little memory beside what other enclaves were promised.
+    fn reserve(&self, resources: Resources) -> Result<Reservation, LaunchError>;
+
+    /// Starts an enclave. Its listeners exist before it does. Cancelling kills what was started.
+    fn launch<'a>(&'a self, request: LaunchRequest<'a>, reservation: Reservation) -> Launching<'a>;
+
+    /// How attestation documents of these enclaves are to be checked.
+    fn evidence(&self) -> &Evidence;
+}
+
+/// The launcher that the configuration names.
+pub fn from_config(config: &DaemonConfig) -> Arc<dyn Launcher> {
+    match config.launcher {
+        Provider::Qemu => Arc::new(qemu::Qemu::new(config.qemu.clone())),
     }
 }

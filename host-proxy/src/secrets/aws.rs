@@ -1,7 +1,7 @@
 //! AWS Secrets Manager: one secret an enclave, `PREFIX/ID`, tagged, under the KMS key of the operator's choice.
 
 use super::SecretError;
-use crate::record::EnclaveId;
+use api::EnclaveId;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Region;
 use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;

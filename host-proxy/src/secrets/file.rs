@@ -4,7 +4,7 @@
 //! it does not protect them from root on this machine, as nothing on this machine could. Secrets Manager is for that.
 
 use super::SecretError;
-use crate::record::EnclaveId;
+use api::EnclaveId;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};

@@ -4,7 +4,8 @@
 mod aws;
 mod file;
 
-use crate::record::EnclaveId;
+use api::EnclaveId;
+use explain::{Code, Explain};
 use oci::{Credentials, Secret};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -24,6 +25,16 @@ pub enum SecretError {
     },
     #[error("the secret '{0}' does not hold registry credentials")]
     Unreadable(String),
+}
+
+impl Explain for SecretError {
+    fn code(&self) -> Code {
+        Code::SecretUnavailable
+    }
+
+    fn is_retryable(&self) -> bool {
+        matches!(self, SecretError::Failed { .. })
+    }
 }
 
 #[derive(Debug)]

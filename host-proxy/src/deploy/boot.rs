@@ -1,0 +1,179 @@
+//! From an enclave image to an enclave that is attested.
+
+use super::explain_exit::{boot_failed, exit_error, no_heartbeat};
+use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Stages};
+use crate::attest;
+use crate::control::{self, Control, Report};
+use crate::egress::{self, Policy};
+use crate::launch::{Instance, LaunchRequest, Listener, Listeners, Reservation};
+use crate::logs::Logs;
+use crate::role;
+use api::{DeployError, Stage};
+use attestation::Measurements;
+use eif_builder::build::Built;
+use explain::Code;
+use std::future::Future;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use wire::control::FromHost;
+
+/// From the heartbeat to a workload that was started: mounting and starting take well under a second, slow machines more, and KMS
+/// may take half a minute.
+const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(90);
+/// A workload that ends within this was never deployed.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Launches, waits for the heartbeat, starts the workload, and compares a fresh attestation document with the build.
+pub(super) async fn boot_and_attest(
+    context: &Context,
+    mut request: DeployRequest,
+    built: Built,
+    config: Option<LoadedConfig>,
+    logs: &Logs,
+    stages: &mut Stages,
+) -> Result<AttestedEnclave, DeployError> {
+    stages.enter(Stage::Allocate).await;
+    let reservation = match request.reservation.take() {
+        Some(reservation) => reservation,
+        None => context.launcher.reserve(request.spec.resources)?,
+    };
+    stages.enter(Stage::Launch).await;
+    let pcr16 = config.as_ref().map(|config| config.pcr16);
+    let boot = boot_message(config).await?;
+    let (mut instance, listeners) = launch(context, &request, &built, reservation).await?;
+    let Listeners {
+        heartbeat,
+        control,
+        egress,
+    } = listeners;
+    let egress = serve_egress(context, &built, egress);
+
+    stages.enter(Stage::Heartbeat).await;
+    await_heartbeat(context, &mut instance, &heartbeat).await?;
+    stages.enter(Stage::Configure).await;
+    let accepted = alive(&mut instance, Control::accept(&control, boot, logs.clone())).await?;
+    let mut control =
+        accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
+    wait_until_running(&mut control, &mut instance, logs)
+        .await
+        .map_err(|error| explain_kms(error, &built, request.measured_before))?;
+
+    stages.enter(Stage::Attest).await;
+    let vsock = instance.vsock().clone();
+    let evidence = context.launcher.evidence();
+    let verified = attest::verify_launched(&vsock, evidence, &built.measurements, pcr16);
+    alive(&mut instance, verified).await??;
+    Ok(AttestedEnclave {
+        instance,
+        control,
+        built,
+        egress,
+    })
+}
+
+/// What the agent is told first. Credentials are fetched for enclaves that have to ask KMS.
+async fn boot_message(config: Option<LoadedConfig>) -> Result<FromHost, DeployError> {
+    Ok(match config {
+        Some(config) => FromHost::Boot {
+            config: Some(config.bytes),
+            credentials: Some(role::credentials().await?),
+        },
+        None => FromHost::Boot {
+            config: None,
+            credentials: None,
+        },
+    })
+}
+
+async fn launch(
+    context: &Context,
+    request: &DeployRequest,
+    built: &Built,
+    reservation: Reservation,
+) -> Result<(Instance, Listeners), DeployError> {
+    let launch = LaunchRequest {
+        id: &request.id,
+        eif: &built.path,
+        resources: request.spec.resources,
+        run_dir: &context.config.run_dir,
+    };
+    Ok(context.launcher.launch(launch, reservation).await?)
+}
+
+/// Carries what the enclave may connect to, from its first moment on.
+fn serve_egress(context: &Context, built: &Built, listener: Listener) -> JoinSet<()> {
+    let policy = Policy {
+        network: built.spec.network.clone(),
+        allow_networks: context.config.egress.allow_networks.clone(),
+    };
+    let mut serving = JoinSet::new();
+    serving.spawn(egress::serve(listener, policy));
+    serving
+}
+
+async fn await_heartbeat(
+    context: &Context,
+    instance: &mut Instance,
+    listener: &Listener,
+) -> Result<(), DeployError> {
+    let limit = Duration::from_secs(context.config.launch.heartbeat_timeout_seconds);
+    let heartbeat = alive(instance, timeout(limit, control::heartbeat(listener))).await?;
+    heartbeat
+        .map_err(|_| no_heartbeat(limit, &instance.console()))?
+        .map_err(DeployError::internal)
+}
+
+/// Waits for something that only a living enclave can bring.
+async fn alive<T>(
+    instance: &mut Instance,
+    wanted: impl Future<Output = T>,
+) -> Result<T, DeployError> {
+    tokio::select! {
+        biased;
+        value = wanted => return Ok(value),
+        () = instance.ended() => {}
+    }
+    let console = instance.console();
+    Err(boot_failed(format!(
+        "the enclave ended while booting: {console}"
+    )))
+}
+
+/// Waits until the workload runs, and a moment longer: one that ends at once was never deployed.
+async fn wait_until_running(
+    control: &mut Control,
+    instance: &mut Instance,
+    logs: &Logs,
+) -> Result<(), DeployError> {
+    let first = timeout(CONFIGURE_TIMEOUT, control.report()).await;
+    let first = first.map_err(|_| {
+        let seconds = CONFIGURE_TIMEOUT.as_secs();
+        boot_failed(format!(
+            "the agent did not start the workload within {seconds} seconds"
+        ))
+    })?;
+    if first != Report::Started {
+        return Err(exit_error(&first, &instance.console(), logs));
+    }
+    match timeout(SETTLE, control.report()).await {
+        Err(_) => Ok(()),
+        Ok(report) => Err(exit_error(&report, &instance.console(), logs)),
+    }
+}
+
+/// KMS does not say which condition failed. What can be told is what this enclave measures to, and what changed since the last deploy.
+fn explain_kms(error: DeployError, built: &Built, before: Option<Measurements>) -> DeployError {
+    if error.code != Code::KmsRefused {
+        return error;
+    }
+    let pcr0 = built.measurements.pcr0;
+    let before = before.filter(|before| before.pcr0 != pcr0);
+    let changed = before.map(|before| format!(" (it was {} in the deploy before)", before.pcr0));
+    let next_step = format!(
+        "Allow kms:Decrypt in the key's policy for kms:RecipientAttestation:ImageSha384 = {pcr0}, PCR0 of this image{}; compare it with \
+         your own build before you do.",
+        changed.unwrap_or_default()
+    );
+    DeployError { next_step, ..error }
+}

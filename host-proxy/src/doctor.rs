@@ -1,0 +1,38 @@
+//! What this machine needs to run enclaves, one finding each. The daemon answers with it, and `host-proxy doctor` prints it without one.
+
+use crate::config::DaemonConfig;
+use crate::launch::Launcher;
+use api::Finding;
+use eif_builder::artifacts;
+use std::path::Path;
+
+/// Looks for the kernel, the agent, and what launches need. Blocks on the disk.
+pub fn examine(config: &DaemonConfig, launcher: &dyn Launcher) -> Vec<Finding> {
+    let configuration = format!(
+        "secrets in {}, launcher {}",
+        json_word(&config.secrets),
+        json_word(&config.launcher)
+    );
+    vec![
+        artifact("kernel", artifacts::KERNEL, &config.build.kernel),
+        artifact("agent", artifacts::AGENT, &config.build.agent),
+        Finding::passed("configuration", configuration),
+        launcher
+            .preflight()
+            .unwrap_or_else(|error| Finding::failed("launcher", &error)),
+    ]
+}
+
+fn artifact(what: &str, name: &'static str, path: &Path) -> Finding {
+    let flag = Some(path).filter(|path| !path.as_os_str().is_empty());
+    match artifacts::find(name, flag) {
+        Ok(path) => Finding::passed(what, path.display().to_string()),
+        Err(error) => Finding::failed(what, &error),
+    }
+}
+
+/// A value as the configuration spells it.
+fn json_word(value: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}

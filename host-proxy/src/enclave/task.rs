@@ -1,0 +1,146 @@
+//! The loop of an enclave's task: it waits for whatever comes first, and takes a step.
+
+use super::Order;
+use super::replace::{Replacing, replacement};
+use crate::control::Report;
+use crate::deploy::{AttestedEnclave, Context, DeployEvent, ServingEnclave, exit_error};
+use crate::launch::Vsock;
+use crate::lifecycle::Event;
+use crate::logs::Logs;
+use crate::store::Store;
+use api::{DeployError, EnclaveEvent, Record, State};
+use eif_builder::build::Built;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+/// What the task works with.
+#[derive(Debug)]
+pub(super) struct Enclave {
+    pub(super) record: Record,
+    /// Its own files: spooled layers and the EIF.
+    pub(super) directory: PathBuf,
+    pub(super) context: Arc<Context>,
+    pub(super) store: Store,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) view: watch::Sender<Record>,
+    pub(super) vsock: watch::Sender<Option<Vsock>>,
+    pub(super) events: broadcast::Sender<EnclaveEvent>,
+    pub(super) logs: Logs,
+    pub(super) deploying: Option<Deploying>,
+    pub(super) serving: Option<ServingEnclave>,
+    pub(super) replacing: Option<Replacing>,
+    /// Enclaves that were replaced, and get time to end.
+    pub(super) ending: JoinSet<()>,
+    /// The next deploy launches this instead of pulling and building.
+    pub(super) relaunch: Option<Built>,
+}
+
+/// A deploy under way.
+#[derive(Debug)]
+pub(super) struct Deploying {
+    pub(super) task: JoinHandle<Result<ServingEnclave, DeployError>>,
+    pub(super) events: mpsc::Receiver<DeployEvent>,
+}
+
+/// What the task wakes up for.
+enum Wake {
+    Order(Order),
+    Event(DeployEvent),
+    Deployed(Box<Result<ServingEnclave, DeployError>>),
+    Replaced(Box<Result<AttestedEnclave, DeployError>>),
+    Ended(DeployError),
+    Stop,
+}
+
+impl Enclave {
+    pub(super) async fn run(mut self) {
+        while self.record.state != State::Destroyed {
+            if matches!(
+                self.record.state,
+                State::PendingDeploy | State::PendingDestroy
+            ) {
+                self.step(Event::Begin).await;
+                continue;
+            }
+            match self.wake().await {
+                Wake::Order(order) => self.obey(order).await,
+                Wake::Event(event) => self.report(event).await,
+                Wake::Deployed(result) => self.deployed(*result).await,
+                Wake::Replaced(result) => self.replaced(*result).await,
+                Wake::Ended(error) => self.step(Event::Failed(error)).await,
+                Wake::Stop => {
+                    // The record stays as it is: the next daemon brings the enclave back.
+                    self.stop().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let Enclave {
+            orders,
+            stopping,
+            deploying,
+            serving,
+            replacing,
+            logs,
+            ..
+        } = self;
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => Wake::Stop,
+            Some(order) = orders.recv() => Wake::Order(order),
+            wake = progress(deploying) => wake,
+            result = replacement(replacing) => Wake::Replaced(Box::new(result)),
+            error = ended(serving, logs) => Wake::Ended(error),
+        }
+    }
+
+    /// Whoever gave the order may be gone by the time of the answer.
+    async fn obey(&mut self, order: Order) {
+        let (result, answer) = match order {
+            Order::Redeploy(answer) => (self.apply(Event::Redeploy).await, answer),
+            Order::Destroy(answer) => (self.apply(Event::Destroy).await, answer),
+            Order::ReplaceConfig(config, answer) => (self.replace_config(*config).await, answer),
+        };
+        answer.send(result.map(|()| self.record.clone())).ok();
+    }
+}
+
+async fn progress(deploying: &mut Option<Deploying>) -> Wake {
+    let Some(Deploying { task, events }) = deploying else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        biased;
+        Some(event) = events.recv() => Wake::Event(event),
+        result = task => {
+            Wake::Deployed(Box::new(result.unwrap_or_else(|e| Err(DeployError::internal(e)))))
+        }
+    }
+}
+
+/// Waits until a deployed enclave is gone, and says why.
+async fn ended(serving: &mut Option<ServingEnclave>, logs: &Logs) -> DeployError {
+    let Some(ServingEnclave { enclave, .. }) = serving else {
+        return std::future::pending().await;
+    };
+    let AttestedEnclave {
+        instance, control, ..
+    } = enclave;
+    let report = tokio::select! {
+        biased;
+        report = control.report() => report,
+        () = instance.ended() => {
+            // The last report may still be on its way.
+            let late = timeout(Duration::from_secs(1), control.report()).await;
+            late.unwrap_or_else(|_| Report::Lost("its process ended".to_owned()))
+        }
+    };
+    exit_error(&report, &instance.console(), logs)
+}

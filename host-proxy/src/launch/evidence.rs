@@ -1,0 +1,140 @@
+//! How it is checked that a document comes from the enclave that was launched.
+//!
+//! On Nitro that is AWS's signature. QEMU's NSM signs nothing: what vouches for its documents is that this host started that very QEMU,
+//! and so only a launcher of this module can make the evidence that reads them.
+
+use attestation::emulated::{UnsignedDocument, UnsignedError, read_unsigned};
+use attestation::{
+    Conditions, Error, Measurements, Mismatch, Pcr, Policy, PolicyError, Time, TrustAnchor,
+    Verifier,
+};
+use explain::{Code, Explain};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The register that the agent extends with the sealed config that it opened.
+const SEALED_CONFIG: u8 = 16;
+
+/// How documents of one launcher's enclaves are checked.
+#[derive(Debug)]
+pub struct Evidence(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Signed(Box<Verifier>),
+    Emulated,
+}
+
+/// What a document of the enclave that was launched must carry.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// What was built.
+    pub measurements: &'a Measurements,
+    /// PCR16, if the enclave was given a sealed config.
+    pub sealed_config: Option<Pcr>,
+    /// What this host asked with.
+    pub nonce: &'a [u8],
+}
+
+/// Why a document is not that of the enclave that was launched.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceError {
+    /// The signed document is not genuine, or not of this enclave.
+    #[error(transparent)]
+    Rejected(#[from] Error),
+    /// What was expected makes no policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// QEMU's NSM did not make this.
+    #[error(transparent)]
+    Unsigned(#[from] UnsignedError),
+    /// The document was made for another request.
+    #[error("the document does not carry the nonce that was sent")]
+    Nonce,
+    /// Another sealed config was opened, or none.
+    #[error("PCR16 does not match the sealed config that was sent")]
+    SealedConfig,
+    /// Another image runs, or it runs in debug mode.
+    #[error("the running enclave is not what was built: {0}")]
+    Measurements(#[from] Mismatch),
+}
+
+impl Explain for EvidenceError {
+    fn code(&self) -> Code {
+        match self {
+            EvidenceError::Measurements(_) | EvidenceError::Rejected(Error::Rejected(_)) => {
+                Code::MeasurementMismatch
+            }
+            _ => Code::AttestationFailed,
+        }
+    }
+}
+
+impl Evidence {
+    /// Documents carry a signature that chains to `anchor`.
+    pub fn signed(anchor: TrustAnchor) -> Evidence {
+        Evidence(Kind::Signed(Box::new(Verifier::new(anchor))))
+    }
+
+    /// Documents carry no signature; this host started what makes them.
+    pub(super) fn emulated() -> Evidence {
+        Evidence(Kind::Emulated)
+    }
+
+    /// Checks a document that was fetched just now from an enclave that this host launched.
+    ///
+    /// # Errors
+    /// It is not genuine, not fresh, or not from what was built.
+    pub fn check(
+        &self,
+        document: &[u8],
+        now: Time,
+        expected: Expected<'_>,
+    ) -> Result<(), EvidenceError> {
+        match &self.0 {
+            Kind::Signed(verifier) => {
+                verifier.verify(document, now, &policy(expected)?)?;
+                Ok(())
+            }
+            Kind::Emulated => check_unsigned(&read_unsigned(document)?, expected),
+        }
+    }
+}
+
+/// The same question for the verifier of signed documents.
+fn policy(expected: Expected<'_>) -> Result<Policy, PolicyError> {
+    let Expected {
+        measurements,
+        sealed_config,
+        nonce,
+    } = expected;
+    let pcrs: BTreeMap<u8, BTreeSet<Pcr>> = sealed_config
+        .map(|pcr| (SEALED_CONFIG, BTreeSet::from([pcr])))
+        .into_iter()
+        .collect();
+    Policy::new(Conditions {
+        measurements: Some(*measurements),
+        pcrs,
+        nonce: Some(nonce.to_vec()),
+        ..Conditions::default()
+    })
+}
+
+fn check_unsigned(
+    document: &UnsignedDocument,
+    expected: Expected<'_>,
+) -> Result<(), EvidenceError> {
+    let Expected {
+        measurements,
+        sealed_config,
+        nonce,
+    } = expected;
+    if document.nonce.as_deref() != Some(nonce) {
+        return Err(EvidenceError::Nonce);
+    }
+    if let Some(pcr16) = sealed_config
+        && document.pcrs.get(SEALED_CONFIG) != Some(&pcr16)
+    {
+        return Err(EvidenceError::SealedConfig);
+    }
+    Ok(document.pcrs.expect(measurements)?)
+}

@@ -1,0 +1,181 @@
+//! Memory that enclaves were promised.
+//!
+//! QEMU takes memory as its guest touches it, so what this machine has free now says little about what is still owed. A reservation
+//! counts in full from the moment it is made until its enclave is gone, less what the enclave's process already holds.
+
+use super::LaunchError;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use wire::spec::Resources;
+
+/// What was promised on this machine. Cheap to clone; all clones are one pool.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryPool {
+    promises: Arc<Mutex<Promises>>,
+}
+
+#[derive(Debug, Default)]
+struct Promises {
+    next: u64,
+    by_number: BTreeMap<u64, Promise>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Promise {
+    mib: u64,
+    /// The process that takes the memory, once there is one.
+    pid: Option<u32>,
+}
+
+/// Memory that is set aside. Dropping it gives the memory back.
+#[derive(Debug)]
+pub struct Reservation {
+    pool: MemoryPool,
+    number: u64,
+}
+
+impl MemoryPool {
+    /// Sets memory aside, given what the machine has available now, in MiB; `None` if that is not known.
+    ///
+    /// # Errors
+    /// [`LaunchError::Memory`] if less is left than is asked for.
+    pub fn reserve(
+        &self,
+        resources: Resources,
+        available_mib: Option<u64>,
+    ) -> Result<Reservation, LaunchError> {
+        let asked_mib = u64::from(resources.memory_mib);
+        let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(available_mib) = available_mib {
+            let owed_mib = promises.by_number.values().map(Promise::owed_mib).sum();
+            let free_mib = available_mib.saturating_sub(owed_mib);
+            if free_mib < asked_mib {
+                return Err(LaunchError::Memory {
+                    asked_mib,
+                    free_mib,
+                });
+            }
+        }
+        let number = promises.next;
+        promises.next += 1;
+        promises.by_number.insert(
+            number,
+            Promise {
+                mib: asked_mib,
+                pid: None,
+            },
+        );
+        Ok(Reservation {
+            pool: self.clone(),
+            number,
+        })
+    }
+}
+
+impl Promise {
+    /// What its process has not taken yet.
+    fn owed_mib(&self) -> u64 {
+        let held_mib = self.pid.and_then(resident_mib).unwrap_or(0);
+        self.mib.saturating_sub(held_mib)
+    }
+}
+
+impl Reservation {
+    /// From now on this process takes the memory.
+    pub fn taken_by(&self, pid: u32) {
+        let mut promises = self
+            .pool
+            .promises
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(promise) = promises.by_number.get_mut(&self.number) {
+            promise.pid = Some(pid);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut promises = self
+            .pool
+            .promises
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        promises.by_number.remove(&self.number);
+    }
+}
+
+/// What new processes can have without swapping, in MiB (proc(5), `MemAvailable`).
+pub fn available_mib() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+/// What a process holds, in MiB (proc(5), `VmRSS`).
+fn resident_mib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(memory_mib: u32) -> Resources {
+        Resources {
+            memory_mib,
+            ..Resources::default()
+        }
+    }
+
+    fn free_mib(error: LaunchError) -> u64 {
+        let LaunchError::Memory { free_mib, .. } = error else {
+            panic!("{error}")
+        };
+        free_mib
+    }
+
+    #[test]
+    fn two_launches_at_once_cannot_both_have_the_same_memory() {
+        let pool = MemoryPool::default();
+        let first = pool.reserve(asked(600), Some(1000)).unwrap();
+        assert_eq!(
+            free_mib(pool.reserve(asked(600), Some(1000)).unwrap_err()),
+            400
+        );
+        let second = pool.reserve(asked(400), Some(1000)).unwrap();
+        assert_eq!(
+            free_mib(pool.reserve(asked(64), Some(1000)).unwrap_err()),
+            0
+        );
+        drop(first);
+        assert!(pool.reserve(asked(600), Some(1000)).is_ok());
+        drop(second);
+    }
+
+    #[test]
+    fn what_a_process_already_holds_is_not_owed_twice() {
+        let pool = MemoryPool::default();
+        let held = resident_mib(std::process::id()).unwrap();
+        assert!(held > 0, "a test holds more than a MiB");
+        let promised = u32::try_from(held).unwrap() + 100;
+        let reservation = pool.reserve(asked(promised), Some(10_000)).unwrap();
+        reservation.taken_by(std::process::id());
+        let free = free_mib(pool.reserve(asked(900_000), Some(10_000)).unwrap_err());
+        assert!(free > 10_000 - u64::from(promised), "{free}");
+        assert!(free <= 10_000, "{free}");
+    }
+
+    #[test]
+    fn this_machine_says_what_it_has() {
+        assert!(available_mib().unwrap() > 0);
+    }
+}

@@ -1,0 +1,24 @@
+//! `[qemu]` of the daemon's configuration.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where QEMU is, and how it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QemuConfig {
+    /// Where `qemu-system-x86_64`, `vhost-device-vsock` and the directory `firmware` are; empty to look for them.
+    pub directory: PathBuf,
+    /// What executes the guest.
+    pub accel: Accel,
+}
+
+/// What executes the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// QEMU itself: works everywhere.
+    Tcg,
+    /// The kernel's virtual machines.
+    Kvm,
+}

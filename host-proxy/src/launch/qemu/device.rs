@@ -1,0 +1,128 @@
+//! The programs of one enclave: vhost-device-vsock, and QEMU attached to it.
+
+use super::super::{Console, LaunchError, Vsock};
+use super::Programs;
+use crate::launch::{LaunchRequest, qemu::Accel};
+use crate::sys;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+pub(super) const QEMU: &str = "qemu-system-x86_64";
+pub(super) const DEVICE: &str = "vhost-device-vsock";
+/// The device answers its guest at CID 2 only; on Nitro the parent is 3.
+const APPEND: &str = "agent.parent_cid=2";
+/// Any number above 2 will do: each enclave has a device of its own.
+const GUEST_CID: u32 = 4;
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Starts the vsock device, and waits until its sockets are there.
+pub(super) async fn start_device(
+    programs: &Programs,
+    chardev: &Path,
+    uds: &Path,
+    console: &Console,
+) -> Result<Child, LaunchError> {
+    let vm = format!(
+        "guest-cid={GUEST_CID},socket={},uds-path={}",
+        chardev.display(),
+        uds.display()
+    );
+    let mut command = Command::new(&programs.device);
+    command.arg("--vm").arg(vm);
+    let mut device = start(command, DEVICE, console)?;
+    let give_up = Instant::now() + DEVICE_TIMEOUT;
+    while !(chardev.exists() && uds.exists()) {
+        if let Ok(Some(status)) = device.try_wait() {
+            let (status, output) = (status.to_string(), console.tail());
+            return Err(LaunchError::Ended {
+                name: DEVICE,
+                status,
+                output,
+            });
+        }
+        if Instant::now() > give_up {
+            let source = std::io::ErrorKind::TimedOut.into();
+            return Err(LaunchError::Socket {
+                path: chardev.to_owned(),
+                source,
+            });
+        }
+        sleep(POLL).await;
+    }
+    Ok(device)
+}
+
+/// Starts QEMU on an enclave image.
+pub(super) fn start_qemu(
+    programs: &Programs,
+    accel: Accel,
+    request: LaunchRequest<'_>,
+    chardev: &Path,
+    console: &Console,
+) -> Result<Child, LaunchError> {
+    let accel = match accel {
+        // With a thread for each CPU, QEMU 10.0.2 now and then loses the NSM's interrupt (2 of 25 boots), and the guest waits two
+        // minutes for it.
+        Accel::Tcg => "tcg,thread=single",
+        Accel::Kvm => "kvm",
+    };
+    let mut command = Command::new(&programs.qemu);
+    command
+        .arg("-M")
+        .arg(format!("nitro-enclave,vsock=c,id={}", request.id));
+    command.arg("-kernel").arg(request.eif);
+    command.arg("-append").arg(APPEND);
+    command
+        .arg("-m")
+        .arg(format!("{}M", request.resources.memory_mib));
+    command.arg("-smp").arg(request.resources.cpus.to_string());
+    command.arg("-accel").arg(accel).arg("-cpu").arg("max");
+    command
+        .arg("-chardev")
+        .arg(format!("socket,id=c,path={}", chardev.display()));
+    command.args([
+        "-nographic",
+        "-no-reboot",
+        "-nodefaults",
+        "-serial",
+        "stdio",
+    ]);
+    for directory in &programs.firmware {
+        command.arg("-L").arg(directory);
+    }
+    start(command, QEMU, console)
+}
+
+/// The unix socket that connects into the guest.
+pub(super) fn vsock(uds: &Path) -> Vsock {
+    Vsock::unix(uds.to_owned())
+}
+
+/// Starts a program that ends with the daemon, with nothing of the daemon's environment.
+fn start(
+    mut command: Command,
+    name: &'static str,
+    console: &Console,
+) -> Result<Child, LaunchError> {
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    sys::die_with_parent(&mut command);
+    let mut child = command
+        .spawn()
+        .map_err(|source| LaunchError::Start { name, source })?;
+    if let Some(stdout) = child.stdout.take() {
+        console.collect(stdout);
+    }
+    if let Some(stderr) = child.stderr.take() {
+        console.collect(stderr);
+    }
+    Ok(child)
+}

@@ -1,0 +1,149 @@
+//! What a request does.
+
+use super::respond::{Answer, Body, bytes, empty, json};
+use super::routes::no_enclave;
+use crate::daemon::{Daemon, check_config};
+use crate::doctor;
+use crate::enclave::{Handle, OrderError};
+use api::{ApiError, CreateEnclave, Record, ReplaceConfig};
+use explain::Code;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// The largest request, in bytes: a spec has 256 KiB, a password some thousand.
+const MAX_BODY: usize = 1024 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn metrics(daemon: &Daemon) -> Response<Body> {
+    let text = daemon.issuer().map(|issuer| issuer.metrics().text());
+    let text = text.unwrap_or_else(|| "# EOF\n".to_owned());
+    bytes(broker::MEDIA_TYPE, text.into_bytes())
+}
+
+pub(super) async fn doctor(daemon: &Arc<Daemon>) -> Answer {
+    let daemon = daemon.clone();
+    let examining = tokio::task::spawn_blocking(move || {
+        doctor::examine(&daemon.context().config, &*daemon.context().launcher)
+    });
+    Ok(json(
+        StatusCode::OK,
+        &examining.await.map_err(|e| internal(&e))?,
+    ))
+}
+
+pub(super) fn forget_credentials(daemon: &Daemon) -> Answer {
+    let issuer = daemon.issuer().ok_or_else(|| ApiError {
+        next_step: "Check its configuration with 'host-proxy check-config'.".to_owned(),
+        ..ApiError::new(
+            Code::NotFound,
+            "the daemon has no [registry], and so no issued credentials",
+        )
+    })?;
+    issuer.forget();
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) async fn list(daemon: &Daemon) -> Answer {
+    Ok(json(StatusCode::OK, &daemon.list().await?))
+}
+
+/// An enclave that was destroyed is remembered for a while.
+pub(super) async fn show(daemon: &Daemon, name: &str) -> Answer {
+    if let Some(handle) = daemon.find(name) {
+        return Ok(json(StatusCode::OK, &handle.record()));
+    }
+    let found = daemon.store().find(name.to_owned()).await?;
+    let record = found.ok_or_else(|| no_enclave(name))?;
+    Ok(json(StatusCode::OK, &record))
+}
+
+pub(super) async fn create(daemon: &Arc<Daemon>, body: Incoming) -> Answer {
+    let request: CreateEnclave = read(body).await?;
+    // A task of its own: a caller that hangs up must not leave half of an enclave behind.
+    let creating = daemon.clone();
+    let created = tokio::spawn(async move { creating.create(request).await }).await;
+    let record = created.map_err(|e| internal(&e))??;
+    Ok(json(StatusCode::CREATED, &record))
+}
+
+pub(super) async fn replace_config(handle: &Handle, body: Incoming) -> Answer {
+    let ReplaceConfig { config } = read(body).await?;
+    let checked = check_config(&handle.record().spec, Some(&config))?;
+    let checked = checked.ok_or_else(|| internal(&"a config was provided and is gone"))?;
+    accepted(handle.replace_config(checked).await)
+}
+
+pub(super) fn accepted(result: Result<Record, OrderError>) -> Answer {
+    Ok(json(StatusCode::ACCEPTED, &result?))
+}
+
+pub(super) async fn attestation(handle: &Handle, query: &str) -> Answer {
+    let nonce = nonce(query)?;
+    let status = handle.record().state.status();
+    let answer = handle.attestation(nonce.as_deref()).await;
+    let answer = answer.ok_or_else(|| ApiError {
+        next_step: "Wait until it is DEPLOYED: only a deployed enclave can attest.".to_owned(),
+        ..ApiError::new(Code::StateConflict, format!("the enclave is {status}"))
+    })?;
+    Ok(bytes("application/cbor", answer?))
+}
+
+fn nonce(query: &str) -> Result<Option<Vec<u8>>, ApiError> {
+    let invalid = |message: &str| ApiError {
+        next_step: "Use ?nonce= with up to 2048 hexadecimal digits.".to_owned(),
+        ..ApiError::new(Code::RequestInvalid, message)
+    };
+    if query.is_empty() {
+        return Ok(None);
+    }
+    let digits = query
+        .strip_prefix("nonce=")
+        .ok_or_else(|| invalid("the only parameter is nonce"))?;
+    let nonce = hex::decode(digits)
+        .ok()
+        .filter(|nonce| nonce.len() <= wire::MAX_NONCE);
+    nonce
+        .map(Some)
+        .ok_or_else(|| invalid("the nonce is not hexadecimal, or too long"))
+}
+
+/// A request's JSON.
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
+    let invalid = |message: String| ApiError::new(Code::RequestInvalid, message);
+    let collected = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    let collected = collected.map_err(|_| {
+        ApiError::new(
+            Code::RequestTimeout,
+            "the request did not end within 10 seconds",
+        )
+    })?;
+    let bytes = collected
+        .map_err(|e| invalid(e.to_string()))?
+        .to_bytes()
+        .to_vec();
+    // serde's message could quote the password: the place is enough.
+    serde_json::from_slice(&Zeroizing::new(bytes)).map_err(|e| {
+        let (line, column) = (e.line(), e.column());
+        let kind = kind(&e);
+        invalid(format!(
+            "the request cannot be read (line {line}, column {column}): {kind}"
+        ))
+    })
+}
+
+fn kind(error: &serde_json::Error) -> &'static str {
+    match error.classify() {
+        serde_json::error::Category::Data => "a field is unknown, missing or of the wrong type",
+        _ => "it is not JSON",
+    }
+}
+
+fn internal(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::new(Code::Internal, error.to_string())
+}
