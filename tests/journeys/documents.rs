@@ -2,7 +2,7 @@
 
 use attestation::{
     Check, Conditions, Error, Malformed, Part, Pcr, Policy, Subject, Time, TrustAnchor, Untrusted,
-    Verified, Verifier, verify,
+    ValidityTime, Verified, Verifier, verify,
 };
 use std::path::PathBuf;
 use tests::pki::{MADE_AT, MODULE_ID, Plan};
@@ -207,7 +207,7 @@ fn refuses_a_bad_signature_a_foreign_root_and_debug_mode() {
     };
     let failed: Vec<_> = checks
         .iter()
-        .filter(|check| !check.holds)
+        .filter(|check| !check.passed)
         .map(|check| check.subject)
         .collect();
     assert_eq!(failed, [Subject::Debug, Subject::Pcr(3)]);
@@ -233,7 +233,7 @@ fn genuine_documents_expire() {
         })
     ));
     let own_time = Conditions {
-        time: attestation::Clock::Document,
+        time: ValidityTime::Document,
         nonce: Some(vec![1; 8]),
         ..exactly(first_register(&document))
     };
@@ -246,12 +246,12 @@ fn genuine_documents_expire() {
     let Err(Error::Rejected(checks)) = years_later else {
         panic!("{years_later:?}")
     };
-    let nonce = checks.into_iter().find(|check| !check.holds).unwrap();
+    let nonce = checks.into_iter().find(|check| !check.passed).unwrap();
     assert_eq!(
         nonce,
         Check {
             subject: Subject::Nonce,
-            holds: false,
+            passed: false,
             expected: "0101010101010101".to_owned(),
             found: "missing".to_owned()
         }

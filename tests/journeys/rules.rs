@@ -1,9 +1,8 @@
 //! The rules for documents, one by one: each case starts from a good document and breaks a single rule.
 
-use attestation::document::Malformed;
 use attestation::{
-    Clock, Conditions, Error, Part, Pcr, Policy, PolicyError, Subject, Time, TrustAnchor,
-    Untrusted, Verified, verify,
+    Conditions, Error, Malformed, Part, Pcr, Policy, PolicyError, Subject, Time, TrustAnchor,
+    Untrusted, ValidityTime, Verified, verify,
 };
 use tests::pki::{
     BASIC_CONSTRAINTS, Curve, ECDSA_WITH_SHA256, Extension, INSTANCE, KEY_USAGE, Key, LEAF,
@@ -305,7 +304,7 @@ fn refuses_payloads_that_are_not_a_nitro_document() {
     );
     assert_eq!(
         error(|plan| plan.set("digest", text("SHA256"))),
-        field("digest", "only SHA384 is known")
+        field("digest", "is not SHA384")
     );
     assert_eq!(
         error(|plan| plan.set("module_id", text(""))),
@@ -670,7 +669,7 @@ fn certificates_are_exactly_der() {
         );
         assert_eq!(
             broken(&|c| c.version = 1),
-            malformed("its version is not 3")
+            malformed("the version is not 3")
         );
         assert_eq!(
             broken(&|c| c.extensions.push(c.extensions[0].clone())),
@@ -678,7 +677,7 @@ fn certificates_are_exactly_der() {
         );
         assert_eq!(
             broken(&|c| c.extensions.clear()),
-            malformed("its list of extensions is empty")
+            malformed("the list of extensions is empty")
         );
         assert_eq!(
             broken(&|c| c.extension(KEY_USAGE).value.push(0)),
@@ -694,7 +693,7 @@ fn certificates_are_exactly_der() {
         ] {
             assert_eq!(
                 broken(&|c| c.validity[0] = utc(bad)),
-                malformed("a date is not one"),
+                malformed("a date is invalid"),
                 "{bad}"
             );
         }
@@ -725,13 +724,13 @@ fn certificates_are_exactly_der() {
         );
         assert_eq!(
             signed(&[1; 49], &[1], &[]),
-            malformed("a number of its signature is longer than 48 bytes")
+            malformed("an integer of the signature is longer than 48 bytes")
         );
         assert_eq!(signed(&[0], &[1], &[]), Untrusted::Signature(part).into());
         assert_eq!(signed(&[1], &[0], &[]), Untrusted::Signature(part).into());
         assert_eq!(
             broken(&|c| c.validity[0] = der::tlv(0x16, b"260101120000Z")),
-            malformed("an element has another tag than X.509 has there")
+            malformed("an element has an unexpected tag")
         );
         let generalized =
             |c: &mut tests::pki::Certificate| c.validity[1] = der::tlv(0x18, b"20510101000000Z");
@@ -752,12 +751,12 @@ fn certificates_are_exactly_der() {
 #[test]
 fn a_trust_anchor_is_a_ca_certificate() {
     let refused = |der: &[u8]| TrustAnchor::from_der(der).unwrap_err().to_string();
-    assert!(refused(b"x").contains("no certificate in DER"));
+    assert!(refused(b"x").contains("is not an X.509 certificate in DER"));
     let certificates = Plan::default().minted_certificates();
-    assert!(refused(&certificates[LEAF]).contains("it is no CA"));
+    assert!(refused(&certificates[LEAF]).contains("is not a CA certificate"));
     let mut plan = Plan::default();
     plan.certificates[ROOT].extensions.truncate(1);
-    assert!(refused(&plan.minted_certificates()[ROOT]).contains("no key usage"));
+    assert!(refused(&plan.minted_certificates()[ROOT]).contains("lacks the key usage"));
 }
 
 #[test]
@@ -822,7 +821,7 @@ fn unmet(conditions: Conditions) -> Vec<Subject> {
         Ok(_) => vec![],
         Err(Error::Rejected(checks)) => checks
             .into_iter()
-            .filter(|check| !check.holds)
+            .filter(|check| !check.passed)
             .map(|check| check.subject)
             .collect(),
         Err(other) => panic!("{other}"),
@@ -931,7 +930,7 @@ fn age_and_debug_mode_are_conditions() {
     let Err(Error::Rejected(checks)) = old(61) else {
         panic!("too old")
     };
-    let age = checks.iter().find(|check| !check.holds).unwrap();
+    let age = checks.iter().find(|check| !check.passed).unwrap();
     assert_eq!(
         (age.subject, age.expected.as_str(), age.found.as_str()),
         (Subject::Age, "at most 60 s", "61.0 s")
@@ -991,7 +990,7 @@ fn age_and_debug_mode_are_conditions() {
     assert_eq!(
         checks
             .iter()
-            .filter(|check| !check.holds)
+            .filter(|check| !check.passed)
             .map(|check| check.subject)
             .collect::<Vec<_>>(),
         [Subject::Debug]
@@ -1001,7 +1000,7 @@ fn age_and_debug_mode_are_conditions() {
 #[test]
 fn the_documents_own_time_decides_only_with_a_nonce() {
     let own_time = Conditions {
-        time: Clock::Document,
+        time: ValidityTime::Document,
         ..conditions()
     };
     assert_eq!(
@@ -1040,7 +1039,7 @@ fn the_documents_own_time_decides_only_with_a_nonce() {
         })
     ));
     let aged = Conditions {
-        time: Clock::Document,
+        time: ValidityTime::Document,
         nonce: Some(b"12345678".to_vec()),
         max_age_seconds: Some(60),
         clock_skew_seconds: Some(5),

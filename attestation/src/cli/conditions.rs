@@ -1,7 +1,7 @@
 //! From flags and files to a policy and a trust anchor.
 
 use super::{Case, Failure};
-use attestation::{Clock, Conditions, Measurements, Pcr, Policy, Time, TrustAnchor};
+use attestation::{Conditions, Measurements, Pcr, Policy, Time, TrustAnchor, ValidityTime};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::de::IgnoredAny;
@@ -156,8 +156,8 @@ impl Arguments {
             )?;
         }
         match self.at {
-            Some(At::Document) => conditions.time = Clock::Document,
-            Some(At::Now | At::Time(_)) => conditions.time = Clock::Now,
+            Some(At::Document) => conditions.time = ValidityTime::Document,
+            Some(At::Now | At::Time(_)) => conditions.time = ValidityTime::Now,
             None => {}
         }
         let policy = Policy::new(conditions)
@@ -188,7 +188,7 @@ fn cautions(policy: &Policy, at: At, root: Option<&Path>) -> Vec<String> {
             "this is as of {time}, by --at: an old document passes"
         ));
     }
-    if !policy.names_code() {
+    if !policy.fixes_code() {
         cautions.push(
             "this policy does not fix the code that runs; ask for PCR0 (or PCR8, or PCR1 and PCR2 together)"
                 .to_owned(),

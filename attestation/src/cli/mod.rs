@@ -6,7 +6,7 @@ mod fetch;
 mod report;
 mod show;
 
-use attestation::{Clock, Error, Policy, TrustAnchor, verify};
+use attestation::{Error, Policy, TrustAnchor, ValidityTime, verify};
 use clap::Parser as _;
 use conditions::Arguments;
 use report::Report;
@@ -173,8 +173,8 @@ fn judge(document: &[u8], case: &Case) -> (String, ExitCode) {
         Err(_) => ExitCode::from(REJECTED),
     };
     // Under the document's own time that is the time of the verdict, once there is one.
-    let at = match (&verdict, case.policy.clock()) {
-        (Ok(verified), Clock::Document) => verified.timestamp,
+    let at = match (&verdict, case.policy.validity_time()) {
+        (Ok(verified), ValidityTime::Document) => verified.timestamp,
         _ => now,
     };
     let report = Report::new(&verdict, at, &case.cautions);

@@ -108,7 +108,7 @@ impl<'v> Report<'v> {
             Err(Error::Rejected(checks)) => {
                 let failed = checks
                     .iter()
-                    .filter(|check| !check.holds)
+                    .filter(|check| !check.passed)
                     .map(|check| check.subject.to_string());
                 format!(
                     "genuine, but not what the policy asks for: {}",
@@ -168,7 +168,7 @@ impl<'v> Report<'v> {
             .collect();
         rows.extend(self.checks().iter().map(|check| Row {
             name: check.subject.to_string(),
-            holds: Some(check.holds),
+            holds: Some(check.passed),
             expected: check.expected.clone(),
             found: check.found.clone(),
             advice: check.advice(),
@@ -209,7 +209,7 @@ fn advice(error: &Error) -> &'static str {
         Error::Expired { .. } => "Ask for a new document.",
         Error::Rejected(checks) => checks
             .iter()
-            .find(|check| !check.holds)
+            .find(|check| !check.passed)
             .map_or("", Check::advice),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 pub(super) fn run(doc: &Path, json: bool) -> Result<String, Failure> {
     let bytes = super::document::read(doc)?;
-    let shown = attestation::unverified::show(&bytes).map_err(|e| {
+    let shown = attestation::unverified::describe(&bytes).map_err(|e| {
         Failure::new(
             e,
             "give the bytes that the NSM gave out, in base64, or in hexadecimal digits",
