@@ -92,14 +92,14 @@ fn exit_codes_tell_trusted_rejected_and_unusable_apart() {
     assert!(
         trusted
             .stdout
-            .contains("caution: root.pem is trusted in place of AWS's root"),
+            .contains("caution: root.pem is trusted instead of AWS's root"),
         "{}",
         trusted.stdout
     );
     assert!(
         trusted
             .stdout
-            .contains("caution: this is as of 2026-01-01T12:00:00Z"),
+            .contains("caution: this verdict is as of 2026-01-01T12:00:00Z"),
         "{}",
         trusted.stdout
     );
@@ -304,7 +304,7 @@ fn policies_come_from_files_too() {
         assert!(
             twice
                 .stderr
-                .contains(&format!("{name} is in the policy file and among the flags")),
+                .contains(&format!("{name} is set by both the policy file and a flag")),
             "{}",
             twice.stderr
         );
@@ -372,7 +372,7 @@ fn every_flag_is_a_condition() {
         );
         let rejected = case.verify(&["--pcr", &pcr, flag, wrong]);
         assert_eq!(rejected.code, 1, "{flag} {wrong}");
-        let asked = format!("not what the policy asks for: {name}\n");
+        let asked = format!("does not satisfy the policy: {name}\n");
         assert!(
             rejected.stdout.contains(&asked),
             "{flag}: {}",
@@ -557,13 +557,13 @@ fn fetch_asks_with_its_own_nonce_and_verifies_the_answer() {
     );
     let busy = fetch(&fake_enclave(|_| (503, b"busy".to_vec())));
     assert_eq!(busy.code, 2);
-    assert!(busy.stderr.contains("the answer is 503"), "{}", busy.stderr);
+    assert!(busy.stderr.contains("the endpoint returned 503"), "{}", busy.stderr);
     let endless = fetch(&fake_enclave(|_| (200, vec![0x84; 1 << 20])));
     assert_eq!(endless.code, 2, "{}", endless.stderr);
     let nobody = fetch(&format!("http://127.0.0.1:{}", tests::free_port()));
     assert_eq!(nobody.code, 2);
     assert!(
-        nobody.stderr.contains("check the address"),
+        nobody.stderr.contains("check the URL"),
         "{}",
         nobody.stderr
     );
