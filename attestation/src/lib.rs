@@ -64,27 +64,38 @@
 //!
 //! # Mistakes of other verifiers
 //!
-//! Each is a test in `tests/journeys`, in `rules/` unless another place is named.
+//! Each is a test: the last one in `src/policy/mod.rs`, the others in `tests/journeys/rules` and
+//! `tests/journeys/documents.rs` of the workspace.
 //!
 //! | mistake | test |
 //! |---|---|
-//! | trusts the root that the document brings, or one by name | `the_root_is_the_pinned_one_and_the_order_is_the_given_one` |
-//! | builds paths, skips links, or goes on after a broken one | `every_link_is_signed_by_the_one_before` |
-//! | no basicConstraints, pathLen or keyUsage; pathLen cut to a byte | `only_cas_sign_and_only_as_deep_as_they_may` |
+//! | trusts the root that the document brings, or one by name | `the_root_is_the_pinned_one` |
+//! | builds paths, or skips certificates | `the_order_of_the_chain_is_the_given_one` |
+//! | goes on after a certificate that is not signed by the preceding one | `every_certificate_is_signed_by_the_preceding_one` |
+//! | no basicConstraints or keyUsage | `only_ca_certificates_sign_certificates` |
+//! | no pathLen, or pathLen cut to a byte | `cas_sign_only_as_deep_as_their_path_length_allows`, `a_path_length_of_256_is_not_cut_to_0` |
 //! | a CA as the enclave's certificate | `the_enclaves_certificate_signs_documents_only` |
-//! | critical extensions ignored | `refuses_critical_extensions_that_it_does_not_know` |
-//! | takes the algorithm from the key, panics on a curve | `refuses_other_keys_and_other_signatures` |
-//! | takes DER signatures, or r and s outside of the group | `refuses_signatures_of_another_form` |
-//! | trailing bytes, wrong tags, dates that do not exist | `certificates_are_exactly_der` |
-//! | an unprotected header, extra elements, other algorithms | `refuses_envelopes_that_are_not_exactly_cose_sign1_with_es384` |
-//! | last of two equal keys wins; chunked strings; text for bytes | `refuses_payloads_that_are_not_a_nitro_document`, `refuses_cbor_that_can_be_read_in_two_ways` |
-//! | takes an EC2 instance's `nitrotpm_pcrs` for an enclave | `refuses_payloads_that_are_not_a_nitro_document` |
-//! | cannot read what hardware writes: open maps, empty user data, 1024 bytes | `accepts_every_form_that_hardware_writes` |
-//! | a missing register counts as zero, or as a match | `each_condition_is_held_against_the_document` |
-//! | debug mode known by all registers being zero, or not at all | `age_and_debug_mode_are_conditions`; real ones in `documents.rs` |
-//! | documents from the future, expired links behind a cache | `times_are_looked_at_in_every_place`, `documents.rs` |
+//! | critical extensions ignored | `refuses_unknown_critical_extensions_and_ignores_others` |
+//! | takes the algorithm from the key, panics on a curve | `refuses_keys_on_other_curves`, `refuses_other_signature_algorithms` |
+//! | takes DER signatures, or r and s outside of the group | `refuses_signatures_of_another_length`, `refuses_signatures_outside_of_the_group` |
+//! | trailing bytes in certificates | `nothing_follows_a_certificate_or_one_of_its_elements` |
+//! | wrong tags, dates that do not exist | `accepts_generalized_time_and_no_other_tag`, `refuses_dates_that_do_not_exist` |
+//! | an unprotected header | `refuses_unprotected_headers` |
+//! | extra elements | `refuses_cose_without_exactly_four_elements` |
+//! | other algorithms | `refuses_other_algorithms_than_es384` |
+//! | last of two equal keys wins | `refuses_payloads_with_a_field_twice` |
+//! | chunked strings; text for bytes | `refuses_cbor_that_can_be_read_in_two_ways` |
+//! | takes an EC2 instance's `nitrotpm_pcrs` for an enclave's | `refuses_unknown_fields_such_as_an_ec2_instances` |
+//! | cannot read open maps | `accepts_a_payload_of_definite_and_of_indefinite_length` |
+//! | cannot read empty user data | `accepts_optional_fields_that_are_absent_null_or_empty` |
+//! | cannot read fields of 1024 bytes | `accepts_optional_fields_of_1024_bytes_and_not_of_1025` |
+//! | a missing register counts as zero, or as a match | `a_missing_register_is_neither_zero_nor_a_match` |
+//! | debug mode known by all registers being zero | `one_zero_or_missing_register_of_the_image_suffices_for_debug_mode` |
+//! | debug mode not detected | `debug_mode_is_refused_unless_the_policy_allows_it`, `refuses_debug_mode_unless_the_policy_allows_it` |
+//! | documents from the future | `no_document_is_from_later_than_the_clock_skew_allows` |
+//! | expired certificates behind a cache | `a_verifier_with_a_cache_decides_like_one_without` |
 //! | the document's own time without a nonce | `the_documents_own_time_decides_only_with_a_nonce` |
-//! | a policy that asks for nothing | `policy/mod.rs` in this crate |
+//! | a policy that restricts nothing | `a_policy_restricts_which_code_may_run` |
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
