@@ -11,24 +11,22 @@
 use attestation::{Conditions, Policy, Time, TrustAnchor, Verified, verify};
 use std::error::Error;
 use std::io::Write as _;
+use std::process::ExitCode;
 use std::time::SystemTime;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [document, pcr0, nonce] = arguments.as_slice() else {
-        return Err("usage: verify DOCUMENT PCR0 NONCE".into());
+    let (text, code) = match check(&arguments) {
+        Ok(verified) => (trusted(&verified), ExitCode::SUCCESS),
+        Err(error) => (error.to_string(), ExitCode::FAILURE),
     };
-    let verified = check(&std::fs::read(document)?, pcr0, nonce)?;
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "{} runs this image", verified.module_id)?;
-    // Whoever holds the private key to this one is that enclave: encrypt to it, or compare it with
-    // the key of a connection.
-    let key = verified.public_key.as_deref().map(hex::encode);
-    writeln!(stdout, "public key: {}", key.as_deref().unwrap_or("none"))?;
-    Ok(())
+    writeln!(std::io::stdout(), "{text}").map_or(ExitCode::FAILURE, |()| code)
 }
 
-fn check(document: &[u8], pcr0: &str, nonce: &str) -> Result<Verified, Box<dyn Error>> {
+fn check(arguments: &[String]) -> Result<Verified, Box<dyn Error>> {
+    let [document, pcr0, nonce] = arguments else {
+        return Err("usage: verify DOCUMENT PCR0 NONCE".into());
+    };
     let policy = Policy::new(Conditions {
         pcrs: [(0, [pcr0.parse()?].into())].into(),
         nonce: Some(hex::decode(nonce)?),
@@ -36,5 +34,14 @@ fn check(document: &[u8], pcr0: &str, nonce: &str) -> Result<Verified, Box<dyn E
         ..Conditions::default()
     })?;
     let now = Time::from(SystemTime::now());
-    Ok(verify(document, &TrustAnchor::aws(), now, &policy)?)
+    let document = std::fs::read(document)?;
+    Ok(verify(&document, &TrustAnchor::aws(), now, &policy)?)
+}
+
+/// The enclave holds the private key to `public_key`: encrypt to it, or compare it with that of a
+/// TLS connection.
+fn trusted(verified: &Verified) -> String {
+    let key = verified.public_key.as_deref().map(hex::encode);
+    let key = key.as_deref().unwrap_or("none");
+    format!("{} runs this image; public key: {key}", verified.module_id)
 }

@@ -26,8 +26,7 @@ impl Time {
         self.0
     }
 
-    /// This time and `duration` later, to the millisecond; the last time there is where that would
-    /// overflow.
+    /// The time `duration` later, to the millisecond. Saturates at the last representable time.
     pub fn plus(self, duration: Duration) -> Time {
         Time(
             self.0
