@@ -4,17 +4,24 @@
 use minicbor::Decoder;
 use minicbor::data::Type;
 
+/// Why bytes are not CBOR in the one form that is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CborError {
+    /// The item at a byte is not what it must be.
     #[error("byte {at}: {problem}")]
-    Invalid { at: usize, problem: &'static str },
+    Invalid {
+        /// Where the item starts, in bytes from the start of the part.
+        at: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
 }
 
 type Result<T> = std::result::Result<T, CborError>;
 
 /// A cursor over one CBOR item. Every method reads one item or head and refuses any other kind.
 #[derive(Debug)]
-pub(crate) struct Strict<'b> {
+pub(crate) struct StrictDecoder<'b> {
     decoder: Decoder<'b>,
 }
 
@@ -25,9 +32,9 @@ pub(crate) enum Count {
     Indefinite,
 }
 
-impl<'b> Strict<'b> {
+impl<'b> StrictDecoder<'b> {
     pub(crate) fn new(bytes: &'b [u8]) -> Self {
-        Strict {
+        StrictDecoder {
             decoder: Decoder::new(bytes),
         }
     }
@@ -39,7 +46,8 @@ impl<'b> Strict<'b> {
         })
     }
 
-    /// Runs one minicbor read and checks that the head took as many bytes as `argument` needs, and not more.
+    /// Runs one minicbor read and checks that the head is no longer than its argument needs (RFC
+    /// 8949, 4.2.1).
     fn minimal<T>(
         &mut self,
         kind: &'static str,
@@ -113,7 +121,7 @@ impl<'b> Strict<'b> {
         Ok(count.map_or(Count::Indefinite, Count::Definite))
     }
 
-    /// Whether another entry follows in a map of `count` entries of which `read` are read.
+    /// Whether another entry follows in a map of `count` entries, after `read` of them.
     pub(crate) fn more(&mut self, count: Count, read: u64) -> Result<bool> {
         match count {
             Count::Definite(n) => Ok(read < n),

@@ -1,13 +1,17 @@
-//! X.509 certificates as the Nitro attestation PKI writes them (RFC 5280), checked strictly and borrowed from their
-//! bytes: version 3, P-384 keys, ecdsa-with-SHA384. Who signed one is the business of `chain`.
+//! X.509 certificates as the Nitro attestation PKI writes them (RFC 5280), checked strictly and
+//! borrowed from their bytes: version 3, P-384 keys, ecdsa-with-SHA384. `chain` checks who signed
+//! one.
 
 use crate::crypto::{PublicKey, Signature};
-use crate::der::{Der, GENERALIZED_TIME, INTEGER, OCTET_STRING, OID, Problem, SEQUENCE, UTC_TIME};
-use crate::{Part, Time, Untrusted};
+use crate::der::{Der, DerError, GENERALIZED_TIME, INTEGER, OCTET_STRING, OID, SEQUENCE, UTC_TIME};
+use crate::error::{Part, Untrusted};
+use crate::time::Time;
 use time::{Date, Month};
 
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
+
+const BAD_DATE: CertificateError = CertificateError::Malformed("a date is invalid");
 
 // Object identifiers, encoded.
 const ECDSA_WITH_SHA384: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
@@ -19,17 +23,17 @@ const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 /// Why a certificate cannot be used.
 #[derive(Debug)]
 pub(crate) enum CertificateError {
-    /// It is no certificate.
-    Malformed(Problem),
-    /// It is one, of a kind that this PKI has not.
+    /// It is not a certificate.
+    Malformed(DerError),
+    /// It is one, but of a kind that this PKI does not have.
     Untrusted(fn(Part) -> Untrusted),
-    /// A critical extension that nobody here understands; its OID.
+    /// It has an unknown critical extension with this OID.
     Critical(Vec<u8>),
 }
 
-impl From<Problem> for CertificateError {
-    fn from(problem: Problem) -> Self {
-        CertificateError::Malformed(problem)
+impl From<DerError> for CertificateError {
+    fn from(error: DerError) -> Self {
+        CertificateError::Malformed(error)
     }
 }
 
@@ -40,7 +44,7 @@ pub(crate) struct Certificate<'b> {
     /// What the issuer signed.
     pub(crate) signed: &'b [u8],
     pub(crate) signature: Signature,
-    /// Names are compared by their bytes; nobody looks inside.
+    /// Names are compared byte by byte and not parsed.
     pub(crate) issuer: &'b [u8],
     pub(crate) subject: &'b [u8],
     pub(crate) not_before: Time,
@@ -49,8 +53,8 @@ pub(crate) struct Certificate<'b> {
     pub(crate) extensions: Extensions,
 }
 
-/// The extensions that decide something. Others are passed over if they are not critical: key identifiers, and CRL
-/// distribution points, which AWS tells verifiers not to use.
+/// The extensions that decide something. Others are ignored if they are not critical: key
+/// identifiers, and CRL distribution points, which AWS asks verifiers not to use.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Extensions {
     pub(crate) basic_constraints: Option<BasicConstraints>,
@@ -94,13 +98,14 @@ impl<'b> Certificate<'b> {
         signature_algorithm(&mut fields)?;
         let (_, issuer) = fields.element(SEQUENCE)?;
         let mut validity = fields.sequence()?;
-        let (not_before, not_after) = (moment(&mut validity)?, moment(&mut validity)?);
+        let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
         validity.end()?;
         let (_, subject) = fields.element(SEQUENCE)?;
         let key = public_key(fields.sequence()?)?;
-        let extensions = match fields.is_empty() {
-            true => Extensions::default(),
-            false => Extensions::parse(fields.content(EXTENSIONS)?)?,
+        let extensions = if fields.is_empty() {
+            Extensions::default()
+        } else {
+            Extensions::parse(fields.content(EXTENSIONS)?)?
         };
         fields.end()?;
         Ok(Certificate {
@@ -122,7 +127,7 @@ fn version(fields: &mut Der<'_>) -> Result<()> {
     version.end()?;
     match number {
         [2] => Ok(()),
-        _ => Err(CertificateError::Malformed("its version is not 3")),
+        _ => Err(CertificateError::Malformed("the version is not 3")),
     }
 }
 
@@ -149,7 +154,7 @@ fn raw_signature(der: &[u8]) -> Result<Signature> {
             .for_each(|(to, from)| *to = *from);
         if digits.len() > half.len() {
             return Err(CertificateError::Malformed(
-                "a number of its signature is longer than 48 bytes",
+                "an integer of the signature is longer than 48 bytes",
             ));
         }
     }
@@ -174,47 +179,38 @@ fn public_key(mut info: Der<'_>) -> Result<PublicKey> {
     }
 }
 
-/// UTCTime or GeneralizedTime in RFC 5280's only form: to the second, in UTC.
-fn moment(fields: &mut Der<'_>) -> Result<Time> {
-    const BAD: CertificateError = CertificateError::Malformed("a date is not one");
-    let (year, rest) = match fields.next_is(UTC_TIME) {
-        true => {
-            let (year, rest) = fields
-                .content(UTC_TIME)?
-                .split_first_chunk::<2>()
-                .ok_or(BAD)?;
-            let year = i32::from(number(*year).ok_or(BAD)?);
-            (if year >= 50 { 1900 + year } else { 2000 + year }, rest)
-        }
-        false => {
-            let (century, rest) = fields
-                .content(GENERALIZED_TIME)?
-                .split_first_chunk::<2>()
-                .ok_or(BAD)?;
-            let (year, rest) = rest.split_first_chunk::<2>().ok_or(BAD)?;
-            let century = i32::from(number(*century).ok_or(BAD)?);
-            (century * 100 + i32::from(number(*year).ok_or(BAD)?), rest)
-        }
+/// UTCTime or GeneralizedTime in RFC 5280's only form: to the second, in UTC (4.1.2.5).
+fn time(fields: &mut Der<'_>) -> Result<Time> {
+    let (year, rest) = if fields.next_is(UTC_TIME) {
+        let (year, rest) = digits(fields.content(UTC_TIME)?)?;
+        let century = if year >= 50 { 1900 } else { 2000 };
+        (century + i32::from(year), rest)
+    } else {
+        let (century, rest) = digits(fields.content(GENERALIZED_TIME)?)?;
+        let (year, rest) = digits(rest)?;
+        (i32::from(century) * 100 + i32::from(year), rest)
     };
-    let (pairs, [b'Z']) = rest.as_chunks::<2>() else {
-        return Err(BAD);
-    };
-    let [month, day, hour, minute, second] = pairs else {
-        return Err(BAD);
-    };
-    let number = |pair: &[u8; 2]| number(*pair).ok_or(BAD);
-    let month = Month::try_from(number(month)?).map_err(|_| BAD)?;
-    let date = Date::from_calendar_date(year, month, number(day)?).map_err(|_| BAD)?;
-    let time = date
-        .with_hms(number(hour)?, number(minute)?, number(second)?)
-        .map_err(|_| BAD)?;
+    let (month, rest) = digits(rest)?;
+    let (day, rest) = digits(rest)?;
+    let (hour, rest) = digits(rest)?;
+    let (minute, rest) = digits(rest)?;
+    let (second, rest) = digits(rest)?;
+    if rest != b"Z" {
+        return Err(BAD_DATE);
+    }
+    let month = Month::try_from(month).map_err(|_| BAD_DATE)?;
+    let date = Date::from_calendar_date(year, month, day).map_err(|_| BAD_DATE)?;
+    let time = date.with_hms(hour, minute, second).map_err(|_| BAD_DATE)?;
     Ok(Time::from(time.assume_utc()))
 }
 
-fn number([tens, ones]: [u8; 2]) -> Option<u8> {
-    match (tens, ones) {
-        (b'0'..=b'9', b'0'..=b'9') => Some((tens - b'0') * 10 + (ones - b'0')),
-        _ => None,
+/// Splits off a number of two decimal digits.
+fn digits(text: &[u8]) -> Result<(u8, &[u8])> {
+    match text {
+        [tens @ b'0'..=b'9', ones @ b'0'..=b'9', rest @ ..] => {
+            Ok(((tens - b'0') * 10 + (ones - b'0'), rest))
+        }
+        _ => Err(BAD_DATE),
     }
 }
 
@@ -225,7 +221,7 @@ impl Extensions {
         outer.end()?;
         if list.is_empty() {
             return Err(CertificateError::Malformed(
-                "its list of extensions is empty",
+                "the list of extensions is empty",
             ));
         }
         let mut seen = Vec::new();
@@ -261,13 +257,15 @@ impl BasicConstraints {
         let ca = fields.default_false()?;
         let path_len = match (fields.is_empty(), ca) {
             (true, _) => None,
-            // A cabundle has 16 certificates at most: a longer path is as good as any.
+            // A cabundle has at most 16 certificates: longer paths need not be told apart.
             (false, true) => Some(match fields.unsigned()? {
                 [one] => *one,
                 _ => u8::MAX,
             }),
             (false, false) => {
-                return Err(CertificateError::Malformed("a path length without a CA"));
+                return Err(CertificateError::Malformed(
+                    "a certificate has a path length but is not a CA",
+                ));
             }
         };
         fields.end()?;

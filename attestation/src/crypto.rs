@@ -1,4 +1,4 @@
-//! The seam to the crypto provider: everything that this crate asks of aws-lc-rs.
+//! The crypto provider: everything that this crate uses of aws-lc-rs.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
@@ -15,7 +15,7 @@ const ORDER: [u8; 48] = [
     0x58, 0x1a, 0x0d, 0xb2, 0x48, 0xb0, 0xa7, 0x7a, 0xec, 0xec, 0x19, 0x6a, 0xcc, 0xc5, 0x29, 0x73,
 ];
 
-/// ECDSA with P-384 and SHA-384. A key that is no point of the curve verifies nothing.
+/// ECDSA with P-384 and SHA-384. A key that is not a point of the curve verifies nothing.
 pub(crate) fn verify_p384_sha384(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     let (r, s) = signature.split_at(48);
     let in_range = |n: &[u8]| n.iter().any(|&byte| byte != 0) && n < ORDER.as_slice();

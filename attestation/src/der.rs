@@ -1,5 +1,5 @@
-//! Strict DER (X.690, 10 and 11): one-byte tags, shortest lengths, canonical values, exact ends. Borrows everything; does
-//! not recurse.
+//! Strict DER (X.690, 10 and 11): one-byte tags, shortest lengths, canonical values, exact ends.
+//! Borrows everything; does not recurse.
 
 pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
@@ -11,9 +11,9 @@ pub(crate) const GENERALIZED_TIME: u8 = 0x18;
 pub(crate) const SEQUENCE: u8 = 0x30;
 
 /// What is wrong with the bytes.
-pub(crate) type Problem = &'static str;
+pub(crate) type DerError = &'static str;
 
-/// A cursor over a row of elements.
+/// A cursor over consecutive elements.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Der<'b>(&'b [u8]);
 
@@ -31,12 +31,12 @@ impl<'b> Der<'b> {
     }
 
     /// The next element's content, and the element as a whole.
-    pub(crate) fn element(&mut self, tag: u8) -> Result<(&'b [u8], &'b [u8]), Problem> {
+    pub(crate) fn element(&mut self, tag: u8) -> Result<(&'b [u8], &'b [u8]), DerError> {
         let [found, first, rest @ ..] = self.0 else {
             return Err("an element is cut off or missing");
         };
         if *found != tag {
-            return Err("an element has another tag than X.509 has there");
+            return Err("an element has an unexpected tag");
         }
         let (len, rest) = match (first, rest) {
             (0..=0x7f, _) => (usize::from(*first), rest),
@@ -48,22 +48,22 @@ impl<'b> Der<'b> {
         };
         let (content, after) = rest
             .split_at_checked(len)
-            .ok_or("an element is longer than what holds it")?;
+            .ok_or("an element is longer than its container")?;
         let (whole, _) = self.0.split_at(self.0.len() - after.len());
         self.0 = after;
         Ok((content, whole))
     }
 
-    pub(crate) fn content(&mut self, tag: u8) -> Result<&'b [u8], Problem> {
+    pub(crate) fn content(&mut self, tag: u8) -> Result<&'b [u8], DerError> {
         self.element(tag).map(|(content, _)| content)
     }
 
-    pub(crate) fn sequence(&mut self) -> Result<Der<'b>, Problem> {
+    pub(crate) fn sequence(&mut self) -> Result<Der<'b>, DerError> {
         self.content(SEQUENCE).map(Der)
     }
 
-    /// A non-negative integer's digits, without a sign byte.
-    pub(crate) fn unsigned(&mut self) -> Result<&'b [u8], Problem> {
+    /// A non-negative integer's big-endian bytes, without a sign byte.
+    pub(crate) fn unsigned(&mut self) -> Result<&'b [u8], DerError> {
         match self.content(INTEGER)? {
             [] => Err("an integer is empty"),
             [0] => Ok(&[0]),
@@ -74,8 +74,8 @@ impl<'b> Der<'b> {
         }
     }
 
-    /// DER knows one form of true and leaves out what is false by default.
-    pub(crate) fn default_false(&mut self) -> Result<bool, Problem> {
+    /// A boolean that is absent when false: DER omits default values and has one form of true.
+    pub(crate) fn default_false(&mut self) -> Result<bool, DerError> {
         if !self.next_is(BOOLEAN) {
             return Ok(false);
         }
@@ -86,28 +86,29 @@ impl<'b> Der<'b> {
     }
 
     /// A bit string of whole bytes.
-    pub(crate) fn octets_in_bits(&mut self) -> Result<&'b [u8], Problem> {
+    pub(crate) fn octets_in_bits(&mut self) -> Result<&'b [u8], DerError> {
         match self.content(BIT_STRING)? {
             [0, octets @ ..] => Ok(octets),
             _ => Err("a bit string is not made of whole bytes"),
         }
     }
 
-    /// Up to 16 named bits, the first in the highest place (X.690, 11.2.2: no zeros at the end).
-    pub(crate) fn named_bits(&mut self) -> Result<u16, Problem> {
+    /// Up to 16 named bits, the first one the most significant (X.690, 11.2.2: no trailing zeros).
+    pub(crate) fn named_bits(&mut self) -> Result<u16, DerError> {
         let (unused, bits, last) = match self.content(BIT_STRING)? {
             [unused @ 0..=7, one] => (*unused, u16::from(*one) << 8, *one),
             [unused @ 0..=7, one, two] => (*unused, u16::from_be_bytes([*one, *two]), *two),
             [0] => return Ok(0),
             _ => return Err("named bits are missing or too many"),
         };
-        match last.trailing_zeros() == u32::from(unused) {
-            true => Ok(bits),
-            false => Err("named bits are not in their canonical form"),
+        if last.trailing_zeros() == u32::from(unused) {
+            Ok(bits)
+        } else {
+            Err("named bits are not in their canonical form")
         }
     }
 
-    pub(crate) fn end(&self) -> Result<(), Problem> {
+    pub(crate) fn end(&self) -> Result<(), DerError> {
         match self.0 {
             [] => Ok(()),
             _ => Err("bytes follow the end"),
@@ -133,12 +134,9 @@ mod tests {
         assert_eq!(long(&[4, 0x80], 4), not_shortest);
         assert_eq!(
             content(&[4, 2, 7]),
-            Err("an element is longer than what holds it")
+            Err("an element is longer than its container")
         );
-        assert_eq!(
-            content(&[2, 1, 7]),
-            Err("an element has another tag than X.509 has there")
-        );
+        assert_eq!(content(&[2, 1, 7]), Err("an element has an unexpected tag"));
         assert_eq!(content(&[4]), Err("an element is cut off or missing"));
     }
 

@@ -1,47 +1,20 @@
-//! The shape of an attestation document, checked strictly and borrowed from its bytes; who signed it is not looked at
-//! here, so the fields stay inside this crate until something vouched for them.
+//! The format of attestation documents, checked strictly and borrowed from their bytes. Signatures
+//! are not checked here, so the fields stay inside this crate until something has authenticated
+//! them.
 //!
-//! Source: aws-nitro-enclaves-nsm-api, docs/attestation_process.md, sections 3.1 and 3.2.2. Real documents differ from that text
-//! in two ways that are accepted: absent optional fields are `null`, and the payload may be a map of indefinite length.
+//! Source: aws-nitro-enclaves-nsm-api, docs/attestation_process.md, sections 3.1 and 3.2.2. Real
+//! documents differ from that text in two ways that are accepted: absent optional fields are
+//! `null`, and the payload may be a map of indefinite length.
 
-use crate::cbor::{CborError, Count, Strict};
-use crate::der::Problem;
-use crate::{Part, Pcr, Pcrs, Time};
+use crate::cbor::{CborError, Count, StrictDecoder};
+use crate::error::Malformed;
+pub use crate::limits::MAX_LEN;
+use crate::limits::{MAX_CABUNDLE, MAX_CERTIFICATE, MAX_FIELD, MAX_PCR_INDEX};
+use crate::pcr::{Pcr, Pcrs};
+use crate::time::Time;
 
-/// Genuine documents are 4 to 5 KiB; three fields of 1024 bytes fit well below this. In bytes.
-pub const MAX_LEN: usize = 16 * 1024;
-const MAX_CERTIFICATE: usize = 1024;
-const MAX_FIELD: usize = 1024;
-const MAX_CABUNDLE: u64 = 16;
 /// Characters of an unknown field's name that an error repeats.
 const MAX_NAME: usize = 64;
-const MAX_PCR_INDEX: u64 = 31;
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    #[error("the document is {0} bytes long; the limit is {MAX_LEN}")]
-    TooLong(usize),
-    #[error("{part}: {source}")]
-    Cbor {
-        part: &'static str,
-        source: CborError,
-    },
-    #[error("COSE: {0}")]
-    Envelope(&'static str),
-    #[error("field {field}: {problem}")]
-    Field {
-        field: &'static str,
-        problem: &'static str,
-    },
-    #[error("field {0} is missing")]
-    Missing(&'static str),
-    #[error("field {0} occurs twice")]
-    Duplicate(&'static str),
-    #[error("a field that this format does not have: {0:?}")]
-    Unknown(String),
-    #[error("{part} is no certificate in DER: {problem}")]
-    Certificate { part: Part, problem: Problem },
-}
 
 /// COSE_Sign1 (RFC 9052, 4.2), untagged or with tag 18.
 #[derive(Debug)]
@@ -75,7 +48,7 @@ impl<'b> Envelope<'b> {
         if bytes.len() > MAX_LEN {
             return Err(Malformed::TooLong(bytes.len()));
         }
-        let mut cose = Strict::new(bytes);
+        let mut cose = StrictDecoder::new(bytes);
         let cbor = part("COSE_Sign1");
         cose.sign1_tag().map_err(&cbor)?;
         if cose.array().map_err(&cbor)? != 4 {
@@ -99,7 +72,7 @@ impl<'b> Envelope<'b> {
 }
 
 fn protected_algorithm(bytes: &[u8]) -> Result<i64, Malformed> {
-    let mut header = Strict::new(bytes);
+    let mut header = StrictDecoder::new(bytes);
     let cbor = part("protected header");
     if header.map().map_err(&cbor)? != Count::Definite(1) || header.int().map_err(&cbor)? != 1 {
         return Err(Malformed::Envelope(
@@ -111,18 +84,18 @@ fn protected_algorithm(bytes: &[u8]) -> Result<i64, Malformed> {
     Ok(algorithm)
 }
 
-/// A field that is set at most once.
-struct Slot<T> {
+/// A field that occurs at most once.
+struct Once<T> {
     name: &'static str,
     value: Option<T>,
 }
 
-impl<T> Slot<T> {
+impl<T> Once<T> {
     const fn new(name: &'static str) -> Self {
-        Slot { name, value: None }
+        Once { name, value: None }
     }
 
-    fn set(&mut self, value: T) -> Result<(), Malformed> {
+    fn put(&mut self, value: T) -> Result<(), Malformed> {
         match self.value.replace(value) {
             None => Ok(()),
             Some(_) => Err(Malformed::Duplicate(self.name)),
@@ -134,46 +107,59 @@ impl<T> Slot<T> {
     }
 }
 
-impl<'b> Fields<'b> {
-    pub(crate) fn parse(payload: &'b [u8]) -> Result<Self, Malformed> {
-        let mut cbor = Strict::new(payload);
-        let at = part("payload");
-        let mut module_id = Slot::new("module_id");
-        let mut digest = Slot::new("digest");
-        let mut timestamp = Slot::new("timestamp");
-        let mut pcrs = Slot::new("pcrs");
-        let mut certificate = Slot::new("certificate");
-        let mut cabundle = Slot::new("cabundle");
-        let mut public_key = Slot::new("public_key");
-        let mut user_data = Slot::new("user_data");
-        let mut nonce = Slot::new("nonce");
+/// The payload's fields as they are read, in any order.
+struct RawFields<'b> {
+    module_id: Once<&'b str>,
+    digest: Once<&'b str>,
+    timestamp: Once<u64>,
+    pcrs: Once<Pcrs>,
+    certificate: Once<&'b [u8]>,
+    cabundle: Once<Vec<&'b [u8]>>,
+    public_key: Once<Option<&'b [u8]>>,
+    user_data: Once<Option<&'b [u8]>>,
+    nonce: Once<Option<&'b [u8]>>,
+}
 
-        let count = cbor.map().map_err(&at)?;
-        let mut read = 0;
-        while cbor.more(count, read).map_err(&at)? {
-            match cbor.text().map_err(&at)? {
-                "module_id" => module_id.set(cbor.text().map_err(&at)?)?,
-                "digest" => digest.set(cbor.text().map_err(&at)?)?,
-                "timestamp" => timestamp.set(cbor.uint().map_err(&at)?)?,
-                "pcrs" => pcrs.set(read_pcrs(&mut cbor)?)?,
-                "certificate" => certificate.set(read_certificate(&mut cbor)?)?,
-                "cabundle" => cabundle.set(read_cabundle(&mut cbor)?)?,
-                "public_key" => public_key.set(read_public_key(&mut cbor)?)?,
-                "user_data" => user_data.set(read_optional(&mut cbor, "user_data")?)?,
-                "nonce" => nonce.set(read_optional(&mut cbor, "nonce")?)?,
-                other => return Err(Malformed::Unknown(other.chars().take(MAX_NAME).collect())),
-            }
-            read += 1;
+impl<'b> RawFields<'b> {
+    fn new() -> Self {
+        RawFields {
+            module_id: Once::new("module_id"),
+            digest: Once::new("digest"),
+            timestamp: Once::new("timestamp"),
+            pcrs: Once::new("pcrs"),
+            certificate: Once::new("certificate"),
+            cabundle: Once::new("cabundle"),
+            public_key: Once::new("public_key"),
+            user_data: Once::new("user_data"),
+            nonce: Once::new("nonce"),
         }
-        cbor.end().map_err(&at)?;
+    }
 
-        if digest.required()? != "SHA384" {
+    /// Reads one name and its value.
+    fn read(&mut self, cbor: &mut StrictDecoder<'b>) -> Result<(), Malformed> {
+        let at = part("payload");
+        match cbor.text().map_err(&at)? {
+            "module_id" => self.module_id.put(cbor.text().map_err(&at)?),
+            "digest" => self.digest.put(cbor.text().map_err(&at)?),
+            "timestamp" => self.timestamp.put(cbor.uint().map_err(&at)?),
+            "pcrs" => self.pcrs.put(read_pcrs(cbor)?),
+            "certificate" => self.certificate.put(read_certificate(cbor)?),
+            "cabundle" => self.cabundle.put(read_cabundle(cbor)?),
+            "public_key" => self.public_key.put(read_public_key(cbor)?),
+            "user_data" => self.user_data.put(read_optional(cbor, "user_data")?),
+            "nonce" => self.nonce.put(read_optional(cbor, "nonce")?),
+            other => Err(Malformed::Unknown(other.chars().take(MAX_NAME).collect())),
+        }
+    }
+
+    fn finish(self) -> Result<Fields<'b>, Malformed> {
+        if self.digest.required()? != "SHA384" {
             return Err(Malformed::Field {
                 field: "digest",
-                problem: "only SHA384 is known",
+                problem: "is not SHA384",
             });
         }
-        let module_id = module_id.required()?;
+        let module_id = self.module_id.required()?;
         if module_id.is_empty() {
             return Err(Malformed::Field {
                 field: "module_id",
@@ -182,25 +168,46 @@ impl<'b> Fields<'b> {
         }
         Ok(Fields {
             module_id,
-            timestamp: i64::try_from(timestamp.required()?)
-                .ok()
-                .filter(|millis| *millis > 0)
-                .map(Time::from_millis)
-                .ok_or(Malformed::Field {
-                    field: "timestamp",
-                    problem: "is zero or too far in the future",
-                })?,
-            pcrs: pcrs.required()?,
-            certificate: certificate.required()?,
-            cabundle: cabundle.required()?,
-            public_key: public_key.value.flatten(),
-            user_data: user_data.value.flatten(),
-            nonce: nonce.value.flatten(),
+            timestamp: timestamp(self.timestamp.required()?)?,
+            pcrs: self.pcrs.required()?,
+            certificate: self.certificate.required()?,
+            cabundle: self.cabundle.required()?,
+            public_key: self.public_key.value.flatten(),
+            user_data: self.user_data.value.flatten(),
+            nonce: self.nonce.value.flatten(),
         })
     }
 }
 
-fn read_pcrs(cbor: &mut Strict<'_>) -> Result<Pcrs, Malformed> {
+impl<'b> Fields<'b> {
+    pub(crate) fn parse(payload: &'b [u8]) -> Result<Self, Malformed> {
+        let mut cbor = StrictDecoder::new(payload);
+        let at = part("payload");
+        let mut fields = RawFields::new();
+        let count = cbor.map().map_err(&at)?;
+        let mut read = 0;
+        while cbor.more(count, read).map_err(&at)? {
+            fields.read(&mut cbor)?;
+            read += 1;
+        }
+        cbor.end().map_err(&at)?;
+        fields.finish()
+    }
+}
+
+/// Milliseconds since 1970.
+fn timestamp(millis: u64) -> Result<Time, Malformed> {
+    i64::try_from(millis)
+        .ok()
+        .filter(|millis| *millis > 0)
+        .map(Time::from_millis)
+        .ok_or(Malformed::Field {
+            field: "timestamp",
+            problem: "is zero or too far in the future",
+        })
+}
+
+fn read_pcrs(cbor: &mut StrictDecoder<'_>) -> Result<Pcrs, Malformed> {
     let at = part("pcrs");
     let count = cbor.map().map_err(&at)?;
     let mut pcrs = Pcrs::default();
@@ -209,7 +216,7 @@ fn read_pcrs(cbor: &mut Strict<'_>) -> Result<Pcrs, Malformed> {
         let index = cbor.uint().map_err(&at)?;
         let index = u8::try_from(index)
             .ok()
-            .filter(|_| index <= MAX_PCR_INDEX)
+            .filter(|index| *index <= MAX_PCR_INDEX)
             .ok_or(Malformed::Field {
                 field: "pcrs",
                 problem: "an index is above 31",
@@ -232,7 +239,7 @@ fn read_pcrs(cbor: &mut Strict<'_>) -> Result<Pcrs, Malformed> {
     Ok(pcrs)
 }
 
-fn read_certificate<'b>(cbor: &mut Strict<'b>) -> Result<&'b [u8], Malformed> {
+fn read_certificate<'b>(cbor: &mut StrictDecoder<'b>) -> Result<&'b [u8], Malformed> {
     let der = cbor.bytes().map_err(part("certificate"))?;
     match der.len() {
         1..=MAX_CERTIFICATE => Ok(der),
@@ -243,7 +250,7 @@ fn read_certificate<'b>(cbor: &mut Strict<'b>) -> Result<&'b [u8], Malformed> {
     }
 }
 
-fn read_cabundle<'b>(cbor: &mut Strict<'b>) -> Result<Vec<&'b [u8]>, Malformed> {
+fn read_cabundle<'b>(cbor: &mut StrictDecoder<'b>) -> Result<Vec<&'b [u8]>, Malformed> {
     let count = cbor.array().map_err(part("cabundle"))?;
     if !(1..=MAX_CABUNDLE).contains(&count) {
         return Err(Malformed::Field {
@@ -254,7 +261,7 @@ fn read_cabundle<'b>(cbor: &mut Strict<'b>) -> Result<Vec<&'b [u8]>, Malformed> 
     (0..count).map(|_| read_certificate(cbor)).collect()
 }
 
-fn read_public_key<'b>(cbor: &mut Strict<'b>) -> Result<Option<&'b [u8]>, Malformed> {
+fn read_public_key<'b>(cbor: &mut StrictDecoder<'b>) -> Result<Option<&'b [u8]>, Malformed> {
     match read_optional(cbor, "public_key")? {
         Some([]) => Err(Malformed::Field {
             field: "public_key",
@@ -265,7 +272,7 @@ fn read_public_key<'b>(cbor: &mut Strict<'b>) -> Result<Option<&'b [u8]>, Malfor
 }
 
 fn read_optional<'b>(
-    cbor: &mut Strict<'b>,
+    cbor: &mut StrictDecoder<'b>,
     field: &'static str,
 ) -> Result<Option<&'b [u8]>, Malformed> {
     if cbor.null().map_err(part(field))? {

@@ -1,33 +1,51 @@
-//! Documents of QEMU's nitro-enclave machine, which nobody signs.
+//! The unsigned documents that QEMU's emulated NSM makes (machine `nitro-enclave`).
 //!
-//! They prove nothing: anybody can write one. This module exists for the launcher that started the very QEMU it
-//! asks, and for tests. Nothing that relies on hardware may call it, and a document that carries a real signature
-//! algorithm is refused here, so that the two kinds cannot be mixed up.
+//! They prove nothing: any program can write one. This module is only for the host that started
+//! that QEMU itself, and for tests; a relying party must never call it. A document with a real
+//! signature algorithm is refused here, so that the two kinds cannot be mixed up. Requires the
+//! feature `emulated`, which is off by default.
 
-use crate::document::{Envelope, Fields, Malformed};
-use crate::{Pcrs, Time};
+use crate::document::{Envelope, Fields};
+use crate::error::Malformed;
+use crate::pcr::Pcrs;
+use crate::time::Time;
 
 /// The fields of a document without a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsignedDocument {
+    /// The name that QEMU was started with.
     pub module_id: String,
+    /// When the document was made, by QEMU's clock.
     pub timestamp: Time,
+    /// Every register that QEMU reports.
     pub pcrs: Pcrs,
+    /// The public key that the guest supplied; at most 1024 bytes.
     pub public_key: Option<Vec<u8>>,
+    /// The user data that the guest supplied; at most 1024 bytes.
     pub user_data: Option<Vec<u8>>,
+    /// The nonce that the guest supplied; at most 1024 bytes.
     pub nonce: Option<Vec<u8>>,
 }
 
+/// Why bytes are not an unsigned document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnsignedError {
+    /// The bytes are not an attestation document.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    #[error("this document is not one of QEMU's unsigned ones; verify it instead")]
+    /// The document claims a signature or certificates.
+    #[error("this is not an unsigned document of QEMU's emulated NSM; verify it instead")]
     NotUnsigned,
 }
 
-/// Reads a document that QEMU's NSM made: algorithm -1 and nothing but zeros for signature and certificates
-/// (qemu, hw/virtio/virtio-nsm.c).
+/// Reads a document that QEMU's NSM made: algorithm -1, and nothing but zeros for signature and
+/// certificates (qemu, hw/virtio/virtio-nsm.c).
+///
+/// # Errors
+///
+/// [`UnsignedError::Malformed`] if `bytes` are not an attestation document, and
+/// [`UnsignedError::NotUnsigned`] if it names another algorithm, or carries anything but zeros
+/// where a signed document has its signature or certificates.
 pub fn read_unsigned(bytes: &[u8]) -> Result<UnsignedDocument, UnsignedError> {
     let Envelope {
         algorithm,
@@ -64,9 +82,10 @@ pub fn read_unsigned(bytes: &[u8]) -> Result<UnsignedDocument, UnsignedError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pcr::Pcr;
     use minicbor::Encoder;
 
-    /// A document as QEMU writes it, with `change` applied to what goes in.
+    /// What goes into a document; by default as QEMU writes it.
     struct Shape {
         algorithm: i64,
         signature: Vec<u8>,
@@ -89,61 +108,43 @@ mod tests {
 
     impl Shape {
         fn bytes(&self) -> Vec<u8> {
-            let mut payload = Encoder::new(Vec::new());
-            payload
-                .map(9 + u64::from(self.extra_key.is_some()))
-                .unwrap();
-            payload.str("module_id").unwrap().str("i-1-enc1").unwrap();
-            payload.str("digest").unwrap().str("SHA384").unwrap();
-            payload
-                .str("timestamp")
-                .unwrap()
-                .u64(1_700_000_000_000)
-                .unwrap();
-            payload
-                .str("pcrs")
-                .unwrap()
-                .map(self.pcrs.len() as u64)
-                .unwrap();
-            for (index, pcr) in &self.pcrs {
-                payload.u64(*index).unwrap().bytes(pcr).unwrap();
-            }
-            payload.str("certificate").unwrap().bytes(&[0; 64]).unwrap();
-            payload
-                .str("cabundle")
-                .unwrap()
-                .array(1)
-                .unwrap()
-                .bytes(&[0; 64])
-                .unwrap();
-            payload.str("public_key").unwrap().null().unwrap();
-            payload.str("user_data").unwrap().bytes(&[]).unwrap();
-            payload.str("nonce").unwrap().bytes(&[1, 2]).unwrap();
-            if let Some(key) = self.extra_key {
-                payload.str(key).unwrap().null().unwrap();
-            }
             let mut protected = Encoder::new(Vec::new());
-            protected
-                .map(1)
-                .unwrap()
-                .i64(1)
-                .unwrap()
-                .i64(self.algorithm)
-                .unwrap();
+            protected.map(1).unwrap().i64(1).unwrap();
+            protected.i64(self.algorithm).unwrap();
             let mut cose = Encoder::new(Vec::new());
-            cose.array(4)
-                .unwrap()
-                .bytes(&protected.into_writer())
-                .unwrap()
-                .map(0)
-                .unwrap();
-            cose.bytes(&payload.into_writer())
-                .unwrap()
-                .bytes(&self.signature)
-                .unwrap();
+            cose.array(4).unwrap();
+            cose.bytes(&protected.into_writer()).unwrap();
+            cose.map(0).unwrap();
+            cose.bytes(&self.payload()).unwrap();
+            cose.bytes(&self.signature).unwrap();
             let mut bytes = cose.into_writer();
             bytes.extend(self.trailing.then_some(0));
             bytes
+        }
+
+        fn payload(&self) -> Vec<u8> {
+            let mut cbor = Encoder::new(Vec::new());
+            let extra = u64::from(self.extra_key.is_some());
+            cbor.map(9 + extra).unwrap();
+            cbor.str("module_id").unwrap().str("i-1-enc1").unwrap();
+            cbor.str("digest").unwrap().str("SHA384").unwrap();
+            cbor.str("timestamp").unwrap();
+            cbor.u64(1_700_000_000_000).unwrap();
+            cbor.str("pcrs").unwrap();
+            cbor.map(self.pcrs.len() as u64).unwrap();
+            for (index, pcr) in &self.pcrs {
+                cbor.u64(*index).unwrap().bytes(pcr).unwrap();
+            }
+            cbor.str("certificate").unwrap().bytes(&[0; 64]).unwrap();
+            cbor.str("cabundle").unwrap().array(1).unwrap();
+            cbor.bytes(&[0; 64]).unwrap();
+            cbor.str("public_key").unwrap().null().unwrap();
+            cbor.str("user_data").unwrap().bytes(&[]).unwrap();
+            cbor.str("nonce").unwrap().bytes(&[1, 2]).unwrap();
+            if let Some(key) = self.extra_key {
+                cbor.str(key).unwrap().null().unwrap();
+            }
+            cbor.into_writer()
         }
     }
 
@@ -165,8 +166,6 @@ mod tests {
         assert_eq!(document.nonce, Some(vec![1, 2]));
     }
 
-    use crate::Pcr;
-
     #[test]
     fn refuses_documents_that_claim_a_signature() {
         assert_eq!(
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_registers_that_are_none() {
+    fn refuses_values_that_are_not_registers() {
         let field = |problem| {
             UnsignedError::Malformed(Malformed::Field {
                 field: "pcrs",
@@ -249,7 +248,7 @@ mod tests {
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let _ = read_unsigned(&flipped);
+            drop(read_unsigned(&flipped));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Platform configuration registers: 48 bytes of SHA-384 each. The only home of these types in Redoubt.
+//! Platform configuration registers (PCRs): 48 bytes of SHA-384 each. Every crate of Redoubt uses
+//! these types.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha384};
@@ -6,24 +7,43 @@ use std::collections::BTreeMap;
 
 const LEN: usize = 48;
 
-/// One register. Shown and parsed as 96 lower-case hexadecimal digits.
+/// The hypervisor measures PCR0 to 15 and locks them at boot; an enclave's code can extend those
+/// from here on.
+pub(crate) const FIRST_UNLOCKED: u8 = 16;
+
+/// The value of one register. Displayed as 96 lower-case hexadecimal digits; parsed in either case.
+///
+/// ```
+/// use attestation::{Pcr, PcrError};
+///
+/// let pcr: Pcr = "3D".repeat(48).parse()?;
+/// assert_eq!(pcr.to_string(), "3d".repeat(48));
+/// assert_eq!(pcr.as_bytes(), &[0x3d; 48]);
+/// assert_eq!("3d2a".parse::<Pcr>(), Err(PcrError::Length(2)));
+/// # Ok::<(), PcrError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pcr([u8; LEN]);
 
+/// Why bytes or text are not the value of a register.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PcrError {
-    #[error("a PCR is {LEN} bytes long, this one is {0}")]
+    /// The value has another length than 48 bytes. Carries its length in bytes.
+    #[error("a PCR is {LEN} bytes long, not {0}")]
     Length(usize),
-    #[error("a PCR is written in hexadecimal digits: {0}")]
+    /// The text is not hexadecimal. Carries the reason.
+    #[error("a PCR is written in hexadecimal: {0}")]
     Hex(String),
 }
 
 impl Pcr {
+    /// What a register holds that was never extended, and PCR0, 1 and 2 in debug mode.
     pub const ZERO: Pcr = Pcr([0; LEN]);
 
-    /// A register that started at zero and was extended once with the SHA-384 of some content, as the Nitro
-    /// hypervisor does for PCR0, 1, 2 and 8 (aws-nitro-enclaves-image-format, "PCR"). `content_hash` is that SHA-384.
+    /// A register that started at zero and was extended once with the SHA-384 of some content, as
+    /// the Nitro hypervisor does for PCR0, 1, 2 and 8 (aws-nitro-enclaves-image-format, "PCR").
+    /// `content_hash` is that SHA-384.
     pub fn of_content_hash(content_hash: [u8; LEN]) -> Pcr {
         Pcr(Sha384::new()
             .chain_update([0; LEN])
@@ -32,8 +52,9 @@ impl Pcr {
             .into())
     }
 
-    /// The register that the hypervisor makes of the name of something outside of the image: PCR3 of the ARN of the parent's
-    /// IAM role, PCR4 of its instance id (AWS user guide, "Where to get an enclave's measurements").
+    /// A register that the hypervisor extends with the name of something outside of the image: PCR3
+    /// with the ARN of the parent's IAM role, PCR4 with its instance id (AWS user guide, "Where to
+    /// get an enclave's measurements").
     pub(crate) fn of_name(name: &str) -> Pcr {
         Pcr(Sha384::new()
             .chain_update([0; LEN])
@@ -42,6 +63,7 @@ impl Pcr {
             .into())
     }
 
+    /// The 48 bytes.
     pub fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
     }
@@ -49,6 +71,7 @@ impl Pcr {
 
 impl TryFrom<&[u8]> for Pcr {
     type Error = PcrError;
+
     fn try_from(bytes: &[u8]) -> Result<Self, PcrError> {
         bytes
             .try_into()
@@ -59,6 +82,7 @@ impl TryFrom<&[u8]> for Pcr {
 
 impl std::str::FromStr for Pcr {
     type Err = PcrError;
+
     fn from_str(text: &str) -> Result<Self, PcrError> {
         let bytes = hex::decode(text).map_err(|e| PcrError::Hex(e.to_string()))?;
         Pcr::try_from(bytes.as_slice())
@@ -67,6 +91,7 @@ impl std::str::FromStr for Pcr {
 
 impl TryFrom<String> for Pcr {
     type Error = PcrError;
+
     fn try_from(text: String) -> Result<Self, PcrError> {
         text.parse()
     }
@@ -90,10 +115,11 @@ impl std::fmt::Debug for Pcr {
     }
 }
 
-/// What an EIF must measure to. The JSON form is nitro-cli's.
+/// The registers that an enclave image file (EIF) must produce. The JSON form is nitro-cli's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurements {
+    /// The hash of the registers.
     #[serde(rename = "HashAlgorithm")]
     pub hash_algorithm: HashAlgorithm,
     /// Kernel, command line and all ramdisks.
@@ -105,13 +131,13 @@ pub struct Measurements {
     /// The later ramdisks.
     #[serde(rename = "PCR2")]
     pub pcr2: Pcr,
-    /// The certificate that the image is signed with, if it is.
+    /// The certificate that the image is signed with; `None` for unsigned images.
     #[serde(rename = "PCR8", default, skip_serializing_if = "Option::is_none")]
     pub pcr8: Option<Pcr>,
 }
 
 impl Measurements {
-    /// Index and value of each.
+    /// Index and value of each register, in ascending order.
     pub fn registers(&self) -> impl Iterator<Item = (u8, Pcr)> {
         let Measurements {
             hash_algorithm: HashAlgorithm::Sha384,
@@ -126,38 +152,45 @@ impl Measurements {
     }
 }
 
-/// nitro-cli prints the Rust debug form of its hash type; people parse it, so we print the same.
+/// The hash of the registers. nitro-cli prints the Rust debug form of its hash type and tools parse
+/// it, so this is written the same way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HashAlgorithm {
+    /// SHA-384, the only one.
     #[default]
     #[serde(rename = "Sha384 { ... }")]
     Sha384,
 }
 
-/// The registers of a document: index 0 to 31. A register that is missing is not zero.
-/// In JSON a map from index to digits.
+/// The locked registers of a document, by index, 0 to 31. A missing register is not a zero one.
+/// In JSON a map from index to hexadecimal digits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Pcrs(BTreeMap<u8, Pcr>);
 
-/// The first register that is not what it should be.
+/// The first register that differs from what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("PCR{index} is {}, expected {expected}", found.map_or("missing".to_owned(), |pcr| pcr.to_string()))]
-pub struct Mismatch {
+pub struct PcrMismatch {
+    /// Its index.
     pub index: u8,
+    /// What was expected.
     pub expected: Pcr,
+    /// What the document has; `None` if the register is missing.
     pub found: Option<Pcr>,
 }
 
 impl Pcrs {
+    /// The register with this index; `None` if it is missing.
     pub fn get(&self, index: u8) -> Option<&Pcr> {
         self.0.get(&index)
     }
 
+    /// Index and value of each register, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Pcr)> {
         self.0.iter().map(|(index, pcr)| (*index, pcr))
     }
 
-    /// Adds a register; `false` if it was there already.
+    /// Adds a register; `false` if the index was taken.
     pub(crate) fn insert(&mut self, index: u8, pcr: Pcr) -> bool {
         self.0.insert(index, pcr).is_none()
     }
@@ -166,19 +199,24 @@ impl Pcrs {
         self.0.len()
     }
 
-    /// Whether these may be an enclave's in debug mode. AWS zeroes PCR0, 1 and 2 there, and no other; since they are there and not
-    /// zero otherwise, one that is zero or missing suffices.
+    /// Whether these can be the registers of an enclave in debug mode: PCR0, 1 or 2 is zero or
+    /// missing. AWS zeroes these three there, and no other; otherwise they are present and not
+    /// zero.
     pub fn debug(&self) -> bool {
         (0..3).any(|index| self.get(index).is_none_or(|pcr| *pcr == Pcr::ZERO))
     }
 
-    /// Compares PCR0, 1, 2, and 8 if one is expected. Zero registers, as an enclave in debug mode has, are a mismatch
-    /// like any other.
-    pub fn expect(&self, expected: &Measurements) -> Result<(), Mismatch> {
+    /// Compares PCR0, 1, 2, and 8 if one is expected. Zero registers, as an enclave in debug mode
+    /// has them, are a mismatch like any other.
+    ///
+    /// # Errors
+    ///
+    /// [`PcrMismatch`] for the register with the lowest index that differs or is missing.
+    pub fn expect(&self, expected: &Measurements) -> Result<(), PcrMismatch> {
         for (index, expected) in expected.registers() {
             let found = self.get(index).copied();
             if found != Some(expected) {
-                return Err(Mismatch {
+                return Err(PcrMismatch {
                     index,
                     expected,
                     found,
@@ -223,7 +261,7 @@ mod tests {
         let mut pcrs = Pcrs::default();
         assert_eq!(
             pcrs.expect(&expected),
-            Err(Mismatch {
+            Err(PcrMismatch {
                 index: 0,
                 expected: Pcr::ZERO,
                 found: None

@@ -4,19 +4,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Milliseconds since 1970-01-01T00:00:00Z, the unit of attestation documents. Shown and parsed as RFC 3339.
+/// Milliseconds since 1970-01-01T00:00:00Z, the unit of attestation documents. Displayed and parsed
+/// as RFC 3339, serialised as that text.
+///
+/// ```
+/// let time: attestation::Time = "2026-01-03T20:41:07.25Z".parse()?;
+/// assert_eq!(time.as_millis(), 1_767_472_867_250);
+/// # Ok::<(), attestation::TimeError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(i64);
 
 impl Time {
+    /// From milliseconds since 1970, negative before it.
     pub const fn from_millis(millis: i64) -> Time {
         Time(millis)
     }
 
+    /// Milliseconds since 1970, negative before it.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
+    /// The time `duration` later, to the millisecond. Saturates at the last representable time.
     pub fn plus(self, duration: Duration) -> Time {
         Time(
             self.0
@@ -24,7 +34,7 @@ impl Time {
         )
     }
 
-    /// How long `earlier` was before this, or `None` if it was not.
+    /// How long `earlier` was before this, to the millisecond; `None` if it was later.
     pub fn since(self, earlier: Time) -> Option<Duration> {
         self.0
             .checked_sub(earlier.0)
@@ -49,12 +59,14 @@ impl From<OffsetDateTime> for Time {
     }
 }
 
+/// The text is not a time. Carries the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a time; write it like 2026-01-03T20:41:07Z (RFC 3339)")]
+#[error("{0:?} is not a time; write it like 2026-01-03T20:41:07Z (RFC 3339)")]
 pub struct TimeError(String);
 
 impl std::str::FromStr for Time {
     type Err = TimeError;
+
     fn from_str(text: &str) -> Result<Time, TimeError> {
         OffsetDateTime::parse(text, &Rfc3339)
             .map(Time::from)

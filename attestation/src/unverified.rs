@@ -1,19 +1,25 @@
-//! Documents for looking at: what they say, whoever made them. The result can be printed and nothing else, so that no program
-//! comes to rely on it.
+//! The content of a document, without verification. The result can only be printed, so that no
+//! program comes to rely on it.
 
+use crate::authenticate::{ClockSource, authenticate};
+use crate::cache::NoCache;
 use crate::certificate::Certificate;
-use crate::document::{Envelope, Fields, Malformed};
-use crate::verify::{authenticate, check_times};
-use crate::{Error, Pcrs, Time, TrustAnchor};
+use crate::chain::TrustAnchor;
+use crate::document::{Envelope, Fields};
+use crate::error::{Error, Malformed};
+use crate::pcr::Pcrs;
+use crate::time::Time;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 
-/// Text and JSON of a document that may be forged.
+/// The content of a document that may be forged, as text ([`Display`](std::fmt::Display)) or JSON.
+/// Byte strings are in hexadecimal.
 #[derive(Debug, Serialize)]
-pub struct Shown {
+pub struct UnverifiedDocument {
     verified: bool,
-    /// Whether AWS's root vouches for it at the time that it gives itself. Anybody may have made its enclave, and it may be old.
+    /// Whether the document chains to AWS's root at the time that it gives itself. Even then it may
+    /// come from any enclave, and be old.
     origin: String,
     algorithm: i64,
     module_id: String,
@@ -24,31 +30,26 @@ pub struct Shown {
     user_data: Option<String>,
     nonce: Option<String>,
     /// The root first, the enclave's own last.
-    certificates: Vec<ShownCertificate>,
+    certificates: Vec<CertificateSummary>,
 }
 
 #[derive(Debug, Serialize)]
-struct ShownCertificate {
+struct CertificateSummary {
     sha256: String,
-    /// Not there if it is no certificate of this PKI.
+    /// `None` if it is not a certificate of this PKI.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_before: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_after: Option<Time>,
 }
 
-/// Reads a document of any signer, signed or not.
-pub fn show(bytes: &[u8]) -> Result<Shown, Malformed> {
-    let authentic = authenticate(bytes, &TrustAnchor::aws(), |fields| fields.timestamp, &());
-    let valid = authentic
-        .and_then(|(fields, chain)| check_times(&fields, &chain, fields.timestamp, Duration::ZERO));
-    let origin = match valid {
-        Ok(()) => {
-            "some enclave, by AWS's signature, at the time that the document gives".to_owned()
-        }
-        Err(Error::Malformed(malformed)) => return Err(malformed),
-        Err(error) => error.to_string(),
-    };
+/// Reads a document of any origin, signed or not.
+///
+/// # Errors
+///
+/// [`Malformed`] if `bytes` are not an attestation document.
+pub fn describe(bytes: &[u8]) -> Result<UnverifiedDocument, Malformed> {
+    let origin = origin(bytes)?;
     let Envelope {
         algorithm,
         protected: _,
@@ -66,7 +67,7 @@ pub fn show(bytes: &[u8]) -> Result<Shown, Malformed> {
         nonce,
     } = Fields::parse(payload)?;
     let digits = |bytes: Option<&[u8]>| bytes.map(hex::encode);
-    Ok(Shown {
+    Ok(UnverifiedDocument {
         verified: false,
         origin,
         algorithm,
@@ -80,15 +81,25 @@ pub fn show(bytes: &[u8]) -> Result<Shown, Malformed> {
         certificates: cabundle
             .into_iter()
             .chain([certificate])
-            .map(ShownCertificate::of)
+            .map(CertificateSummary::of)
             .collect(),
     })
 }
 
-impl ShownCertificate {
-    fn of(der: &[u8]) -> ShownCertificate {
+/// Whether an enclave signed the document, in words.
+fn origin(bytes: &[u8]) -> Result<String, Malformed> {
+    let authentic = authenticate(bytes, &TrustAnchor::aws(), ClockSource::Document, &NoCache);
+    match authentic.and_then(|authentic| authentic.check_times(Duration::ZERO)) {
+        Ok(()) => Ok("signed by an enclave that chains to AWS's root, at its own time".to_owned()),
+        Err(Error::Malformed(malformed)) => Err(malformed),
+        Err(error) => Ok(error.to_string()),
+    }
+}
+
+impl CertificateSummary {
+    fn of(der: &[u8]) -> CertificateSummary {
         let parsed = Certificate::parse(der).ok();
-        ShownCertificate {
+        CertificateSummary {
             sha256: hex::encode(Sha256::digest(der)),
             not_before: parsed.as_ref().map(|certificate| certificate.not_before),
             not_after: parsed.as_ref().map(|certificate| certificate.not_after),
@@ -96,63 +107,53 @@ impl ShownCertificate {
     }
 }
 
-impl std::fmt::Display for Shown {
+impl std::fmt::Display for UnverifiedDocument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Shown {
-            verified: _,
-            origin,
-            algorithm,
-            module_id,
-            timestamp,
-            debug,
-            pcrs,
-            public_key,
-            user_data,
-            nonce,
-            certificates,
-        } = self;
-        // The name is anybody's: no control characters to a terminal.
-        writeln!(f, "module      {}", module_id.escape_debug())?;
-        writeln!(f, "made        {timestamp}")?;
-        writeln!(f, "origin      {origin}")?;
-        writeln!(
-            f,
-            "algorithm   {algorithm}{}",
-            if *algorithm == -35 { " (ES384)" } else { "" }
-        )?;
-        writeln!(f, "debug mode  {debug}")?;
-        for (index, pcr) in pcrs.iter() {
+        // The name is of any origin: no control characters to a terminal.
+        writeln!(f, "module      {}", self.module_id.escape_debug())?;
+        writeln!(f, "made        {}", self.timestamp)?;
+        writeln!(f, "origin      {}", self.origin)?;
+        let name = if self.algorithm == -35 {
+            " (ES384)"
+        } else {
+            ""
+        };
+        writeln!(f, "algorithm   {}{name}", self.algorithm)?;
+        writeln!(f, "debug mode  {}", self.debug)?;
+        for (index, pcr) in self.pcrs.iter() {
             writeln!(f, "PCR{index:<9}{pcr}")?;
         }
         for (name, value) in [
-            ("public key", public_key),
-            ("user data", user_data),
-            ("nonce", nonce),
+            ("public key", &self.public_key),
+            ("user data", &self.user_data),
+            ("nonce", &self.nonce),
         ] {
-            let value = value
-                .as_ref()
-                .map(|value| if value.is_empty() { "empty" } else { value });
-            writeln!(f, "{name:<12}{}", value.unwrap_or("none"))?;
-        }
-        for (
-            index,
-            ShownCertificate {
-                sha256,
-                not_before,
-                not_after,
-            },
-        ) in certificates.iter().enumerate()
-        {
-            let name = match index + 1 == certificates.len() {
-                true => "certificate".to_owned(),
-                false => format!("cabundle[{index}]"),
+            let value = match value.as_deref() {
+                None => "none",
+                Some("") => "empty",
+                Some(digits) => digits,
             };
-            write!(f, "{name:<12}SHA-256 {sha256}")?;
-            match (not_before, not_after) {
-                (Some(from), Some(until)) => writeln!(f, ", {from} to {until}")?,
-                _ => writeln!(f, ", no certificate of this kind")?,
-            }
+            writeln!(f, "{name:<12}{value}")?;
+        }
+        let leaf = self.certificates.len().saturating_sub(1);
+        for (index, certificate) in self.certificates.iter().enumerate() {
+            let name = if index == leaf {
+                "certificate".to_owned()
+            } else {
+                format!("cabundle[{index}]")
+            };
+            writeln!(f, "{name:<12}{certificate}")?;
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Display for CertificateSummary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SHA-256 {}", self.sha256)?;
+        match (self.not_before, self.not_after) {
+            (Some(from), Some(until)) => write!(f, ", {from} to {until}"),
+            _ => write!(f, ", not a certificate of this PKI"),
+        }
     }
 }

@@ -1,159 +1,142 @@
-//! The one way from bytes to fields that can be relied on.
+//! The one way from bytes to fields that a relying party can use.
 
-use crate::chain::{self, Chain, Link, Links, Memory, TrustAnchor, Validity};
-use crate::crypto;
-use crate::document::{Envelope, Fields, Malformed};
-use crate::policy::{Check, Clock, Policy};
-use crate::{Pcrs, Time};
-use minicbor::Encoder;
+use crate::authenticate::{ClockSource, authenticate};
+use crate::cache::{BoundedCache, ChainCache, NoCache};
+use crate::chain::TrustAnchor;
+use crate::check::Check;
+use crate::conditions::ValidityTime;
+use crate::error::Error;
+use crate::pcr::Pcrs;
+use crate::policy::Policy;
+use crate::time::Time;
 use std::sync::Mutex;
-use std::time::Duration;
 
-/// ES384 (RFC 9053, 2.1), the only algorithm of these documents.
-const ES384: i64 = -35;
-
-/// A document that AWS signed for an enclave, and that satisfies the policy it was held against. Only this crate makes one.
+/// A document that AWS signed for an enclave, and that satisfies the policy it was checked against.
+/// Only [`verify`] and [`Verifier::verify`] make one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
     /// `<parent instance id>-enc<number>`.
     pub module_id: String,
-    /// When the document was made, by the clock of the hypervisor.
+    /// When the document was made, by the hypervisor's clock.
     pub timestamp: Time,
     /// Every locked register.
     pub pcrs: Pcrs,
-    /// Whether the enclave runs in debug mode: its memory and console are open to the parent instance.
+    /// Whether the enclave runs in debug mode: the parent instance can read its memory and console.
     pub debug: bool,
-    /// What the enclave's code put in; at most 1024 bytes each.
+    /// The public key that the enclave's code supplied; at most 1024 bytes, of any format.
     pub public_key: Option<Vec<u8>>,
+    /// The user data that the enclave's code supplied; at most 1024 bytes.
     pub user_data: Option<Vec<u8>>,
+    /// The nonce that the enclave's code supplied; at most 1024 bytes.
     pub nonce: Option<Vec<u8>>,
-    /// When the first certificate of the chain expires: nothing derived from the document should be kept for longer.
+    /// When the first certificate of the chain expires: keep nothing derived from the document for
+    /// longer.
     pub valid_until: Time,
-    /// Each condition of the policy, and what the document has there.
+    /// Each condition of the policy, and what the document has there. All passed.
     pub checks: Vec<Check>,
 }
 
-/// Why a document is not trusted, by whose fault it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// These bytes are no attestation document.
-    #[error("malformed: {0}")]
-    Malformed(#[from] Malformed),
-    /// It is one, and nothing shows that it comes from a Nitro Enclave.
-    #[error("not trusted: {0}")]
-    Untrusted(#[from] Untrusted),
-    #[error("{part} is not valid before {from}, and it is {at}")]
-    NotYetValid { part: Part, from: Time, at: Time },
-    #[error("{part} was valid until {until}, and it is {at}")]
-    Expired { part: Part, until: Time, at: Time },
-    /// It is genuine, and not what the policy asks for. All checks are here, with at least one that failed.
-    #[error("rejected by the policy: {}", Check::failures(.0))]
-    Rejected(Vec<Check>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Untrusted {
-    #[error("cabundle[0] is not the root certificate that is trusted")]
-    Root,
-    #[error(
-        "the document is signed with COSE algorithm {0}, and enclaves sign with ES384 (-35){hint}",
-        hint = if *.0 == -1 { "; QEMU's NSM writes -1 and signs nothing" } else { "" }
-    )]
-    Algorithm(i64),
-    #[error("the signature of {0} does not verify")]
-    Signature(Part),
-    #[error("{0} was not issued by the certificate before it")]
-    Issuer(Part),
-    #[error("{0} may not sign certificates: it is no CA")]
-    NotCa(Part),
-    #[error("{0} may not have so many CAs below it (pathLenConstraint)")]
-    PathLen(Part),
-    #[error("{0} has no key usage that allows what it is used for")]
-    KeyUsage(Part),
-    #[error("the enclave's certificate is a CA")]
-    LeafIsCa,
-    #[error("{part} has a critical extension that is not understood (OID {oid}, encoded)")]
-    CriticalExtension { part: Part, oid: String },
-    #[error("{0} has a key that is not on P-384")]
-    Key(Part),
-    #[error("{0} is signed with something else than ecdsa-with-SHA384")]
-    SignatureAlgorithm(Part),
-}
-
-/// A part of a document that can be at fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    Document,
-    /// The enclave's own certificate.
-    Leaf,
-    /// The certificate at this place of the cabundle; 0 is the root.
-    Ca(usize),
-}
-
-impl std::fmt::Display for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Part::Document => f.write_str("the document"),
-            Part::Leaf => f.write_str("the enclave's certificate"),
-            Part::Ca(index) => write!(f, "cabundle[{index}]"),
-        }
-    }
-}
-
-/// Whether `bytes` are an attestation document that chains to `anchor`, was valid at the time that `policy` names, and
-/// satisfies `policy`. `now` is the caller's clock.
+/// Verifies that `bytes` are an attestation document which chains to `anchor`, was valid at the
+/// time that `policy` selects, and satisfies `policy`. `now` is the caller's clock.
 ///
-/// Format, chain and signature are looked at first, then times, then the policy; the first that fails is the error.
+/// Takes five P-384 signature checks and does no I/O. A server that verifies many documents should
+/// use a [`Verifier`].
+///
+/// ```
+/// use attestation::{Conditions, Error, Policy, Time, TrustAnchor, Untrusted, verify};
+/// use std::time::SystemTime;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let policy = Policy::new(Conditions {
+///     pcrs: [(0, ["3d".repeat(48).parse()?].into())].into(),
+///     nonce: Some(b"a fresh random nonce".to_vec()),
+///     ..Conditions::default()
+/// })?;
+/// let now = Time::from(SystemTime::now());
+///
+/// let error = verify(b"not CBOR", &TrustAnchor::aws(), now, &policy).unwrap_err();
+/// assert_eq!(error.to_string(), "malformed: COSE_Sign1: byte 0: expected an array");
+///
+/// // COSE_Sign1 with algorithm -1, which QEMU's emulated NSM writes into its unsigned documents.
+/// let unsigned = [0x84, 0x43, 0xa1, 0x01, 0x20, 0xa0, 0x40, 0x40];
+/// let result = verify(&unsigned, &TrustAnchor::aws(), now, &policy);
+/// assert_eq!(result, Err(Error::Untrusted(Untrusted::Algorithm(-1))));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Checks format, chain and signature first, then times, then the policy; the first that fails is
+/// the error: [`Error::Malformed`], [`Error::Untrusted`], [`Error::NotYetValid`] or
+/// [`Error::Expired`], [`Error::Rejected`].
 pub fn verify(
     bytes: &[u8],
     anchor: &TrustAnchor,
     now: Time,
     policy: &Policy,
 ) -> Result<Verified, Error> {
-    verify_with(bytes, anchor, now, policy, &())
+    verify_with(bytes, anchor, now, policy, &NoCache)
 }
 
-/// [`verify`] for servers: remembers which CA certificates it has verified, until they expire. All enclaves of one parent
-/// instance share theirs for a day, so that two of a document's five signatures are left to check. Documents are
-/// never remembered, and every rule but the remembered signatures is checked each time.
+/// [`verify`] for servers: remembers which CA certificates it has verified, until they expire.
+///
+/// All enclaves of one parent instance share theirs for a day, so that two of a document's five
+/// signatures are left to check. Documents are never remembered, and every rule but the remembered
+/// signatures is checked each time. Threads can share a verifier; they hold its lock for a look-up,
+/// not for a signature check.
+///
+/// ```
+/// use attestation::{Conditions, Error, Malformed, Policy, Time, TrustAnchor, Verifier};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let verifier = Verifier::new(TrustAnchor::aws());
+/// let policy = Policy::new(Conditions {
+///     instance_id: Some("i-0123456789abcdef0".to_owned()),
+///     ..Conditions::default()
+/// })?;
+/// let now: Time = "2026-01-03T20:41:07Z".parse()?;
+///
+/// let too_long = vec![0; attestation::document::MAX_LEN + 1];
+/// let result = verifier.verify(&too_long, now, &policy);
+/// assert_eq!(result, Err(Error::Malformed(Malformed::TooLong(16385))));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Verifier {
     anchor: TrustAnchor,
-    links: Mutex<Links>,
+    cache: Mutex<BoundedCache>,
 }
 
 impl Verifier {
-    /// Links that are remembered unless told otherwise; with its bookkeeping, one takes less than 128 bytes.
+    /// How many CA certificates [`Verifier::new`] remembers. Each takes less than 128 bytes of
+    /// memory.
     pub const DEFAULT_CAPACITY: usize = 1024;
 
+    /// A verifier that remembers up to [`Verifier::DEFAULT_CAPACITY`] CA certificates below
+    /// `anchor`.
     pub fn new(anchor: TrustAnchor) -> Verifier {
         Verifier::with_capacity(anchor, Verifier::DEFAULT_CAPACITY)
     }
 
-    /// `links` is the number of CA certificates to remember: three a parent instance, two of which it shares with its zone.
-    pub fn with_capacity(anchor: TrustAnchor, links: usize) -> Verifier {
+    /// `certificates` is the number of CA certificates to remember; 0 remembers none. A parent
+    /// instance has three, two of which it shares with the others of its zone.
+    pub fn with_capacity(anchor: TrustAnchor, certificates: usize) -> Verifier {
         Verifier {
             anchor,
-            links: Mutex::new(Links::new(links)),
+            cache: Mutex::new(BoundedCache::new(certificates)),
         }
     }
 
+    /// Decides exactly as [`verify`] does, below this verifier's trust anchor.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`verify`], in the same order.
     pub fn verify(&self, bytes: &[u8], now: Time, policy: &Policy) -> Result<Verified, Error> {
-        verify_with(bytes, &self.anchor, now, policy, &self.links)
-    }
-}
-
-/// A lock that a panic poisoned costs a signature check, not the answer.
-impl Memory for Mutex<Links> {
-    fn knows(&self, link: &Link, at: Time) -> bool {
-        self.lock().is_ok_and(|links| links.knows(link, at))
-    }
-
-    fn remember(&self, link: Link, expiry: Time, at: Time) {
-        if let Ok(mut links) = self.lock() {
-            links.remember(link, expiry, at);
-        }
+        verify_with(bytes, &self.anchor, now, policy, &self.cache)
     }
 }
 
@@ -162,20 +145,25 @@ fn verify_with(
     anchor: &TrustAnchor,
     now: Time,
     policy: &Policy,
-    memory: &impl Memory,
+    cache: &impl ChainCache,
 ) -> Result<Verified, Error> {
-    let at = |fields: &Fields<'_>| match policy.clock() {
-        Clock::Now => now,
-        Clock::Document => fields.timestamp,
+    let clock = match policy.validity_time() {
+        ValidityTime::Now => ClockSource::Caller(now),
+        ValidityTime::Document => ClockSource::Document,
     };
-    let (fields, chain) = authenticate(bytes, anchor, at, memory)?;
-    let at = at(&fields);
-    check_times(&fields, &chain, at, policy.clock_skew())?;
+    let authentic = authenticate(bytes, anchor, clock, cache)?;
+    authentic.check_times(policy.clock_skew())?;
+    let fields = authentic.fields;
     let checks = policy.check(&fields, now);
-    if checks.iter().any(|check| !check.holds) {
+    if checks.iter().any(|check| !check.passed) {
         return Err(Error::Rejected(checks));
     }
     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+    let expiries = authentic
+        .chain
+        .validity
+        .iter()
+        .map(|validity| validity.until);
     Ok(Verified {
         module_id: fields.module_id.to_owned(),
         timestamp: fields.timestamp,
@@ -184,78 +172,7 @@ fn verify_with(
         public_key: owned(fields.public_key),
         user_data: owned(fields.user_data),
         nonce: owned(fields.nonce),
-        valid_until: chain
-            .validity
-            .iter()
-            .map(|validity| validity.until)
-            .min()
-            .unwrap_or(at),
+        valid_until: expiries.min().unwrap_or(authentic.at),
         checks,
     })
-}
-
-/// Format, chain and signature: the document is an enclave's, at some time. `at` is when remembered links must be valid.
-pub(crate) fn authenticate<'b>(
-    bytes: &'b [u8],
-    anchor: &TrustAnchor,
-    at: impl FnOnce(&Fields<'b>) -> Time,
-    memory: &impl Memory,
-) -> Result<(Fields<'b>, Chain), Error> {
-    let envelope = Envelope::parse(bytes)?;
-    if envelope.algorithm != ES384 {
-        return Err(Untrusted::Algorithm(envelope.algorithm).into());
-    }
-    let signature = envelope
-        .signature
-        .try_into()
-        .map_err(|_| Malformed::Envelope("an ES384 signature is r and s of 48 bytes each"))?;
-    let fields = Fields::parse(envelope.payload)?;
-    let at = at(&fields);
-    let chain = chain::verify(anchor, &fields.cabundle, fields.certificate, at, memory)?;
-    if !crypto::verify_p384_sha384(&chain.key, &to_be_signed(&envelope), signature) {
-        return Err(Untrusted::Signature(Part::Document).into());
-    }
-    // Not before: until now the time may have been the document's own, and anybody's.
-    for (link, expiry) in &chain.fresh {
-        memory.remember(*link, *expiry, at);
-    }
-    Ok((fields, chain))
-}
-
-pub(crate) fn check_times(
-    fields: &Fields<'_>,
-    chain: &Chain,
-    at: Time,
-    skew: Duration,
-) -> Result<(), Error> {
-    for Validity { part, from, until } in &chain.validity {
-        let (part, from, until) = (*part, *from, *until);
-        if at.plus(skew) < from {
-            return Err(Error::NotYetValid { part, from, at });
-        }
-        if until.plus(skew) < at {
-            return Err(Error::Expired { part, until, at });
-        }
-    }
-    match at.plus(skew) < fields.timestamp {
-        true => Err(Error::NotYetValid {
-            part: Part::Document,
-            from: fields.timestamp,
-            at,
-        }),
-        false => Ok(()),
-    }
-}
-
-/// Sig_structure (RFC 9052, 4.4) with empty external data.
-fn to_be_signed(envelope: &Envelope<'_>) -> Vec<u8> {
-    let mut encoder = Encoder::new(Vec::with_capacity(envelope.payload.len() + 64));
-    encoder
-        .array(4)
-        .and_then(|e| e.str("Signature1"))
-        .and_then(|e| e.bytes(envelope.protected))
-        .and_then(|e| e.bytes(&[]))
-        .and_then(|e| e.bytes(envelope.payload))
-        .expect("a Vec takes what is written to it");
-    encoder.into_writer()
 }

@@ -1,7 +1,8 @@
-//! A PKI shaped like AWS's for Nitro attestation, and documents signed with it: good ones, and ones that break a single rule.
+//! A PKI shaped like AWS's for Nitro attestation, and documents signed with it: good ones, and ones
+//! that break a single rule.
 //!
-//! A [`Plan`] starts as a good document; a test changes one thing and mints it. Nothing here checks anything, and certificates are
-//! written by hand so that every rule can be broken.
+//! A [`Plan`] starts as a good document; a test changes one thing and mints it. Nothing here checks
+//! anything, and certificates are written by hand so that every rule can be broken.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -73,7 +74,7 @@ pub struct Extension {
     pub value: Vec<u8>,
 }
 
-/// `ca: None` stands for an empty sequence, the DER of "no CA".
+/// `ca: false` is left out, as DER does with default values.
 pub fn basic_constraints(ca: bool, path_len: Option<u8>) -> Extension {
     let ca = if ca { der::tlv(1, &[0xff]) } else { vec![] };
     let path_len = path_len.map(|n| der::tlv(2, &[n])).unwrap_or_default();
@@ -162,6 +163,7 @@ impl Key {
     }
 }
 
+/// A certificate before it is signed.
 #[derive(Clone)]
 pub struct Certificate {
     pub issuer: Vec<u8>,
@@ -172,13 +174,14 @@ pub struct Certificate {
     /// Signs it in place of the certificate before it.
     pub signer: Option<Key>,
     pub extensions: Vec<Extension>,
-    /// Of the signed part, and outside of it.
+    /// Of the signed part, and the one beside the signature.
     pub algorithms: [Vec<u8>; 2],
-    /// In place of a real one, in DER.
+    /// In place of a real signature, in DER.
     pub signature: Option<Vec<u8>>,
     pub version: u8,
-    /// What is changed after it was signed, or before.
+    /// Bytes that follow the certificate.
     pub tail: Vec<u8>,
+    /// Bytes that follow the last field of the signed part.
     pub signed_tail: Vec<u8>,
 }
 
@@ -261,8 +264,9 @@ impl Extension {
     }
 }
 
-/// A TLS server's certificate for a name, below an authority of its own.
+/// A TLS server's certificate for a name, below a CA of its own.
 pub struct Server {
+    /// The CA's certificate, in DER.
     pub authority: Vec<u8>,
     pub certificate: Vec<u8>,
     /// PKCS #8.
@@ -271,27 +275,21 @@ pub struct Server {
 
 #[must_use]
 pub fn server(name: &str) -> Server {
-    const AUTHORITY: &str = "a test's authority";
-    let (authority_key, key) = (Key::new(Curve::P384), Key::new(Curve::P384));
+    const CA: &str = "a test's CA";
+    let (ca_key, key) = (Key::new(Curve::P384), Key::new(Curve::P384));
     let validity = ["200101000000Z", "491231235959Z"];
     let extensions = vec![basic_constraints(true, None), key_usage(5)];
-    let authority = Certificate::new(AUTHORITY, AUTHORITY, validity, extensions, &authority_key);
-    let names = der::sequence(&[&der::tlv(0x82, name.as_bytes())]);
+    let ca = Certificate::new(CA, CA, validity, extensions, &ca_key);
     let alternative = Extension {
         oid: vec![0x55, 0x1d, 17],
         critical: false,
-        value: names,
+        value: der::sequence(&[&der::tlv(0x82, name.as_bytes())]),
     };
-    let own = Certificate::new(
-        AUTHORITY,
-        name,
-        validity,
-        vec![key_usage(0), alternative],
-        &key,
-    );
+    let extensions = vec![key_usage(0), alternative];
+    let own = Certificate::new(CA, name, validity, extensions, &key);
     Server {
-        authority: authority.mint(&authority_key),
-        certificate: own.mint(&authority_key),
+        authority: ca.mint(&ca_key),
+        certificate: own.mint(&ca_key),
         key: key.pkcs8().to_vec(),
     }
 }
@@ -318,12 +316,14 @@ pub fn utc(text: &str) -> Vec<u8> {
 #[derive(Clone)]
 pub struct Plan {
     pub certificates: Vec<Certificate>,
-    /// Names and values of the payload, encoded, in order. `certificate` and `cabundle` are filled in when minting if they
-    /// are not here.
+    /// Names and values of the payload, encoded, in order. `certificate` and `cabundle` are filled
+    /// in when minting if they are not here.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
     /// A name that is left out of the payload, even if it was filled in.
     pub without: Option<Vec<u8>>,
+    /// Whether the payload is a map of indefinite length.
     pub indefinite: bool,
+    /// Bytes that follow the payload's map.
     pub payload_tail: Vec<u8>,
     /// The protected header, as the content of its byte string.
     pub protected: Vec<u8>,
@@ -333,13 +333,18 @@ pub struct Plan {
     pub arrange: fn(&mut Vec<Vec<u8>>),
 }
 
+/// What a document carries as its signature.
 #[derive(Clone)]
 pub enum Signature {
+    /// r and s, 48 bytes each, as ES384 has it.
     Fixed,
+    /// In DER, as certificates have it.
     Der,
+    /// These bytes.
     Bytes(Vec<u8>),
 }
 
+/// A document, and the root that it chains to.
 #[derive(Debug, Clone)]
 pub struct Minted {
     pub document: Vec<u8>,
@@ -372,7 +377,7 @@ pub fn pcrs(registers: &[(u64, Vec<u8>)]) -> Vec<u8> {
     })
 }
 
-/// What the enclave of a good document measures to: register 0 to 15, each filled with its index plus one.
+/// The registers of a good document: 0 to 15, each filled with its index plus one.
 pub fn registers() -> Vec<(u64, Vec<u8>)> {
     (0..16)
         .map(|index| (index, vec![u8::try_from(index).unwrap() + 1; 48]))
@@ -384,53 +389,30 @@ fn keys() -> &'static [Key; 5] {
     KEYS.get_or_init(|| std::array::from_fn(|_| Key::new(Curve::P384)))
 }
 
+/// Five certificates shaped like AWS's: root, region, zone, parent instance, enclave.
+fn certificates() -> Vec<Certificate> {
+    let [root, regional, zonal, instance, leaf] = keys();
+    let ca = |path_len| vec![basic_constraints(true, path_len), key_usage(5)];
+    let end_entity = vec![basic_constraints(false, None), key_usage(0)];
+    let decades = ["191028132805Z", "491028142805Z"];
+    let weeks = ["251220000000Z", "260109010000Z"];
+    let days = ["251230000000Z", "260104180000Z"];
+    let day = ["260101000000Z", "260102000000Z"];
+    let hours = ["260101110000Z", "260101140000Z"];
+    vec![
+        Certificate::new("root", "root", decades, ca(None), root),
+        Certificate::new("root", "region", weeks, ca(Some(2)), regional),
+        Certificate::new("region", "zone", days, ca(Some(1)), zonal),
+        Certificate::new("zone", "instance", day, ca(Some(0)), instance),
+        Certificate::new("instance", "enclave", hours, end_entity, leaf),
+    ]
+}
+
 impl Default for Plan {
     fn default() -> Plan {
-        let [root, regional, zonal, instance, leaf] = keys();
-        let authority = |path_len| vec![basic_constraints(true, path_len), key_usage(5)];
-        let leaf_extensions = vec![basic_constraints(false, None), key_usage(0)];
-        let made = |issuer, subject, validity, extensions, key| {
-            Certificate::new(issuer, subject, validity, extensions, key)
-        };
         let text = |text: &str| cbor(|e| e.str(text));
         Plan {
-            certificates: vec![
-                made(
-                    "root",
-                    "root",
-                    ["191028132805Z", "491028142805Z"],
-                    authority(None),
-                    root,
-                ),
-                made(
-                    "root",
-                    "region",
-                    ["251220000000Z", "260109010000Z"],
-                    authority(Some(2)),
-                    regional,
-                ),
-                made(
-                    "region",
-                    "zone",
-                    ["251230000000Z", "260104180000Z"],
-                    authority(Some(1)),
-                    zonal,
-                ),
-                made(
-                    "zone",
-                    "instance",
-                    ["260101000000Z", "260102000000Z"],
-                    authority(Some(0)),
-                    instance,
-                ),
-                made(
-                    "instance",
-                    "enclave",
-                    ["260101110000Z", "260101140000Z"],
-                    leaf_extensions,
-                    leaf,
-                ),
-            ],
+            certificates: certificates(),
             fields: vec![
                 (text("module_id"), text(MODULE_ID)),
                 (text("digest"), text("SHA384")),
@@ -503,17 +485,24 @@ impl Plan {
         Minted { document, root }
     }
 
-    fn sign(&self) -> Vec<u8> {
-        let (head, end) = match self.indefinite {
-            true => (vec![0xbf], vec![0xff]),
-            false => (cbor(|e| e.map(self.fields.len() as u64)), vec![]),
+    /// The payload as it is signed.
+    fn payload(&self) -> Vec<u8> {
+        let (head, end) = if self.indefinite {
+            (vec![0xbf], vec![0xff])
+        } else {
+            (cbor(|e| e.map(self.fields.len() as u64)), vec![])
         };
         let entries: Vec<u8> = self
             .fields
             .iter()
             .flat_map(|(name, value)| [name.clone(), value.clone()].concat())
             .collect();
-        let payload = [head, entries, end, self.payload_tail.clone()].concat();
+        [head, entries, end, self.payload_tail.clone()].concat()
+    }
+
+    /// COSE_Sign1 over the payload, with the last certificate's key.
+    fn sign(&self) -> Vec<u8> {
+        let payload = self.payload();
         let message = cbor(|e| {
             e.array(4)?
                 .str("Signature1")?

@@ -1,25 +1,44 @@
-//! Asks an enclave's endpoint for a document. What comes back is not trusted, whatever the connection.
+//! Fetches a document from an enclave's endpoint. The response is not trusted, whatever the
+//! connection.
 
-use super::Failure;
+use super::document::decode;
+use super::error::{CommandError, error_chain};
 use attestation::document::MAX_LEN;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Uri;
 use hyper::header::ACCEPT;
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
+use hyper::{Request, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// EAT wants 8 to 64 (RFC 9711, 4.1).
+/// EAT asks for 8 to 64 bytes (RFC 9711, 4.1).
 const NONCE_LEN: usize = 32;
-const HINT: &str = "check the address (http:// or https://?), and whether the enclave is deployed";
+const HINT: &str = "check the URL (http:// or https://?), and whether the enclave is deployed";
 
-pub(super) fn nonce() -> Result<Vec<u8>, Failure> {
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("no response within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+    #[error(transparent)]
+    Send(#[from] legacy::Error),
+    #[error("the response cannot be read")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the endpoint returned {0}")]
+    Status(StatusCode),
+}
+
+pub(super) fn nonce() -> Result<Vec<u8>, CommandError> {
     let mut nonce = vec![0; NONCE_LEN];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| {
-        Failure::new(
+        CommandError::new(
             "no random numbers",
             "check this machine's random number generator",
         )
@@ -27,100 +46,84 @@ pub(super) fn nonce() -> Result<Vec<u8>, Failure> {
     Ok(nonce)
 }
 
-pub(super) fn document(url: &str, nonce: &[u8]) -> Result<Vec<u8>, Failure> {
-    let uri = address(url, nonce)?;
+pub(super) fn document(url: &str, nonce: &[u8]) -> Result<Vec<u8>, CommandError> {
+    let uri = request_uri(url, nonce)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(e, "try again"))?;
-    let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, get(uri)).await });
-    // Looking up a name happens on a thread that cannot be stopped: it is not waited for.
+        .map_err(|e| CommandError::new(e, "try again"))?;
+    let response = runtime.block_on(async { tokio::time::timeout(TIMEOUT, get(uri)).await });
+    // A DNS look-up runs on a thread that cannot be stopped: do not wait for it.
     runtime.shutdown_background();
-    let bytes = match answer {
-        Ok(result) => result.map_err(|problem| Failure::new(format!("{url}: {problem}"), HINT))?,
-        Err(_) => {
-            return Err(Failure::new(
-                format!("{url}: no answer within {} s", TIMEOUT.as_secs()),
-                HINT,
-            ));
-        }
-    };
-    Ok(super::document::decode(bytes))
+    response
+        .unwrap_or(Err(FetchError::Timeout))
+        .map(decode)
+        .map_err(|e| CommandError::new(format!("{url}: {}", error_chain(&e)), HINT))
 }
 
-fn address(url: &str, nonce: &[u8]) -> Result<Uri, Failure> {
-    const WRONG: &str = "give an address like https://orders.example.com/attestation";
+fn request_uri(url: &str, nonce: &[u8]) -> Result<Uri, CommandError> {
+    const EXAMPLE: &str = "give a URL like https://orders.example.com/attestation";
     let uri: Uri = url
         .parse()
-        .map_err(|e| Failure::new(format!("{url}: {e}"), WRONG))?;
-    let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(Failure::new(
-            format!("{url} is not an http or https address"),
-            WRONG,
+        .map_err(|e| CommandError::new(format!("{url}: {e}"), EXAMPLE))?;
+    let (Some(scheme @ ("http" | "https")), Some(authority)) = (uri.scheme_str(), uri.authority())
+    else {
+        return Err(CommandError::new(
+            format!("{url} is not an http or https URL"),
+            EXAMPLE,
         ));
     };
     let path = match uri.path() {
         "/" | "" => "/attestation",
         path => path,
     };
-    let others = uri
+    let query = uri
         .query()
         .map(|query| format!("{query}&"))
         .unwrap_or_default();
-    let path_and_query = format!("{path}?{others}nonce={}", hex::encode(nonce));
     Uri::builder()
-        .scheme(uri.scheme_str().unwrap_or("https"))
+        .scheme(scheme)
         .authority(authority.as_str())
-        .path_and_query(path_and_query)
+        .path_and_query(format!("{path}?{query}nonce={}", hex::encode(nonce)))
         .build()
-        .map_err(|e| Failure::new(format!("{url}: {e}"), WRONG))
+        .map_err(|e| CommandError::new(format!("{url}: {e}"), EXAMPLE))
 }
 
-async fn get(uri: Uri) -> Result<Vec<u8>, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // The system may trust what rustls cannot read; one certificate fewer is not this program's problem.
-        let _ = roots.add(certificate);
-    }
-    let tls = rustls::ClientConfig::builder_with_provider(
-        rustls::crypto::aws_lc_rs::default_provider().into(),
-    )
-    .with_safe_default_protocol_versions()
-    .map_err(|e| e.to_string())?
-    .with_root_certificates(roots)
-    .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
-    let request = hyper::Request::get(uri)
+async fn get(uri: Uri) -> Result<Vec<u8>, FetchError> {
+    let client: legacy::Client<_, Empty<Bytes>> =
+        legacy::Client::builder(TokioExecutor::new()).build(connector()?);
+    let request = Request::get(uri)
         .header(ACCEPT, "application/cbor")
-        .body(Empty::new())
-        .map_err(|e| e.to_string())?;
-    let response = client.request(request).await.map_err(|e| causes(&e))?;
+        .body(Empty::new())?;
+    let response = client.request(request).await?;
     let status = response.status();
-    // Twice the length: some endpoints answer in digits.
+    // Twice the limit: some endpoints respond in hexadecimal.
     let body = Limited::new(response.into_body(), 2 * MAX_LEN)
         .collect()
         .await
-        .map_err(|e| e.to_string())?;
-    match status.is_success() {
-        true => Ok(body.to_bytes().to_vec()),
-        false => Err(format!("the answer is {status}")),
+        .map_err(FetchError::Body)?;
+    if status.is_success() {
+        Ok(body.to_bytes().to_vec())
+    } else {
+        Err(FetchError::Status(status))
     }
 }
 
-/// hyper's own message names the step alone.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+fn connector() -> Result<HttpsConnector<HttpConnector>, FetchError> {
+    let mut roots = rustls::RootCertStore::empty();
+    // Certificates that rustls cannot parse are ignored, as other programs do.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let tls = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .map_err(FetchError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .build())
 }
 
 #[cfg(test)]
@@ -130,9 +133,9 @@ mod tests {
     #[test]
     fn the_nonce_goes_into_the_query() {
         let uri = |url| {
-            address(url, &[0xab; 2])
+            request_uri(url, &[0xab; 2])
                 .map(|uri| uri.to_string())
-                .map_err(|failure| failure.message)
+                .map_err(|error| error.message)
         };
         assert_eq!(
             uri("http://h:1").unwrap(),
@@ -148,7 +151,7 @@ mod tests {
         );
         assert_eq!(
             uri("ftp://h/x").unwrap_err(),
-            "ftp://h/x is not an http or https address"
+            "ftp://h/x is not an http or https URL"
         );
         assert!(uri("h").is_err() && uri("not a url").is_err());
     }

@@ -3,7 +3,7 @@
 use attestation::{Check, Error, Part, Time, Untrusted, Verified};
 use serde_json::{Map, Value, json};
 
-/// How long a value may be on a line of the table before it is cut. In characters.
+/// Longer values are truncated in the table. In characters.
 const WIDTH: usize = 128;
 
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub(super) struct Report<'v> {
 /// A line of the table.
 struct Row {
     name: String,
-    /// `None` if an earlier failure left it open.
-    holds: Option<bool>,
+    /// `None` if it was not checked, since an earlier check failed.
+    passed: Option<bool>,
     expected: String,
     found: String,
     advice: &'static str,
@@ -31,7 +31,8 @@ impl<'v> Report<'v> {
     ) -> Report<'v> {
         let mut cautions: Vec<&str> = cautions.iter().map(String::as_str).collect();
         if verdict.as_ref().is_ok_and(|verified| verified.debug) {
-            cautions.push("the enclave runs in debug mode: its parent reads its memory");
+            cautions
+                .push("the enclave runs in debug mode: its parent instance can read its memory");
         }
         Report {
             verdict,
@@ -84,137 +85,143 @@ impl<'v> Report<'v> {
     }
 
     pub(super) fn table(&self) -> String {
-        let mut text = String::new();
-        for Row {
-            name,
-            holds,
-            expected,
-            found,
-            advice,
-        } in self.rows()
-        {
-            let (expected, found) = (cut(&expected), cut(&found));
-            text += &match holds {
-                None => format!("{name:<14} -       not checked\n"),
-                Some(true) => format!("{name:<14} ok      {found}\n"),
-                Some(false) => format!(
-                    "{name:<14} FAILED  expected  {expected}\n{0:<23}found     {found}\n{0:<23}{advice}\n",
-                    ""
-                ),
-            };
-        }
-        let reason = match self.verdict {
-            Ok(verified) => format!("{}, made {}", verified.module_id, verified.timestamp),
-            Err(Error::Rejected(checks)) => {
-                let failed = checks
-                    .iter()
-                    .filter(|check| !check.holds)
-                    .map(|check| check.subject.to_string());
-                format!(
-                    "genuine, but not what the policy asks for: {}",
-                    failed.collect::<Vec<_>>().join(", ")
-                )
-            }
-            Err(error) => error.to_string(),
-        };
+        let rows: String = self.rows().iter().map(Row::line).collect();
         let cautions: String = self
             .cautions
             .iter()
             .map(|caution| format!("caution: {caution}\n"))
             .collect();
         format!(
-            "{text}\n{}: {reason}\n{cautions}",
-            self.word().to_uppercase()
+            "{rows}\n{}: {}\n{cautions}",
+            self.word().to_uppercase(),
+            self.reason()
         )
     }
 
-    /// Format, origin and time come before the policy; the first that fails leaves the rest open.
+    fn reason(&self) -> String {
+        match self.verdict {
+            Ok(verified) => format!("{}, made {}", verified.module_id, verified.timestamp),
+            Err(Error::Rejected(checks)) => {
+                let failed = checks.iter().filter(|check| !check.passed);
+                let names: Vec<_> = failed.map(|check| check.subject.to_string()).collect();
+                format!(
+                    "genuine, but does not satisfy the policy: {}",
+                    names.join(", ")
+                )
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Format, origin and time come before the policy; the first that fails leaves the rest
+    /// unchecked.
     fn rows(&self) -> Vec<Row> {
-        let stage = match self.verdict {
+        let passed_stages = match self.verdict {
             Ok(_) | Err(Error::Rejected(_)) => 3,
             Err(Error::NotYetValid { .. } | Error::Expired { .. }) => 2,
             Err(Error::Untrusted(_)) => 1,
             Err(Error::Malformed(_)) => 0,
         };
-        let found = self
-            .verdict
-            .as_ref()
-            .err()
-            .map(Error::to_string)
-            .unwrap_or_default();
         let time = format!("valid at {}", self.at);
+        let origin = "signed by an enclave that chains to the trusted root";
         let stages = [
             ("format", "an attestation document", "COSE_Sign1 with ES384"),
-            (
-                "origin",
-                "signed by an enclave, below the trusted root",
-                "signed by an enclave, below the trusted root",
-            ),
+            ("origin", origin, origin),
             ("time", time.as_str(), time.as_str()),
         ];
         let mut rows: Vec<Row> = (0..)
             .zip(stages)
-            .map(|(index, (name, expected, passed))| Row {
-                name: name.to_owned(),
-                holds: (index <= stage).then_some(index < stage),
-                expected: expected.to_owned(),
-                found: if index < stage {
-                    passed.to_owned()
-                } else {
-                    found.clone()
+            .map(|(index, (name, expected, found))| match self.verdict {
+                Err(error) if index == passed_stages => Row {
+                    found: error.to_string(),
+                    advice: advice(error),
+                    ..Row::new(name, Some(false), expected)
                 },
-                advice: self.verdict.as_ref().err().map(advice).unwrap_or_default(),
+                _ => Row {
+                    found: found.to_owned(),
+                    ..Row::new(name, (index < passed_stages).then_some(true), expected)
+                },
             })
             .collect();
-        rows.extend(self.checks().iter().map(|check| Row {
+        rows.extend(self.checks().iter().map(Row::of));
+        if passed_stages < 3 {
+            rows.push(Row::new("policy", None, ""));
+        }
+        rows
+    }
+}
+
+impl Row {
+    fn new(name: &str, passed: Option<bool>, expected: &str) -> Row {
+        Row {
+            name: name.to_owned(),
+            passed,
+            expected: expected.to_owned(),
+            found: String::new(),
+            advice: "",
+        }
+    }
+
+    fn of(check: &Check) -> Row {
+        Row {
             name: check.subject.to_string(),
-            holds: Some(check.holds),
+            passed: Some(check.passed),
             expected: check.expected.clone(),
             found: check.found.clone(),
             advice: check.advice(),
-        }));
-        if stage < 3 {
-            let open = String::new;
-            rows.push(Row {
-                name: "policy".to_owned(),
-                holds: None,
-                expected: open(),
-                found: open(),
-                advice: "",
-            });
         }
-        rows
+    }
+
+    fn line(&self) -> String {
+        let Row {
+            name,
+            passed,
+            expected,
+            found,
+            advice,
+        } = self;
+        let (expected, found) = (truncated(expected), truncated(found));
+        match passed {
+            None => format!("{name:<14} -       not checked\n"),
+            Some(true) => format!("{name:<14} ok      {found}\n"),
+            Some(false) => format!(
+                "{name:<14} FAILED  expected  {expected}\n{0:<23}found     {found}\n{0:<23}{advice}\n",
+                ""
+            ),
+        }
     }
 }
 
 fn advice(error: &Error) -> &'static str {
     match error {
         Error::Malformed(_) => {
-            "Get the document again: the bytes that the NSM gave out, in base64, or in hexadecimal digits."
+            "Get the document again: the bytes that the NSM returned, raw, in base64 or in hexadecimal."
         }
         Error::Untrusted(Untrusted::Root) => {
-            "Only AWS's root vouches for enclaves; a PKI of your own needs --root."
+            "Documents of enclaves chain to AWS's root; for a PKI of your own use --root."
         }
         Error::Untrusted(Untrusted::Algorithm(_)) => {
-            "Real enclaves sign with ES384; documents of a sandbox cannot be verified."
+            "Real enclaves sign with ES384; documents of an emulated NSM cannot be verified."
         }
-        Error::Untrusted(_) => "No Nitro Enclave made this document as it is: do not rely on it.",
+        Error::Untrusted(_) => {
+            "Do not rely on this document: no Nitro Enclave made it in this form."
+        }
         Error::NotYetValid { .. } => "Check this machine's clock.",
         Error::Expired {
             part: Part::Ca(_) | Part::Leaf,
             ..
         } => {
-            "Ask for a new document. An archived one was valid at its time (--at), which proves nothing about now."
+            "Request a new document. Use --at to check an archived one at its time; that proves nothing about now."
         }
-        Error::Expired { .. } => "Ask for a new document.",
+        Error::Expired { .. } => "Request a new document.",
         Error::Rejected(checks) => checks
             .iter()
-            .find(|check| !check.holds)
+            .find(|check| !check.passed)
             .map_or("", Check::advice),
     }
 }
 
-fn cut(text: &str) -> String {
+fn truncated(text: &str) -> String {
     match text.char_indices().nth(WIDTH) {
         None => text.to_owned(),
         Some((end, _)) => {

@@ -1,21 +1,23 @@
-//! What a document says, for looking at.
+//! Prints a document without verifying it.
 
-use super::Failure;
+use super::document;
+use super::error::CommandError;
+use super::output::warn;
+use attestation::unverified::describe;
 use std::path::Path;
 
-pub(super) fn run(doc: &Path, json: bool) -> Result<String, Failure> {
-    let bytes = super::document::read(doc)?;
-    let shown = attestation::unverified::show(&bytes).map_err(|e| {
-        Failure::new(
+pub(super) fn run(doc: &Path, json: bool) -> Result<String, CommandError> {
+    let bytes = document::read(doc)?;
+    let document = describe(&bytes).map_err(|e| {
+        CommandError::new(
             e,
-            "give the bytes that the NSM gave out, in base64, or in hexadecimal digits",
+            "give the bytes that the NSM returned: raw, in base64 or in hexadecimal",
         )
     })?;
-    super::warn("caution: nothing of this was verified; `attest verify` does that");
-    match json {
-        true => {
-            Ok(serde_json::to_string_pretty(&shown).expect("strings and lists always serialise"))
-        }
-        false => Ok(shown.to_string()),
+    warn("caution: nothing of this was verified; use `attest verify` for that");
+    if json {
+        Ok(serde_json::to_string_pretty(&document).expect("strings and lists always serialise"))
+    } else {
+        Ok(document.to_string())
     }
 }

@@ -1,86 +1,119 @@
 //! What a relying party asks of a document beyond being genuine.
 //!
-//! [`Conditions`] are what somebody wrote down, in code or in a file; [`Policy`] is what is left when they make sense.
+//! [`Conditions`] are what a person or a program wrote down, in code or in a file; [`Policy`] is
+//! what they become if they make sense.
 
-mod conditions;
+mod error;
+mod evaluate;
+mod registers;
 
-pub use conditions::{Conditions, PolicyError};
+pub use error::PolicyError;
 
-use crate::document::Fields;
-use crate::{Pcr, Time, crypto};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::conditions::{Conditions, ValidityTime};
+use crate::limits::MAX_FIELD;
+use crate::pcr::{FIRST_UNLOCKED, Pcr};
+use error::MIN_SOLE_NONCE;
+use registers::Registers;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// PCR0 to 15 are measured by the hypervisor and locked at boot; an enclave's code writes to the others as it likes.
-const MEASURED: u8 = 16;
-/// PCR0, 1 and 2 are what the image measures to, and zero in debug mode only.
-const CODE: u8 = 3;
-/// Redoubt's agent extends it with the identity and version of the sealed config that it opened.
-const SEALED_CONFIG: u8 = 16;
+/// PCR0, 1 and 2 measure the image, and are zero in debug mode only.
+const FIRST_AFTER_CODE: u8 = 3;
+/// Clocks that NTP sets differ by less; an enclave's certificate is valid from 3 seconds before it
+/// is first used.
+const DEFAULT_CLOCK_SKEW: Duration = Duration::from_secs(60);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(600);
 
-/// At which time certificates must be valid.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Clock {
-    /// The caller's time.
-    #[default]
-    Now,
-    /// The time that the document gives, for archived documents and verifiers without a clock. An old document and its
-    /// time are as good as new then, so it is allowed with a nonce only.
-    Document,
-}
-
-/// Conditions that were found to make sense. There is at least one on the code.
+/// Conditions that make sense. At least one restricts which code may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    registers: BTreeMap<u8, BTreeSet<Pcr>>,
+    registers: Registers,
     sealed_config: bool,
     allow_debug: bool,
     nonce: Option<Vec<u8>>,
     public_key: Option<Vec<u8>>,
     user_data: Option<Vec<u8>>,
     max_age: Option<Duration>,
-    clock: Clock,
+    validity_time: ValidityTime,
     clock_skew: Duration,
 }
 
-/// What a check looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    Pcr(u8),
-    Debug,
-    SealedConfig,
-    Nonce,
-    PublicKey,
-    UserData,
-    Age,
-}
-
-/// One condition and what the document has there, in the words of a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    pub subject: Subject,
-    pub holds: bool,
-    pub expected: String,
-    pub found: String,
-}
-
 impl Policy {
-    /// At which time this policy holds certificates.
-    pub fn clock(&self) -> Clock {
-        self.clock
+    /// Checks that `conditions` restrict the code, do not contradict each other and can be met at
+    /// all.
+    ///
+    /// ```
+    /// use attestation::{Conditions, Policy, PolicyError};
+    ///
+    /// let built = format!(
+    ///     r#"{{"measurements": {{
+    ///         "HashAlgorithm": "Sha384 {{ ... }}", "PCR0": "{0}", "PCR1": "{0}", "PCR2": "{0}"
+    ///     }}}}"#,
+    ///     "3d".repeat(48)
+    /// );
+    /// let conditions: Conditions = serde_json::from_str(&built)?;
+    /// assert!(Policy::new(conditions)?.fixes_code());
+    ///
+    /// let any_enclave = Conditions { nonce: Some(vec![7; 32]), ..Conditions::default() };
+    /// assert_eq!(Policy::new(any_enclave), Err(PolicyError::NoConditions));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`] names the condition: on registers first, then on the nonce, the other fields
+    /// and the clock.
+    pub fn new(conditions: Conditions) -> Result<Policy, PolicyError> {
+        let registers = registers::allowed(&conditions)?;
+        let Conditions {
+            pcrs: _,
+            measurements: _,
+            role_arn: _,
+            instance_id: _,
+            signing_certificate: _,
+            sealed_config,
+            nonce,
+            require_nonce,
+            public_key,
+            user_data,
+            max_age_seconds,
+            time,
+            clock_skew_seconds,
+            allow_debug,
+            eif: _,
+            image: _,
+        } = conditions;
+        check_code(&registers, allow_debug)?;
+        check_nonce(nonce.as_deref(), require_nonce, time)?;
+        check_length("public_key", public_key.as_deref())?;
+        check_length("user_data", user_data.as_deref())?;
+        Ok(Policy {
+            registers,
+            sealed_config,
+            allow_debug,
+            nonce,
+            public_key,
+            user_data,
+            max_age: max_age_seconds.map(Duration::from_secs),
+            validity_time: time,
+            clock_skew: clock_skew(clock_skew_seconds)?,
+        })
+    }
+
+    /// The time at which certificates must be valid.
+    pub fn validity_time(&self) -> ValidityTime {
+        self.validity_time
     }
 
     pub(crate) fn clock_skew(&self) -> Duration {
         self.clock_skew
     }
 
-    /// Whether a document that passes can only come from code that somebody chose: PCR0, PCR8, or PCR1 with PCR2 is asked
-    /// for. Others leave the code open; PCR1 alone does not even fix what runs at boot, since a later ramdisk replaces
-    /// files of an earlier one.
-    pub fn names_code(&self) -> bool {
+    /// Whether a document that passes can only come from code that the policy's author chose: it
+    /// asks for PCR0, for PCR8, or for PCR1 and PCR2. Other registers leave the code open; PCR1
+    /// alone does not even fix what runs at boot, since a later ramdisk replaces files of an
+    /// earlier one.
+    pub fn fixes_code(&self) -> bool {
         let asks = |index| {
             self.registers
                 .get(&index)
@@ -88,143 +121,276 @@ impl Policy {
         };
         asks(0) || asks(8) || (asks(1) && asks(2))
     }
+}
 
-    /// Every condition, held against a document that is genuine.
-    pub(crate) fn check(&self, fields: &Fields<'_>, now: Time) -> Vec<Check> {
-        let mut checks = vec![self.check_debug(fields)];
-        checks.extend(self.registers.iter().map(|(&index, allowed)| {
-            let found = fields.pcrs.get(index);
-            Check {
-                subject: Subject::Pcr(index),
-                holds: found.is_some_and(|pcr| allowed.contains(pcr)),
-                expected: allowed
-                    .iter()
-                    .map(Pcr::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" or "),
-                found: found.map_or_else(missing, Pcr::to_string),
-            }
-        }));
-        if self.sealed_config {
-            let found = fields.pcrs.get(SEALED_CONFIG);
-            checks.push(Check {
-                subject: Subject::SealedConfig,
-                holds: found.is_some_and(|pcr| *pcr != Pcr::ZERO),
-                expected: "PCR16 extended and locked".to_owned(),
-                found: found.map_or_else(missing, Pcr::to_string),
-            });
-        }
-        let bytes = [
-            (Subject::Nonce, &self.nonce, fields.nonce),
-            (Subject::PublicKey, &self.public_key, fields.public_key),
-            (Subject::UserData, &self.user_data, fields.user_data),
-        ];
-        checks.extend(bytes.into_iter().filter_map(|(subject, expected, found)| {
-            let expected = expected.as_ref()?;
-            Some(Check {
-                subject,
-                holds: found.is_some_and(|found| crypto::equal(found, expected)),
-                expected: quoted(expected),
-                found: found.map_or_else(missing, quoted),
+/// Zero is what a register holds that was never extended: PCR8 of every unsigned image, for one. It
+/// restricts the code in debug mode only, and only in the three registers that are never zero
+/// otherwise.
+fn check_code(registers: &Registers, allow_debug: bool) -> Result<(), PolicyError> {
+    let restricts = |(index, allowed): (&u8, &BTreeSet<Pcr>)| {
+        let zero = allowed.contains(&Pcr::ZERO);
+        *index < FIRST_UNLOCKED && (!zero || (allow_debug && *index < FIRST_AFTER_CODE))
+    };
+    if registers.iter().any(restricts) {
+        Ok(())
+    } else {
+        Err(PolicyError::NoConditions)
+    }
+}
+
+fn check_nonce(
+    nonce: Option<&[u8]>,
+    required: bool,
+    time: ValidityTime,
+) -> Result<(), PolicyError> {
+    let own_time = time == ValidityTime::Document;
+    match nonce.map(<[u8]>::len) {
+        None if required => Err(PolicyError::NonceMissing),
+        None if own_time => Err(PolicyError::DocumentTimeWithoutNonce),
+        Some(len) if !(1..=MAX_FIELD).contains(&len) => Err(PolicyError::NonceLength(len)),
+        Some(len) if own_time && len < MIN_SOLE_NONCE => Err(PolicyError::ShortNonce(len)),
+        _ => Ok(()),
+    }
+}
+
+fn check_length(field: &'static str, value: Option<&[u8]>) -> Result<(), PolicyError> {
+    match value.map(<[u8]>::len) {
+        Some(len) if len > MAX_FIELD => Err(PolicyError::FieldLength { field, len }),
+        _ => Ok(()),
+    }
+}
+
+fn clock_skew(seconds: Option<u64>) -> Result<Duration, PolicyError> {
+    let skew = seconds.map_or(DEFAULT_CLOCK_SKEW, Duration::from_secs);
+    if skew > MAX_CLOCK_SKEW {
+        return Err(PolicyError::ClockSkew(skew.as_secs()));
+    }
+    Ok(skew)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pcr(byte: u8) -> Pcr {
+        Pcr::try_from([byte; 48].as_slice()).unwrap()
+    }
+
+    fn with(change: impl FnOnce(&mut Conditions)) -> Result<Policy, PolicyError> {
+        let mut conditions = Conditions {
+            pcrs: [(0, [pcr(1)].into())].into(),
+            ..Conditions::default()
+        };
+        change(&mut conditions);
+        Policy::new(conditions)
+    }
+
+    #[test]
+    fn a_policy_restricts_which_code_may_run() {
+        assert!(with(|_| ()).is_ok());
+        let without = |change: fn(&mut Conditions)| {
+            with(|conditions| {
+                conditions.pcrs.clear();
+                change(conditions);
             })
-        }));
-        checks.extend(
-            self.max_age
-                .map(|max_age| self.check_age(max_age, fields.timestamp, now)),
+            .map(drop)
+        };
+        let none = Err(PolicyError::NoConditions);
+        assert_eq!(without(|_| ()), none);
+        assert_eq!(without(|c| c.nonce = Some(vec![1; 8])), none);
+        assert_eq!(without(|c| c.user_data = Some(vec![1; 8])), none);
+        assert_eq!(without(|c| c.max_age_seconds = Some(1)), none);
+        assert_eq!(without(|c| c.sealed_config = true), none);
+        assert_eq!(without(|c| c.allow_debug = true), none);
+        assert_eq!(
+            without(|c| c.pcrs = [(16, [pcr(1)].into())].into()),
+            none,
+            "any code may extend PCR16"
         );
-        checks
+        assert_eq!(
+            without(|c| c.pcrs = [(8, [Pcr::ZERO].into())].into()),
+            none,
+            "every unsigned image has that"
+        );
+        assert_eq!(
+            without(|c| c.pcrs = [(0, [pcr(1), Pcr::ZERO].into())].into()),
+            none
+        );
+        let debug =
+            |c: &mut Conditions| (c.pcrs, c.allow_debug) = ([(0, [Pcr::ZERO].into())].into(), true);
+        assert_eq!(without(debug), Ok(()));
+        let beside =
+            |c: &mut Conditions| (c.pcrs, c.allow_debug) = ([(8, [Pcr::ZERO].into())].into(), true);
+        assert_eq!(
+            without(beside),
+            none,
+            "PCR8 is zero in most enclaves, debug or not"
+        );
+        assert_eq!(
+            without(|c| c.instance_id = Some("i-0123abcd".to_owned())),
+            Ok(())
+        );
     }
 
-    /// By the caller's clock, whatever time the certificates are held against.
-    fn check_age(&self, max_age: Duration, timestamp: Time, now: Time) -> Check {
-        let from_the_future = now.plus(self.clock_skew) < timestamp;
-        let age = now.since(timestamp).unwrap_or_default();
-        Check {
-            subject: Subject::Age,
-            holds: !from_the_future && age <= max_age,
-            expected: format!("at most {} s", max_age.as_secs()),
-            found: match from_the_future {
-                true => format!("made {timestamp}, after {now}"),
-                false => format!("{:.1} s", age.as_secs_f64()),
-            },
-        }
+    #[test]
+    fn tells_whether_the_code_is_fixed() {
+        let fixes = |indexes: &[u8]| {
+            let conditions = Conditions {
+                pcrs: indexes
+                    .iter()
+                    .map(|index| (*index, [pcr(1)].into()))
+                    .collect(),
+                ..Conditions::default()
+            };
+            Policy::new(conditions).unwrap().fixes_code()
+        };
+        assert!(fixes(&[0]) && fixes(&[8]) && fixes(&[1, 2]));
+        assert!(!fixes(&[1]) && !fixes(&[2]) && !fixes(&[3, 4]));
+        let zero = [(4, [pcr(1)].into()), (8, [Pcr::ZERO].into())].into();
+        let policy = Policy::new(Conditions {
+            pcrs: zero,
+            ..Conditions::default()
+        })
+        .unwrap();
+        assert!(!policy.fixes_code(), "every unsigned image has a zero PCR8");
     }
 
-    fn check_debug(&self, fields: &Fields<'_>) -> Check {
-        let debug = fields.pcrs.debug();
-        let words = |debug| if debug { "debug mode" } else { "no debug mode" };
-        Check {
-            subject: Subject::Debug,
-            holds: !debug || self.allow_debug,
-            expected: if self.allow_debug {
-                "either"
-            } else {
-                words(false)
-            }
-            .to_owned(),
-            found: words(debug).to_owned(),
-        }
-    }
-}
-
-fn missing() -> String {
-    "missing".to_owned()
-}
-
-fn quoted(bytes: &[u8]) -> String {
-    match bytes {
-        [] => "empty".to_owned(),
-        _ => hex::encode(bytes),
-    }
-}
-
-impl Check {
-    /// What to do if it does not hold.
-    pub fn advice(&self) -> &'static str {
-        match self.subject {
-            Subject::Debug => "Run the enclave without debug mode; allow it only for tests.",
-            Subject::Pcr(3) => "Another IAM role is attached to the parent instance, or none.",
-            Subject::Pcr(4) => "The enclave runs on another parent instance.",
-            Subject::Pcr(8) => "The image was signed with another certificate, or not at all.",
-            Subject::Pcr(0..MEASURED) => {
-                "Other code runs. If it should, build it yourself with `eif-builder build --json` and use its output."
-            }
-            Subject::Pcr(_) => {
-                "The enclave's code extended this register otherwise, or left it unlocked."
-            }
-            Subject::SealedConfig => "The enclave has not opened a sealed config.",
-            Subject::Nonce => {
-                "This document answers another question: ask again with a fresh nonce."
-            }
-            Subject::PublicKey | Subject::UserData => {
-                "The enclave vouches for something else than was expected."
-            }
-            Subject::Age => "Ask the enclave for a new document.",
-        }
+    #[test]
+    fn refuses_nonces_that_documents_cannot_answer() {
+        assert_eq!(
+            with(|c| c.nonce = Some(vec![])),
+            Err(PolicyError::NonceLength(0))
+        );
+        assert!(with(|c| c.nonce = Some(vec![0; 1024])).is_ok());
+        assert_eq!(
+            with(|c| c.nonce = Some(vec![0; 1025])),
+            Err(PolicyError::NonceLength(1025))
+        );
+        assert_eq!(
+            with(|c| c.require_nonce = true),
+            Err(PolicyError::NonceMissing)
+        );
+        assert_eq!(
+            with(|c| c.time = ValidityTime::Document),
+            Err(PolicyError::DocumentTimeWithoutNonce)
+        );
+        let own_time = |len: usize| {
+            with(|c| (c.time, c.nonce) = (ValidityTime::Document, Some(vec![1; len]))).map(drop)
+        };
+        assert_eq!(
+            (own_time(7), own_time(8)),
+            (Err(PolicyError::ShortNonce(7)), Ok(()))
+        );
     }
 
-    pub(crate) fn failures(checks: &[Check]) -> String {
-        let failed = checks.iter().filter(|check| !check.holds);
-        let sentences = failed.map(|check| {
-            format!(
-                "{} is {}, expected {}",
-                check.subject, check.found, check.expected
-            )
+    #[test]
+    fn refuses_values_beyond_the_limits() {
+        assert_eq!(
+            with(|c| c.clock_skew_seconds = Some(601)),
+            Err(PolicyError::ClockSkew(601))
+        );
+        assert_eq!(
+            with(|c| c.user_data = Some(vec![0; 1025])),
+            Err(PolicyError::FieldLength {
+                field: "user_data",
+                len: 1025
+            })
+        );
+        assert_eq!(
+            with(|c| drop(c.pcrs.insert(32, [pcr(1)].into()))),
+            Err(PolicyError::Index(32))
+        );
+        assert_eq!(
+            with(|c| drop(c.pcrs.insert(3, BTreeSet::new()))),
+            Err(PolicyError::Empty(3))
+        );
+    }
+
+    #[test]
+    fn refuses_names_that_make_no_register() {
+        let twice = with(|c| {
+            c.pcrs.insert(4, [pcr(1)].into());
+            c.instance_id = Some("i-0123abcd".to_owned());
         });
-        sentences.collect::<Vec<_>>().join("; ")
-    }
-}
-
-impl std::fmt::Display for Subject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Subject::Pcr(index) => write!(f, "PCR{index}"),
-            Subject::Debug => f.write_str("mode"),
-            Subject::SealedConfig => f.write_str("sealed config"),
-            Subject::Nonce => f.write_str("nonce"),
-            Subject::PublicKey => f.write_str("public key"),
-            Subject::UserData => f.write_str("user data"),
-            Subject::Age => f.write_str("age"),
+        assert_eq!(twice, Err(PolicyError::Conflict(4)));
+        for id in ["i-", "i-0123ABCD", "i-0123abc", "0123abcd", "i-0123abcd "] {
+            assert_eq!(
+                with(|c| c.instance_id = Some(id.to_owned())),
+                Err(PolicyError::InstanceId(id.to_owned()))
+            );
         }
+        for arn in [
+            "arn:aws:iam::12345678901:role/x",
+            "arn:aws:iam::123456789012:role/",
+            "arn:aws:iam::123456789012:user/x",
+            "arn:aws:sts::123456789012:assumed-role/x/y",
+            "arn:aws:iam:us-east-1:123456789012:role/x",
+            "arn:aws:iam::123456789012:role/x\n",
+        ] {
+            assert_eq!(
+                with(|c| c.role_arn = Some(arn.to_owned())),
+                Err(PolicyError::RoleArn(arn.to_owned()))
+            );
+        }
+        assert_eq!(
+            with(|c| c.signing_certificate = Some("x".to_owned())),
+            Err(PolicyError::SigningCertificate)
+        );
+    }
+
+    #[test]
+    fn reads_every_key_from_toml() {
+        let (a, b) = ("01".repeat(48), "02".repeat(48));
+        let all = format!(
+            r#"
+            role_arn = "arn:aws:iam::123456789012:role/x"
+            instance_id = "i-0123abcd"
+            sealed_config = true
+            nonce = "0102030405060708"
+            require_nonce = true
+            public_key = "ab"
+            user_data = ""
+            max_age_seconds = 300
+            time = "document"
+            clock_skew_seconds = 5
+            allow_debug = true
+            [pcrs]
+            0 = ["{a}", "{b}"]
+            PCR2 = "{a}"
+            "#
+        );
+        let conditions: Conditions = toml::from_str(&all).unwrap();
+        assert_eq!(
+            conditions.pcrs,
+            [(0, [pcr(1), pcr(2)].into()), (2, [pcr(1)].into())].into()
+        );
+        let policy = Policy::new(conditions).unwrap();
+        assert_eq!(
+            policy.registers.keys().copied().collect::<Vec<_>>(),
+            [0, 2, 3, 4]
+        );
+        assert_eq!(
+            (policy.validity_time, policy.clock_skew.as_secs()),
+            (ValidityTime::Document, 5)
+        );
+    }
+
+    #[test]
+    fn reads_the_output_of_eif_builder() {
+        let (a, b) = ("01".repeat(48), "02".repeat(48));
+        let built = format!(
+            r#"{{"eif": "app.eif", "image": {{"reference": "x", "digest": "y"}},
+                "measurements": {{"HashAlgorithm": "Sha384 {{ ... }}", "PCR0": "{a}", "PCR1": "{b}", "PCR2": "{b}"}}}}"#
+        );
+        let policy = Policy::new(serde_json::from_str(&built).unwrap()).unwrap();
+        assert_eq!(
+            policy.registers,
+            [
+                (0, [pcr(1)].into()),
+                (1, [pcr(2)].into()),
+                (2, [pcr(2)].into())
+            ]
+            .into()
+        );
     }
 }
