@@ -5,7 +5,7 @@
 
 use attestation::emulated::{UnsignedDocument, UnsignedError, read_unsigned};
 use attestation::{
-    Conditions, Error, Measurements, Mismatch, Pcr, Policy, PolicyError, Time, TrustAnchor,
+    Conditions, Error, Measurements, Pcr, PcrMismatch, Policy, PolicyError, Time, TrustAnchor,
     Verifier,
 };
 use explain::{Code, Explain};
@@ -55,7 +55,7 @@ pub enum EvidenceError {
     SealedConfig,
     /// Another image runs, or it runs in debug mode.
     #[error("the running enclave is not what was built: {0}")]
-    Measurements(#[from] Mismatch),
+    Measurements(#[from] PcrMismatch),
 }
 
 impl Explain for EvidenceError {

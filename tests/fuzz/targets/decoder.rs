@@ -16,5 +16,5 @@ fuzz_target!(|data: &[u8]| {
         });
         unsigned.document
     });
-    let _ = attestation::sandbox::read_unsigned(&edited(good, data));
+    let _ = attestation::emulated::read_unsigned(&edited(good, data));
 });

@@ -7,7 +7,7 @@ mod policy;
 mod sigv4;
 
 use crate::pki::{Server, pem, server};
-use attestation::sandbox::{UnsignedDocument, read_unsigned};
+use attestation::emulated::{UnsignedDocument, read_unsigned};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,6 +1,6 @@
 //! Key policies, as far as this fake needs them: Allow and Deny, actions, string conditions (IAM user guide, "Policy evaluation logic").
 
-use attestation::sandbox::UnsignedDocument;
+use attestation::emulated::UnsignedDocument;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
