@@ -1,51 +1,7 @@
-//! The rules of the house: which crate may know which.
+//! What is promised of the agent's binary, which is measured and lives in the enclave's memory.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use tests::programs::{lib, run};
-
-fn allowed(name: &str) -> &'static [&'static str] {
-    match name {
-        "attestation" | "wire" | "tree-listing" => &[],
-        "eif-builder" => &["attestation", "wire"],
-        "host-proxy" => &["attestation", "eif-builder", "wire"],
-        "enclave-agent" => &["wire"],
-        "tests" => &["attestation", "eif-builder", "host-proxy", "wire"],
-        other => panic!("{other} is new: say here what it may depend on"),
-    }
-}
-
-#[test]
-fn dependencies_point_one_way() {
-    let metadata = run(Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
-        .current_dir(env!("CARGO_MANIFEST_DIR")));
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
-    let names: BTreeSet<&str> = packages
-        .iter()
-        .map(|package| package["name"].as_str().unwrap())
-        .collect();
-    let mut found = BTreeMap::new();
-    for package in packages {
-        let name = package["name"].as_str().unwrap();
-        let dependencies = package["dependencies"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|dependency| dependency["name"].as_str().unwrap());
-        let inner: BTreeSet<&str> = dependencies
-            .filter(|dependency| names.contains(dependency))
-            .collect();
-        let wrong: Vec<_> = inner
-            .iter()
-            .filter(|dependency| !allowed(name).contains(dependency))
-            .collect();
-        assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
-        found.insert(name, inner);
-    }
-    assert_eq!(found.len(), 7);
-}
 
 /// The agent is measured: where it is built must not show. What cargo would say of the folder is said of the crate.
 #[test]
