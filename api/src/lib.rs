@@ -6,6 +6,7 @@
 //!
 //! Nothing here runs a daemon: a command line links this crate and no more.
 #![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 pub mod client;
 pub mod credentials;

@@ -1,55 +1,88 @@
-//! The keys that tokens are signed with: a shared secret, or the public keys of an issuer (JWKS, RFC 7517) from a file or an address.
+//! The keys that tokens are signed with: a shared secret, or the public keys of an issuer (JWKS,
+//! RFC 7517) from a file or a URL.
 //!
-//! A file is read again when it changes. An address is asked every ten minutes, and at once (but not more than every five seconds) for a
-//! key that is not known: that is how issuers rotate. An issuer that cannot be reached, or a file that is gone, is believed for an hour;
-//! then tokens cannot be checked, since a key that it has taken back would never be noticed.
+//! A file is read again when it changes. A URL is fetched every ten minutes, and at once (but no more
+//! than every five seconds) for an unknown key: that is how issuers rotate. When the issuer cannot be
+//! reached, or the file is gone, its keys stay valid for an hour; then tokens cannot be checked, since
+//! a revoked key would never be noticed.
 
-use super::BrokerConfig;
-use super::token::algorithm_of;
-use super::watch::{Stamp, Watch, stamp};
+use crate::config::BrokerConfig;
+use crate::watched::{Stamp, Watch, WatchedFileError, read_bounded, stamp};
 use bytes::Bytes;
+use explain::{Code, Explain};
 use http_body_util::Full;
-use jsonwebtoken::DecodingKey;
-use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use oci::https::{Https, HttpsError, ServiceUrl};
 use serde::Deserialize;
-use std::fs;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
 
-/// A key set or a rule file is some KiB. In bytes.
-const MAX_FILE: u64 = 1 << 20;
-/// A key set is not read again more often than this.
-const REREAD: Duration = Duration::from_secs(5);
+/// A key set is read again no sooner than this for an unknown key, or after a failure.
+const REFRESH_AFTER_MISS: Duration = Duration::from_secs(5);
 const REFRESH: Duration = Duration::from_secs(10 * 60);
-const BELIEVED: Duration = Duration::from_secs(60 * 60);
+/// How long keys are used that cannot be confirmed any more.
+const MAX_STALE: Duration = Duration::from_secs(60 * 60);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// RFC 7518, 3.2: as long as the hash.
+/// In bytes: as long as the hash (RFC 7518, section 3.2).
 const MIN_SECRET: usize = 32;
 
+/// The keys of tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("{path}: {problem}")]
-    File { path: PathBuf, problem: String },
+    /// A file of `[broker]`.
+    #[error(transparent)]
+    File(#[from] WatchedFileError),
+    /// `broker.jwks_url` is not acceptable.
     #[error(transparent)]
     Address(#[from] HttpsError),
+    /// The issuer's keys cannot be fetched.
     #[error("{url}: {problem}")]
-    Fetch { url: String, problem: String },
+    Fetch {
+        /// `broker.jwks_url`.
+        url: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// None, or more than one, is named.
     #[error("name one of broker.jwt_secret_file, broker.jwks_file and broker.jwks_url")]
     NoKeys,
-    #[error("broker.audience is empty: tokens for other services would be taken")]
+    /// The configuration has none.
+    #[error("broker.audience is empty: tokens for other services would be accepted")]
     NoAudience,
 }
 
+impl Explain for KeyError {
+    fn code(&self) -> Code {
+        Code::ConfigurationInvalid
+    }
+
+    fn next_step(&self) -> Cow<'_, str> {
+        match self {
+            KeyError::File(error) => return error.next_step(),
+            KeyError::Address(_) => "Correct broker.jwks_url.",
+            KeyError::Fetch { .. } => {
+                "Check broker.jwks_url, and that the issuer publishes its keys there."
+            }
+            KeyError::NoKeys => {
+                "Set exactly one of broker.jwt_secret_file, broker.jwks_file and broker.jwks_url."
+            }
+            KeyError::NoAudience => "Set broker.audience to the 'aud' of the tokens.",
+        }
+        .into()
+    }
+}
+
+/// What tokens are checked with.
 pub(super) enum Keys {
     Secret(SecretFile),
     Set(Arc<KeySet>),
 }
 
 impl Keys {
-    /// An address that does not answer is no error here: the daemon must be able to start before its issuer.
+    /// A URL that does not answer is no error here: the daemon may start before its issuer.
     pub(super) async fn open(config: &BrokerConfig, https: &Https) -> Result<Keys, KeyError> {
         let BrokerConfig {
             jwt_secret_file,
@@ -57,8 +90,12 @@ impl Keys {
             jwks_url,
             ..
         } = config;
-        let named = |path: &Path| !path.as_os_str().is_empty();
-        match (named(jwt_secret_file), named(jwks_file), jwks_url.as_str()) {
+        let is_set = |path: &Path| !path.as_os_str().is_empty();
+        match (
+            is_set(jwt_secret_file),
+            is_set(jwks_file),
+            jwks_url.as_str(),
+        ) {
             (true, false, "") => Ok(Keys::Secret(SecretFile::open(jwt_secret_file)?)),
             (false, true, "") => {
                 let set = KeySet::of(Source::File(jwks_file.clone()));
@@ -78,7 +115,8 @@ impl Keys {
     }
 }
 
-/// Read again when it changes; one that cannot be used leaves the secret as it was.
+/// A shared secret. Its file is read again when it changes; one that cannot be used leaves the secret
+/// as it was.
 pub(super) struct SecretFile {
     path: PathBuf,
     current: Mutex<(Watch, DecodingKey)>,
@@ -98,7 +136,7 @@ impl SecretFile {
         match current.0.reread(|| secret(&self.path)) {
             Some(Ok(key)) => current.1 = key,
             Some(Err(error)) => {
-                tracing::warn!(%error, "the secret cannot be read; the one before holds")
+                tracing::warn!(%error, "the secret cannot be read; the previous one stays in effect");
             }
             None => {}
         }
@@ -106,11 +144,12 @@ impl SecretFile {
     }
 }
 
+/// The public keys of an issuer.
 pub(super) struct KeySet {
     source: Source,
-    known: Mutex<Known>,
-    /// One question at a time.
-    asking: tokio::sync::Mutex<()>,
+    known: Mutex<CachedKeys>,
+    /// Held while they are fetched, so that one request is made at a time.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 enum Source {
@@ -119,20 +158,22 @@ enum Source {
 }
 
 #[derive(Default)]
-struct Known {
+struct CachedKeys {
     keys: Vec<Jwk>,
-    /// Of the file.
+    /// Of the file, when it was read.
     seen: Option<Stamp>,
+    /// The last attempt.
     looked: Option<Instant>,
-    /// When it was last seen to be what the issuer says.
+    /// The last success.
     confirmed: Option<Instant>,
 }
 
 /// Why there is no key for a token.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(super) enum KeyLookupError {
+    /// The issuer has no such key.
     Unknown,
-    /// The issuer could not be asked for too long.
+    /// The issuer has been unreachable for too long.
     Unreachable,
 }
 
@@ -141,46 +182,42 @@ impl KeySet {
         KeySet {
             source,
             known: Mutex::default(),
-            asking: tokio::sync::Mutex::new(()),
+            fetching: tokio::sync::Mutex::new(()),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, CachedKeys> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By its name; a set of one key needs none.
-    pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>) -> Result<Jwk, Missing> {
+    /// Finds a key by its name; a set of one key needs none.
+    pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>) -> Result<Jwk, KeyLookupError> {
         if let Source::File(path) = &self.source {
-            if self
-                .known()
-                .looked
-                .is_none_or(|looked| looked.elapsed() >= REREAD)
+            let looked = self.known().looked;
+            if looked.is_none_or(|looked| looked.elapsed() >= REFRESH_AFTER_MISS)
                 && let Err(error) = self.read_file(path)
             {
-                tracing::warn!(%error, "the key set cannot be read; the old one is used");
+                tracing::warn!(%error, "the key set cannot be read; the previous one stays in effect");
             }
             return self.known().find_confirmed(kid);
         }
-        let found = self.known().find(kid).is_some();
-        match found {
-            false => self.refresh(true).await,
-            true if self.is_due(false) => {
-                // Nobody waits for an issuer whose key is known.
-                let set = self.clone();
-                tokio::spawn(async move { set.refresh(false).await });
-            }
-            true => {}
+        let is_known = self.known().find(kid).is_some();
+        if !is_known {
+            self.refresh(true).await;
+        } else if self.is_due(false) {
+            // In the background: a caller whose key is known does not wait for the issuer.
+            let set = self.clone();
+            tokio::spawn(async move { set.refresh(false).await });
         }
         self.known().find_confirmed(kid)
     }
 
     fn is_due(&self, for_unknown: bool) -> bool {
         let known = self.known();
-        // After a failure, and for a key that is not known, soon; otherwise every now and then.
+        // After a failure, and for an unknown key, soon; otherwise now and then.
         let failed = known.confirmed != known.looked;
         let pause = if for_unknown || failed {
-            REREAD
+            REFRESH_AFTER_MISS
         } else {
             REFRESH
         };
@@ -191,7 +228,7 @@ impl KeySet {
         let Source::Url(url, https) = &self.source else {
             return;
         };
-        let _one = self.asking.lock().await;
+        let _one = self.fetching.lock().await;
         if !self.is_due(for_unknown) {
             return;
         }
@@ -202,7 +239,7 @@ impl KeySet {
         match fetched {
             Ok(keys) => (known.keys, known.confirmed) = (keys, now),
             Err(error) => {
-                tracing::warn!(%error, "the issuer's keys cannot be fetched; those that are known are used")
+                tracing::warn!(%error, "the issuer's keys cannot be fetched; the previous ones stay in effect");
             }
         }
     }
@@ -212,7 +249,8 @@ impl KeySet {
         known.looked = Some(Instant::now());
         let seen = stamp(path);
         if seen.is_none() || seen != known.seen {
-            known.keys = parse(&bounded(path)?).map_err(|problem| file(path, problem))?;
+            known.keys = parse(&read_bounded(path)?)
+                .map_err(|problem| WatchedFileError::content(path, problem))?;
             known.seen = seen;
         }
         known.confirmed = Some(Instant::now());
@@ -220,14 +258,15 @@ impl KeySet {
     }
 }
 
-impl Known {
-    fn find_confirmed(&self, kid: Option<&str>) -> Result<Jwk, Missing> {
-        match self
+impl CachedKeys {
+    fn find_confirmed(&self, kid: Option<&str>) -> Result<Jwk, KeyLookupError> {
+        if self
             .confirmed
-            .is_some_and(|confirmed| confirmed.elapsed() < BELIEVED)
+            .is_some_and(|confirmed| confirmed.elapsed() < MAX_STALE)
         {
-            true => self.find(kid).ok_or(Missing::Unknown),
-            false => Err(Missing::Unreachable),
+            self.find(kid).ok_or(KeyLookupError::Unknown)
+        } else {
+            Err(KeyLookupError::Unreachable)
         }
     }
 
@@ -255,54 +294,58 @@ async fn fetch(url: &ServiceUrl, https: &Https) -> Result<Vec<Jwk>, KeyError> {
         .send(request, FETCH_TIMEOUT)
         .await
         .map_err(|e| wrong(e.to_string()))?;
-    match answer.status.is_success() {
-        true => parse(&answer.body).map_err(wrong),
-        false => Err(wrong(format!("the answer is {}", answer.status))),
+    if answer.status.is_success() {
+        parse(&answer.body).map_err(wrong)
+    } else {
+        Err(wrong(format!("the answer is {}", answer.status)))
     }
 }
 
-/// Keys of kinds that are not known here are passed over (RFC 7517, 5): an issuer may have some for others.
+/// Keys of other kinds are ignored (RFC 7517, section 5): an issuer may have some for others.
 fn parse(bytes: &[u8]) -> Result<Vec<Jwk>, String> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,
     }
     let Set { keys } =
-        serde_json::from_slice(bytes).map_err(|e| format!("it is no key set: {e}"))?;
+        serde_json::from_slice(bytes).map_err(|e| format!("not a JSON Web Key Set: {e}"))?;
     let known = keys
         .into_iter()
         .filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-    // Those that are no use here must not stand before one of the same name that is.
+    // An unusable key must not hide a usable one of the same name.
     Ok(known.filter(|key| algorithm_of(key).is_some()).collect())
 }
 
-pub(super) fn file(path: &Path, problem: impl std::fmt::Display) -> KeyError {
-    KeyError::File {
-        path: path.to_owned(),
-        problem: problem.to_string().trim_end().to_owned(),
+/// The algorithm that a key is for, by its type; `None` if it is not for signatures, or names another
+/// algorithm.
+pub(super) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
+    let algorithm = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            Algorithm::ES256
+        }
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            Algorithm::EdDSA
+        }
+        _ => return None,
+    };
+    if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
+        return None;
+    }
+    match jwk.common.key_algorithm {
+        Some(named) if named.to_string() != format!("{algorithm:?}") => None,
+        _ => Some(algorithm),
     }
 }
 
-pub(super) fn bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let len = fs::metadata(path).map_err(|e| file(path, e))?.len();
-    match len <= MAX_FILE {
-        true => fs::read(path)
-            .map(Zeroizing::new)
-            .map_err(|e| file(path, e)),
-        false => Err(file(path, format!("longer than {MAX_FILE} bytes"))),
-    }
-}
-
-fn secret(path: &Path) -> Result<DecodingKey, KeyError> {
-    let bytes = bounded(path)?;
+fn secret(path: &Path) -> Result<DecodingKey, WatchedFileError> {
+    let bytes = read_bounded(path)?;
     let secret = bytes.trim_ascii();
-    match secret.len() >= MIN_SECRET {
-        true => Ok(DecodingKey::from_secret(secret)),
-        false => Err(file(
-            path,
-            format!("a secret for HS256 has {MIN_SECRET} bytes or more"),
-        )),
+    if secret.len() < MIN_SECRET {
+        let problem = format!("a secret for HS256 must have {MIN_SECRET} bytes or more");
+        return Err(WatchedFileError::content(path, problem));
     }
+    Ok(DecodingKey::from_secret(secret))
 }
 
 #[cfg(test)]
@@ -315,7 +358,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Of an issuer that nobody can reach, and that said this so long ago.
+    /// Of an unreachable issuer, confirmed this long ago.
     fn set(keys: &[Jwk], ago: Duration) -> Arc<KeySet> {
         let https = Https::new(Path::new("")).unwrap();
         let source = Source::Url(
@@ -324,7 +367,7 @@ mod tests {
         );
         let set = KeySet::of(source);
         let then = Instant::now().checked_sub(ago);
-        *set.known() = Known {
+        *set.known() = CachedKeys {
             keys: keys.to_vec(),
             seen: None,
             looked: then,
@@ -334,13 +377,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_issuer_that_is_gone_is_believed_for_an_hour() {
+    async fn the_keys_of_an_issuer_that_is_gone_are_used_for_an_hour() {
         let minute = Duration::from_secs(60);
         for (minutes, expected) in [
             (0, Ok(key("a"))),
             (11, Ok(key("a"))),
             (59, Ok(key("a"))),
-            (60, Err(Missing::Unreachable)),
+            (60, Err(KeyLookupError::Unreachable)),
         ] {
             assert_eq!(
                 set(&[key("a")], minute * minutes).find(Some("a")).await,
@@ -350,12 +393,12 @@ mod tests {
         }
         assert_eq!(
             set(&[key("a")], minute).find(Some("b")).await,
-            Err(Missing::Unknown)
+            Err(KeyLookupError::Unknown)
         );
     }
 
     #[tokio::test]
-    async fn a_set_is_asked_for_again_in_time() {
+    async fn a_set_is_fetched_again_in_time() {
         let due = |seconds, for_unknown| set(&[], Duration::from_secs(seconds)).is_due(for_unknown);
         assert!(!due(599, false) && due(600, false) && !due(4, true) && due(5, true));
         // After a failure sooner.
@@ -365,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_other_kinds_are_passed_over() {
+    fn keys_of_other_kinds_are_ignored() {
         let text = json!({ "keys": [
             { "kty": "EC", "crv": "secp256k1", "kid": "a", "x": "AA", "y": "AA" },
             { "kty": "oct", "kid": "a", "k": "AA" },

@@ -1,44 +1,59 @@
-//! Who asks: JSON Web Tokens (RFC 7519), by a shared secret or by the public keys of an issuer, and which projects they may ask for.
+//! Who asks: JSON Web Tokens (RFC 7519), by a shared secret or by the public keys of an issuer, and
+//! which projects their bearers may ask for.
 //!
-//! The kind of key decides the algorithms, never the token: HS256 for the secret, RS256, ES256 or EdDSA for what the key set says.
+//! The kind of key decides the algorithm, never the token: HS256 for the secret, and RS256, ES256 or
+//! EdDSA as the key set specifies.
 
-use super::BrokerConfig;
-use super::keys::{KeyError, Keys, Missing};
-use super::rules::Rules;
+use crate::config::BrokerConfig;
+use crate::keys::{KeyError, KeyLookupError, Keys, algorithm_of};
+use crate::rules::Rules;
 use api::credentials::project::Project;
+use explain::{Code, Explain};
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use oci::https::Https;
 use serde::Deserialize;
 
-/// The longest token that is looked at, in bytes; header lines end at 16 KiB anyway.
+/// The longest token that is checked, in bytes; a request's head is limited to 16 KiB anyway.
 const MAX_TOKEN: usize = 8 * 1024;
 /// How far the issuer's clock may be off, in seconds.
 const LEEWAY: u64 = 60;
 
-/// Why a token is not taken. For the log; the caller hears 401 and no more.
+/// Why a token is rejected. For the log: the caller gets a 401 without the reason.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenError {
     #[error("it is longer than {MAX_TOKEN} bytes")]
     TooLong,
-    #[error("it is signed with a key that is not known")]
+    #[error("it is signed with an unknown key")]
     UnknownKey,
     #[error("the issuer's keys could not be fetched for too long")]
     NoKeys,
-    #[error("it has critical headers, which are not known here")]
+    #[error("it has critical headers, and none is supported")]
     Critical,
     #[error("its algorithm is not that of its key")]
     Algorithm,
-    #[error("InvalidAudience: it is not for {0:?}")]
-    Audience(String),
-    #[error("InvalidIssuer: it is not from {0:?}")]
-    Issuer(String),
+    #[error("InvalidAudience: it is not for {expected:?}")]
+    Audience { expected: String },
+    #[error("InvalidIssuer: it is not from {expected:?}")]
+    Issuer { expected: String },
     #[error("{0}")]
     Invalid(#[from] jsonwebtoken::errors::Error),
 }
 
-/// Who asks, and for what he may.
+impl Explain for TokenError {
+    fn code(&self) -> Code {
+        match self {
+            TokenError::NoKeys => Code::ProviderUnavailable,
+            _ => Code::TokenInvalid,
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        matches!(self, TokenError::NoKeys)
+    }
+}
+
+/// Who asks, and which projects they may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) subject: String,
@@ -54,16 +69,17 @@ struct Claims {
 }
 
 impl Caller {
-    /// Whether there is nothing that he may ask for.
-    pub(super) fn is_nobody(&self) -> bool {
+    /// Whether there is nothing that they may ask for.
+    pub(super) fn has_no_projects(&self) -> bool {
         self.projects.is_empty()
     }
 
-    pub(super) fn may(&self, project: &Project) -> bool {
+    pub(super) fn is_allowed(&self, project: &Project) -> bool {
         self.projects.iter().any(|name| name == project.as_str())
     }
 }
 
+/// Checks tokens.
 pub(super) struct Tokens {
     keys: Keys,
     audience: String,
@@ -98,12 +114,13 @@ impl Tokens {
         })
     }
 
+    /// Who the bearer of a token is. May wait for the issuer's keys, 5 seconds at most.
     pub(super) async fn caller(&self, token: &str) -> Result<Caller, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
         }
         let header = decode_header(token)?;
-        // None of them is known here (RFC 7515, 4.1.11).
+        // None of them is supported (RFC 7515, section 4.1.11).
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }
@@ -114,9 +131,9 @@ impl Tokens {
                 let jwk = set
                     .find(kid.as_deref())
                     .await
-                    .map_err(|missing| match missing {
-                        Missing::Unknown => TokenError::UnknownKey,
-                        Missing::Unreachable => TokenError::NoKeys,
+                    .map_err(|error| match error {
+                        KeyLookupError::Unknown => TokenError::UnknownKey,
+                        KeyLookupError::Unreachable => TokenError::NoKeys,
                     })?;
                 let algorithm = algorithm_of(&jwk).ok_or(TokenError::Algorithm)?;
                 self.claims(token, &DecodingKey::from_jwk(&jwk)?, algorithm)?
@@ -153,31 +170,14 @@ impl Tokens {
         decode(token, key, &validation)
             .map(|token| token.claims)
             .map_err(|error| match error.kind() {
-                ErrorKind::InvalidAudience => TokenError::Audience(self.audience.clone()),
-                ErrorKind::InvalidIssuer => TokenError::Issuer(self.issuer.clone()),
+                ErrorKind::InvalidAudience => TokenError::Audience {
+                    expected: self.audience.clone(),
+                },
+                ErrorKind::InvalidIssuer => TokenError::Issuer {
+                    expected: self.issuer.clone(),
+                },
                 _ => error.into(),
             })
-    }
-}
-
-/// The algorithm that a key is for, by its type; and by its own word, if it has one.
-pub(super) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
-    let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
-            Algorithm::ES256
-        }
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-            Algorithm::EdDSA
-        }
-        _ => return None,
-    };
-    if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
-        return None;
-    }
-    match jwk.common.key_algorithm {
-        Some(named) if named.to_string() != format!("{algorithm:?}") => None,
-        _ => Some(algorithm),
     }
 }
 
@@ -223,13 +223,13 @@ mod tests {
     }
 
     struct Setup {
-        _folder: tempfile::TempDir,
+        _directory: tempfile::TempDir,
         tokens: Tokens,
     }
 
     fn setup(secret: bool, keys: &Value) -> Setup {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         fs::write(path("secret"), [SECRET, b"\n"].concat()).unwrap();
         fs::write(path("keys"), keys.to_string()).unwrap();
         fs::write(
@@ -251,7 +251,7 @@ mod tests {
         };
         Setup {
             tokens: open(&config).unwrap(),
-            _folder: folder,
+            _directory: directory,
         }
     }
 
@@ -274,7 +274,7 @@ mod tests {
     fn a_token_names_its_projects_and_rules_add_to_them() {
         let Setup { tokens, .. } = &setup(true, &json!({}));
         let caller = ask(tokens, &hs256(&claims())).unwrap();
-        let may = |name: &str| caller.may(&Project::parse(name).unwrap());
+        let may = |name: &str| caller.is_allowed(&Project::parse(name).unwrap());
         assert!(may("app") && may("shared"));
         assert!(!may("app2") && !may("ap") && !may("org/app"));
         let mut other = claims();
@@ -282,8 +282,8 @@ mod tests {
         other["projects"] = json!(["*"]);
         let caller = ask(tokens, &hs256(&other)).unwrap();
         assert!(
-            !caller.may(&Project::parse("shared").unwrap())
-                && !caller.may(&Project::parse("app").unwrap())
+            !caller.is_allowed(&Project::parse("shared").unwrap())
+                && !caller.is_allowed(&Project::parse("app").unwrap())
         );
     }
 
@@ -364,7 +364,7 @@ mod tests {
         let key = |kid: &str| json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": kid, "x": x });
         let Setup {
             tokens,
-            _folder: folder,
+            _directory: directory,
         } = &setup(false, &json!({ "keys": [key("one"), key("two")] }));
         let sign = |kid: Option<&str>| {
             let header = Header {
@@ -391,7 +391,7 @@ mod tests {
         };
         let confused = encode(&header, &claims(), &EncodingKey::from_secret(x.as_bytes())).unwrap();
         assert!(ask(tokens, &confused).is_err());
-        assert!(folder.path().join("keys").is_file());
+        assert!(directory.path().join("keys").is_file());
     }
 
     #[test]
@@ -409,8 +409,8 @@ mod tests {
             })
             .contains("audience is empty")
         );
-        let folder = tempfile::tempdir().unwrap();
-        let short = folder.path().join("short");
+        let directory = tempfile::tempdir().unwrap();
+        let short = directory.path().join("short");
         fs::write(&short, "x".repeat(31)).unwrap();
         assert!(
             message(BrokerConfig {
