@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// `[broker]`. Without `listen` there is no broker. Exactly one of `jwt_secret_file`, `jwks_file` and
-/// `jwks_url` names the keys of tokens.
+/// `[broker]`. Without `listen` there is no broker. Exactly one of `jwt_secret_file`, `jwks_file`
+/// and `jwks_url` names the keys of tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct BrokerConfig {

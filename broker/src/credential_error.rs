@@ -8,8 +8,8 @@ use hyper::StatusCode;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Why a request is refused, as the caller may know it. What the registry's service answered stays in
-/// the log, under the request's id.
+/// Why a request is refused, as the caller may know it. What the registry's service answered stays
+/// in the log, under the request's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CredentialError {
     #[error("there is nothing at this path; ask for /registry/credentials?project=NAME")]

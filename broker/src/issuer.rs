@@ -1,6 +1,6 @@
-//! Issues credentials and caches them until shortly before they expire. The provider gets one request
-//! at a time for each project and action, however many callers ask at once. The broker's callers and
-//! the daemon's own pulls are served alike.
+//! Issues credentials and caches them until shortly before they expire. The provider gets one
+//! request at a time for each project and action, however many callers ask at once. The broker's
+//! callers and the daemon's own pulls are served alike.
 
 use crate::metrics::Metrics;
 use crate::provider::{self, IssuedCredentials, ProviderError, RegistryConfig, RegistryProvider};
@@ -68,8 +68,8 @@ impl Issuer {
         &self.metrics
     }
 
-    /// The projects that an image may belong to, likeliest first; none if there are no credentials to
-    /// pull it with.
+    /// The projects that an image may belong to, likeliest first; none if there are no credentials
+    /// to pull it with.
     pub fn projects_of(&self, image: &Reference) -> Vec<Project> {
         self.provider.projects_of(image)
     }
@@ -90,11 +90,11 @@ impl Issuer {
             .remove(&(project.clone(), action));
     }
 
-    /// Credentials for one project: cached ones that are valid for at least five more minutes, or new
-    /// ones, which take at most 45 seconds.
+    /// Credentials for one project: cached ones that are valid for at least five more minutes, or
+    /// new ones, which take at most 45 seconds.
     ///
-    /// The request to the provider goes on if the returned future is dropped, and its result is shared
-    /// by all callers who wait for it.
+    /// The request to the provider goes on if the returned future is dropped, and its result is
+    /// shared by all callers who wait for it.
     ///
     /// # Errors
     /// The provider issued none. Errors are not cached: the next call asks again.
@@ -112,16 +112,16 @@ impl Issuer {
                 self.metrics.cached(action);
                 return Ok(issued.clone());
             }
-            // Callers who waited for a request share its result, failures too: otherwise a thousand of
-            // them would ask one after the other.
+            // Callers who waited for a request share its result, failures too: otherwise a thousand
+            // of them would ask one after the other.
             Some(LastResult { result, ended }) if *ended >= arrived => return result.clone(),
             _ => {}
         }
         *slot = None;
         let (provider, metrics, clock) = (self.provider.clone(), self.metrics.clone(), self.clock);
         let project = project.clone();
-        // In a task of its own: a caller that hangs up neither wastes what others wait for, nor leaves
-        // the service with half of something.
+        // In a task of its own: a caller that hangs up neither wastes what others wait for, nor
+        // leaves the service with half of something.
         let issuing = tokio::spawn(async move {
             let began = Instant::now();
             let result = issue(provider.as_ref(), &project, action, clock).await;

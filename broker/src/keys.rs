@@ -1,10 +1,10 @@
 //! The keys that tokens are signed with: a shared secret, or the public keys of an issuer (JWKS,
 //! RFC 7517) from a file or a URL.
 //!
-//! A file is read again when it changes. A URL is fetched every ten minutes, and at once (but no more
-//! than every five seconds) for an unknown key: that is how issuers rotate. When the issuer cannot be
-//! reached, or the file is gone, its keys stay valid for an hour; then tokens cannot be checked, since
-//! a revoked key would never be noticed.
+//! A file is read again when it changes. A URL is fetched every ten minutes, and at once (but no
+//! more than every five seconds) for an unknown key: that is how issuers rotate. When the issuer
+//! cannot be reached, or the file is gone, its keys stay valid for an hour; then tokens cannot be
+//! checked, since a revoked key would never be noticed.
 
 use crate::config::BrokerConfig;
 use crate::watched::{Stamp, Watch, WatchedFileError, read_bounded, stamp};
@@ -115,8 +115,8 @@ impl Keys {
     }
 }
 
-/// A shared secret. Its file is read again when it changes; one that cannot be used leaves the secret
-/// as it was.
+/// A shared secret. Its file is read again when it changes; one that cannot be used leaves the
+/// secret as it was.
 pub(super) struct SecretFile {
     path: PathBuf,
     current: Mutex<(Watch, DecodingKey)>,
@@ -316,8 +316,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<Jwk>, String> {
     Ok(known.filter(|key| algorithm_of(key).is_some()).collect())
 }
 
-/// The algorithm that a key is for, by its type; `None` if it is not for signatures, or names another
-/// algorithm.
+/// The algorithm that a key is for, by its type; `None` if it is not for signatures, or names
+/// another algorithm.
 pub(super) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,

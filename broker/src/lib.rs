@@ -1,11 +1,11 @@
-//! The credential broker: CI jobs and developers present a token and get short-lived credentials for
-//! the images of one project.
+//! The credential broker: CI jobs and developers present a token and get short-lived credentials
+//! for the images of one project.
 //!
 //! [`Broker`] listens and speaks HTTP. It checks the caller's JSON Web Token against the configured
 //! keys and rules, and the project's name against the grammar of repositories. [`Issuer`] returns
 //! cached credentials until they are about to expire, and then asks a [`provider`], which has the
-//! registry's own service issue new ones for that project alone. The daemon's own pulls use the same
-//! [`Issuer`].
+//! registry's own service issue new ones for that project alone. The daemon's own pulls use the
+//! same [`Issuer`].
 //!
 //! Every credential that is handed out is a line of the audit log (`target: audit`), never with the
 //! credential itself. The client is `api::credentials::client`.

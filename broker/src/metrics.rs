@@ -1,5 +1,5 @@
-//! What the broker counts, in the text format that Prometheus reads (OpenMetrics 1.0). No labels with
-//! the names of callers or projects: these are private, and without a bound.
+//! What the broker counts, in the text format that Prometheus reads (OpenMetrics 1.0). No labels
+//! with the names of callers or projects: these are private, and without a bound.
 
 use crate::provider::ProviderError;
 use api::credentials::Action;

@@ -1,5 +1,5 @@
-//! The operator's rule file: what a subject may ask for beside its token's own `projects`. It is read
-//! again when it changes; a file that cannot be read leaves the rules as they were.
+//! The operator's rule file: what a subject may ask for beside its token's own `projects`. It is
+//! read again when it changes; a file that cannot be read leaves the rules as they were.
 
 use crate::watched::{Watch, WatchedFileError, read_bounded};
 use api::credentials::project::Project;

@@ -1,8 +1,8 @@
 //! Who asks: JSON Web Tokens (RFC 7519), by a shared secret or by the public keys of an issuer, and
 //! which projects their bearers may ask for.
 //!
-//! The kind of key decides the algorithm, never the token: HS256 for the secret, and RS256, ES256 or
-//! EdDSA as the key set specifies.
+//! The kind of key decides the algorithm, never the token: HS256 for the secret, and RS256, ES256
+//! or EdDSA as the key set specifies.
 
 use crate::config::BrokerConfig;
 use crate::keys::{KeyError, KeyLookupError, Keys, algorithm_of};
@@ -353,7 +353,8 @@ mod tests {
         assert!(ask(tokens, &String::from_utf8_lossy(&flipped)).is_err());
     }
 
-    /// The public key of an issuer is no secret: who signs with it as if it were one must not be believed.
+    /// The public key of an issuer is no secret: who signs with it as if it were one must not be
+    /// believed.
     #[test]
     fn public_keys_are_found_by_name_and_used_for_their_own_algorithm() {
         use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};

@@ -1,5 +1,5 @@
-//! Files named by the configuration that may change under a running daemon: key sets, secrets, rules
-//! and certificates.
+//! Files named by the configuration that may change under a running daemon: key sets, secrets,
+//! rules and certificates.
 
 use explain::{Code, Explain};
 use std::borrow::Cow;
@@ -85,8 +85,8 @@ pub(super) fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, WatchedFil
     fs::read(path).map(Zeroizing::new).map_err(wrong)
 }
 
-/// What distinguishes one state of a file from another: inode, length and time of change, which a new
-/// owner or mode sets too.
+/// What distinguishes one state of a file from another: inode, length and time of change, which a
+/// new owner or mode sets too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     inode: u64,

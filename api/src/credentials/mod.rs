@@ -46,8 +46,8 @@ const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'@');
 
 impl CredentialRequest {
-    /// Reads a query: exactly one of `project` and `image`, and at most one `action` (`push` if left
-    /// out). Values are percent-decoded; names are not checked any further.
+    /// Reads a query: exactly one of `project` and `image`, and at most one `action` (`push` if
+    /// left out). Values are percent-decoded; names are not checked any further.
     ///
     /// # Errors
     /// Another key, a key that stands twice, a value that is not UTF-8, or an unknown action.

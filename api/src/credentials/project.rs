@@ -1,6 +1,6 @@
-//! Names that go into a repository's ARN and path. They are checked against ECR's grammar before they
-//! reach either, since a `*`, a `?` or a `${…}` in them would widen what a session may do (ECR API
-//! reference, CreateRepository, "repositoryName").
+//! Names that go into a repository's ARN and path. They are checked against ECR's grammar before
+//! they reach either, since a `*`, a `?` or a `${…}` in them would widen what a session may do (ECR
+//! API reference, CreateRepository, "repositoryName").
 
 use oci::Reference;
 use oci::reference::canonical_host;
@@ -80,8 +80,8 @@ impl Prefix {
         }
     }
 
-    /// The project of a repository: the inverse of [`Prefix::join`]. `None` for a repository that does
-    /// not start with this prefix.
+    /// The project of a repository: the inverse of [`Prefix::join`]. `None` for a repository that
+    /// does not start with this prefix.
     pub fn project_of(&self, repository: &str) -> Option<Project> {
         Project::parse(repository.strip_prefix(&self.0)?).ok()
     }

@@ -5,8 +5,8 @@ use explain::{Code, Explain};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Why there are no credentials for a project. Messages quote the registry's own service: they belong
-/// into the operator's log, not into an answer.
+/// Why there are no credentials for a project. Messages quote the registry's own service: they
+/// belong into the operator's log, not into an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
     /// The name is no project of this provider.

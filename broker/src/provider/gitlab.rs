@@ -1,6 +1,6 @@
-//! GitLab's container registry: a project deploy token that may read, or read and write, the registry
-//! of one project until it expires (GitLab documentation, "Deploy tokens API", "Project deploy
-//! tokens"). Only the project's maintainers may create them.
+//! GitLab's container registry: a project deploy token that may read, or read and write, the
+//! registry of one project until it expires (GitLab documentation, "Deploy tokens API", "Project
+//! deploy tokens"). Only the project's maintainers may create them.
 
 use super::error::ProviderError;
 use super::fields::{namespace, registry_host};
@@ -43,7 +43,8 @@ pub struct GitLabConfig {
     pub lifetime_seconds: TokenLifetime,
 }
 
-/// How long a deploy token lives: 900 seconds (15 minutes) to 2592000 (30 days); an hour by default.
+/// How long a deploy token lives: 900 seconds (15 minutes) to 2592000 (30 days); an hour by
+/// default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct TokenLifetime(u32);
@@ -150,7 +151,8 @@ fn creation(TokenLifetime(seconds): TokenLifetime, action: Action) -> Result<Val
     Ok(json!({ "name": NAME, "scopes": scopes, "expires_at": end }))
 }
 
-/// Our expired tokens: GitLab keeps them for ever. Its own field `expired` is right to the day only.
+/// Our expired tokens: GitLab keeps them for ever. Its own field `expired` is right to the day
+/// only.
 async fn expired(api: &RestApi<'_>, tokens: &str) -> Result<Vec<String>, ProviderError> {
     let listed: Vec<Listed> = api.get(&format!("{tokens}?per_page=100")).await?;
     let now = OffsetDateTime::now_utc();

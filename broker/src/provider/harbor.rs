@@ -1,5 +1,5 @@
-//! Harbor: a robot account that may pull, or push and pull, in one Harbor project for a day (Harbor API
-//! v2.0, `POST /robots`).
+//! Harbor: a robot account that may pull, or push and pull, in one Harbor project for a day (Harbor
+//! API v2.0, `POST /robots`).
 //!
 //! Harbor grants rights by its own projects and never by repository: a project here *is* a Harbor
 //! project, and its images are `HOST/PROJECT/ANYTHING`. A day is the shortest life of a robot.

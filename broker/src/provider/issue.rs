@@ -34,7 +34,8 @@ pub type IssueFuture<'a> =
 
 /// A registry whose own service issues credentials.
 pub trait RegistryProvider: std::fmt::Debug + Send + Sync {
-    /// New credentials for one project and nothing else. The caller caches them, and limits the time.
+    /// New credentials for one project and nothing else. The caller caches them, and limits the
+    /// time.
     fn issue<'a>(&'a self, project: &'a Project, action: Action) -> IssueFuture<'a>;
 
     /// The projects that an image may belong to, likeliest first; none if this provider has no

@@ -2,14 +2,15 @@
 //!
 //! # How to add one
 //!
-//! 1. A file here with its part of the configuration and a type that implements [`RegistryProvider`].
-//! 2. A variant of [`RegistryConfig`], a line in [`from_config`], one in [`RegistryConfig::check`] if it
-//!    names files, and a row in the documentation of `[registry]`.
+//! 1. A file here with its part of the configuration and a type that implements
+//!    [`RegistryProvider`].
+//! 2. A variant of [`RegistryConfig`], a line in [`from_config`], one in [`RegistryConfig::check`]
+//!    if it names files, and a row in the documentation of `[registry]`.
 //! 3. A journey against a server that plays the documented API, errors included.
 //!
 //! `harbor.rs` is a good example: `rest.rs` has the requests, the timeouts and the meaning of error
-//! answers, so that only what is particular to the service is left. Whatever is issued must expire, and
-//! the service must report when.
+//! answers, so that only what is particular to the service is left. Whatever is issued must expire,
+//! and the service must report when.
 
 mod docker;
 mod ecr;

@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest token or password file, in bytes.
 const MAX_SECRET: u64 = 64 * 1024;
-/// Deleting expired credentials must not delay the caller, whose own are issued already; what is left
-/// is deleted with the next request.
+/// Deleting expired credentials must not delay the caller, whose own are issued already; what is
+/// left is deleted with the next request.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_DELETED: usize = 10;
 /// How long to wait if a service does not specify it.

@@ -108,7 +108,8 @@ impl EcrConfig {
         })
     }
 
-    /// The registry's host (ECR user guide, "Private registry", and "Dual-stack and FIPS endpoints").
+    /// The registry's host (ECR user guide, "Private registry", and "Dual-stack and FIPS
+    /// endpoints").
     pub(super) fn host(&self) -> String {
         let EcrConfig {
             account_id,

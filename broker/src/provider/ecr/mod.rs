@@ -1,8 +1,8 @@
 //! Amazon ECR: a role assumed for one repository (STS AssumeRole with a session policy), and that
 //! session's authorization token.
 //!
-//! The role may reach every repository below the prefix; the session policy limits it to one, and to
-//! what pushing or pulling needs (STS API reference, AssumeRole).
+//! The role may reach every repository below the prefix; the session policy limits it to one, and
+//! to what pushing or pulling needs (STS API reference, AssumeRole).
 
 mod config;
 mod error;

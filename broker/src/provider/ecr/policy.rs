@@ -18,7 +18,8 @@ const PUSH: [&str; 5] = [
     "ecr:PutImage",
 ];
 
-/// The session policy for one repository (ECR user guide, "Pushing an image", "Repository policies").
+/// The session policy for one repository (ECR user guide, "Pushing an image", "Repository
+/// policies").
 pub(super) fn session_policy(
     config: &EcrConfig,
     repository: &Repository,
