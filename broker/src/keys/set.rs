@@ -1,21 +1,18 @@
-//! The keys that tokens are signed with: a shared secret, or the public keys of an issuer (JWKS,
-//! RFC 7517) from a file or a URL.
+//! The public keys of an issuer (JWKS, RFC 7517), from a file or a URL.
 //!
 //! A file is read again when it changes. A URL is fetched every ten minutes, and at once (but no
 //! more than every five seconds) for an unknown key: that is how issuers rotate. When the issuer
 //! cannot be reached, or the file is gone, its keys stay valid for an hour; then tokens cannot be
 //! checked, since a revoked key would never be noticed.
 
-use crate::config::BrokerConfig;
-use crate::watched::{Stamp, Watch, WatchedFileError, read_bounded, stamp};
+use super::error::KeyError;
+use crate::watched::{Stamp, WatchedFileError, read_bounded, stamp};
 use bytes::Bytes;
-use explain::{Code, Explain};
 use http_body_util::Full;
+use jsonwebtoken::Algorithm;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
-use oci::https::{Https, HttpsError, ServiceUrl};
+use oci::https::{Https, ServiceUrl};
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,126 +23,9 @@ const REFRESH: Duration = Duration::from_secs(10 * 60);
 /// How long keys are used that cannot be confirmed any more.
 const MAX_STALE: Duration = Duration::from_secs(60 * 60);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// In bytes: as long as the hash (RFC 7518, section 3.2).
-const MIN_SECRET: usize = 32;
-
-/// The keys of tokens cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// A file of `[broker]`.
-    #[error(transparent)]
-    File(#[from] WatchedFileError),
-    /// `broker.jwks_url` is not acceptable.
-    #[error(transparent)]
-    Address(#[from] HttpsError),
-    /// The issuer's keys cannot be fetched.
-    #[error("{url}: {problem}")]
-    Fetch {
-        /// `broker.jwks_url`.
-        url: String,
-        /// What went wrong.
-        problem: String,
-    },
-    /// None, or more than one, is named.
-    #[error("name one of broker.jwt_secret_file, broker.jwks_file and broker.jwks_url")]
-    NoKeys,
-    /// The configuration has none.
-    #[error("broker.audience is empty: tokens for other services would be accepted")]
-    NoAudience,
-}
-
-impl Explain for KeyError {
-    fn code(&self) -> Code {
-        Code::ConfigurationInvalid
-    }
-
-    fn next_step(&self) -> Cow<'_, str> {
-        match self {
-            KeyError::File(error) => return error.next_step(),
-            KeyError::Address(_) => "Correct broker.jwks_url.",
-            KeyError::Fetch { .. } => {
-                "Check broker.jwks_url, and that the issuer publishes its keys there."
-            }
-            KeyError::NoKeys => {
-                "Set exactly one of broker.jwt_secret_file, broker.jwks_file and broker.jwks_url."
-            }
-            KeyError::NoAudience => "Set broker.audience to the 'aud' of the tokens.",
-        }
-        .into()
-    }
-}
-
-/// What tokens are checked with.
-pub(super) enum Keys {
-    Secret(SecretFile),
-    Set(Arc<KeySet>),
-}
-
-impl Keys {
-    /// A URL that does not answer is no error here: the daemon may start before its issuer.
-    pub(super) async fn open(config: &BrokerConfig, https: &Https) -> Result<Keys, KeyError> {
-        let BrokerConfig {
-            jwt_secret_file,
-            jwks_file,
-            jwks_url,
-            ..
-        } = config;
-        let is_set = |path: &Path| !path.as_os_str().is_empty();
-        match (
-            is_set(jwt_secret_file),
-            is_set(jwks_file),
-            jwks_url.as_str(),
-        ) {
-            (true, false, "") => Ok(Keys::Secret(SecretFile::open(jwt_secret_file)?)),
-            (false, true, "") => {
-                let set = KeySet::of(Source::File(jwks_file.clone()));
-                set.read_file(jwks_file)?;
-                Ok(Keys::Set(Arc::new(set)))
-            }
-            (false, false, url) if !url.is_empty() => {
-                let set = KeySet::of(Source::Url(
-                    ServiceUrl::parse(url)?,
-                    Box::new(https.clone()),
-                ));
-                set.refresh(false).await;
-                Ok(Keys::Set(Arc::new(set)))
-            }
-            _ => Err(KeyError::NoKeys),
-        }
-    }
-}
-
-/// A shared secret. Its file is read again when it changes; one that cannot be used leaves the
-/// secret as it was.
-pub(super) struct SecretFile {
-    path: PathBuf,
-    current: Mutex<(Watch, DecodingKey)>,
-}
-
-impl SecretFile {
-    fn open(path: &Path) -> Result<SecretFile, KeyError> {
-        let current = (Watch::new(vec![path.to_owned()]), secret(path)?);
-        Ok(SecretFile {
-            path: path.to_owned(),
-            current: Mutex::new(current),
-        })
-    }
-
-    pub(super) fn key(&self) -> DecodingKey {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        match current.0.reread(|| secret(&self.path)) {
-            Some(Ok(key)) => current.1 = key,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "the secret cannot be read; the previous one stays in effect");
-            }
-            None => {}
-        }
-        current.1.clone()
-    }
-}
 
 /// The public keys of an issuer.
-pub(super) struct KeySet {
+pub(crate) struct KeySet {
     source: Source,
     known: Mutex<CachedKeys>,
     /// Held while they are fetched, so that one request is made at a time.
@@ -170,7 +50,7 @@ struct CachedKeys {
 
 /// Why there is no key for a token.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum KeyLookupError {
+pub(crate) enum KeyLookupError {
     /// The issuer has no such key.
     Unknown,
     /// The issuer has been unreachable for too long.
@@ -178,6 +58,21 @@ pub(super) enum KeyLookupError {
 }
 
 impl KeySet {
+    /// The keys in a file.
+    pub(super) fn from_file(path: &Path) -> Result<KeySet, KeyError> {
+        let set = KeySet::of(Source::File(path.to_owned()));
+        set.read_file(path)?;
+        Ok(set)
+    }
+
+    /// The keys at a URL. One that does not answer is no error.
+    pub(super) async fn from_url(url: &str, https: &Https) -> Result<KeySet, KeyError> {
+        let source = Source::Url(ServiceUrl::parse(url)?, Box::new(https.clone()));
+        let set = KeySet::of(source);
+        set.refresh(false).await;
+        Ok(set)
+    }
+
     fn of(source: Source) -> KeySet {
         KeySet {
             source,
@@ -191,7 +86,7 @@ impl KeySet {
     }
 
     /// Finds a key by its name; a set of one key needs none.
-    pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>) -> Result<Jwk, KeyLookupError> {
+    pub(crate) async fn find(self: &Arc<Self>, kid: Option<&str>) -> Result<Jwk, KeyLookupError> {
         if let Source::File(path) = &self.source {
             let looked = self.known().looked;
             if looked.is_none_or(|looked| looked.elapsed() >= REFRESH_AFTER_MISS)
@@ -318,7 +213,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Jwk>, String> {
 
 /// The algorithm that a key is for, by its type; `None` if it is not for signatures, or names
 /// another algorithm.
-pub(super) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
+pub(crate) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
@@ -336,16 +231,6 @@ pub(super) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
         Some(named) if named.to_string() != format!("{algorithm:?}") => None,
         _ => Some(algorithm),
     }
-}
-
-fn secret(path: &Path) -> Result<DecodingKey, WatchedFileError> {
-    let bytes = read_bounded(path)?;
-    let secret = bytes.trim_ascii();
-    if secret.len() < MIN_SECRET {
-        let problem = format!("a secret for HS256 must have {MIN_SECRET} bytes or more");
-        return Err(WatchedFileError::content(path, problem));
-    }
-    Ok(DecodingKey::from_secret(secret))
 }
 
 #[cfg(test)]
