@@ -12,7 +12,7 @@ pub struct DeployError {
     pub code: Code,
     /// The stage of the deploy in which it happened; `None` if it happened later.
     pub stage: Option<Stage>,
-    /// Whether the same deploy may succeed later although nobody changed anything.
+    /// Whether the same deploy may succeed later without any change.
     pub retryable: bool,
     /// One line, at most 2000 characters.
     pub message: String,

@@ -4,7 +4,7 @@
 //!
 //! | status | when |
 //! |---|---|
-//! | 200 | `{"credentials":{"registry_url","username","password","expires_in"},"repository"}`; `expires_in` is seconds, or null |
+//! | 200 | credentials: the body is a [`CredentialResponse`] |
 //! | 400 | the query is malformed |
 //! | 401 | the token is missing or invalid |
 //! | 404 | the project does not exist, or belongs to others: callers do not learn which |
@@ -51,10 +51,10 @@ pub(super) struct CredentialService {
     rate_limiter: RateLimiter,
 }
 
-/// Who asks, for the audit log.
-struct Asker<'a> {
+/// What every line of the audit log names: who asks, and in which request.
+struct AuditContext<'a> {
     subject: String,
-    /// The request's.
+    /// The request's, as in `x-request-id`.
     id: &'a str,
 }
 
@@ -105,11 +105,11 @@ impl CredentialService {
     ) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
         let caller = self.authenticate(headers, id).await?;
         let subject = escaped(&caller.subject, MAX_LOGGED);
-        let asker = Asker { subject, id };
-        self.admit(&caller, &asker)?;
+        let audit = AuditContext { subject, id };
+        self.admit(&caller, &audit)?;
         let CredentialRequest { scope, action } = CredentialRequest::parse(query)?;
-        let project = self.find_project(scope, &caller, &asker)?;
-        let issued = self.issue(&project, action, &asker).await?;
+        let project = self.find_project(scope, &caller, &audit)?;
+        let issued = self.issue(&project, action, &audit).await?;
         Ok(body(issued, &project))
     }
 
@@ -130,8 +130,8 @@ impl CredentialService {
     }
 
     /// A public issuer signs tokens for all the world: callers without projects are not counted.
-    fn admit(&self, caller: &Caller, asker: &Asker<'_>) -> Result<(), CredentialError> {
-        let Asker { subject, id } = asker;
+    fn admit(&self, caller: &Caller, audit: &AuditContext<'_>) -> Result<(), CredentialError> {
+        let AuditContext { subject, id } = audit;
         if caller.has_no_projects() {
             tracing::info!(target: "audit", subject, id, "the caller has no projects");
             return Err(CredentialError::UnknownProject);
@@ -147,7 +147,7 @@ impl CredentialService {
         &self,
         scope: CredentialScope,
         caller: &Caller,
-        asker: &Asker<'_>,
+        audit: &AuditContext<'_>,
     ) -> Result<Project, CredentialError> {
         let candidates = match &scope {
             CredentialScope::Project(name) => Project::parse(name).into_iter().collect(),
@@ -161,7 +161,7 @@ impl CredentialService {
             .find(|project| caller.is_allowed(project));
         found.ok_or_else(|| {
             let (CredentialScope::Project(name) | CredentialScope::Image(name)) = &scope;
-            let Asker { subject, id } = asker;
+            let AuditContext { subject, id } = audit;
             let project = escaped(name, MAX_LOGGED_NAME);
             tracing::info!(target: "audit", subject, id, project, "no such project, or not this caller's");
             CredentialError::UnknownProject
@@ -172,7 +172,7 @@ impl CredentialService {
         &self,
         project: &Project,
         action: Action,
-        Asker { subject, id }: &Asker<'_>,
+        AuditContext { subject, id }: &AuditContext<'_>,
     ) -> Result<IssuedCredentials, CredentialError> {
         let issued = self.issuer.credentials(project, action).await;
         let (project, action) = (project.as_str(), action.as_str());

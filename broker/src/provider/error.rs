@@ -103,3 +103,46 @@ impl Explain for ProviderError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_its_code_and_only_passing_ones_are_retryable() {
+        let throttled = ProviderError::Throttled {
+            message: String::new(),
+            retry_after: Duration::from_secs(1),
+        };
+        let no_project = ProviderError::NoProject {
+            message: String::new(),
+        };
+        for (error, code, is_retryable) in [
+            (ProjectError::Grammar.into(), Code::ProjectUnknown, false),
+            (no_project, Code::ProjectUnknown, false),
+            (ProviderError::denied(""), Code::ProviderRefused, false),
+            (throttled, Code::RateLimited, true),
+            (
+                ProviderError::timed_out(""),
+                Code::ProviderUnavailable,
+                true,
+            ),
+            (
+                ProviderError::unavailable(""),
+                Code::ProviderUnavailable,
+                true,
+            ),
+            (
+                ProviderError::IssuedExpired,
+                Code::ProviderUnavailable,
+                true,
+            ),
+        ] {
+            assert_eq!(
+                (error.code(), error.is_retryable()),
+                (code, is_retryable),
+                "{error:?}"
+            );
+        }
+    }
+}
