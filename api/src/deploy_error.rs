@@ -1,4 +1,5 @@
-//! Why an enclave is FAILED, in the words of the person who has to act: a code for programs, a message, and the next step.
+//! Why an enclave is FAILED, in the words of the person who has to act: a code for programs, a
+//! message, and the next step.
 
 use crate::Stage;
 use explain::{Code, Explain, printable};
@@ -11,7 +12,7 @@ pub struct DeployError {
     pub code: Code,
     /// The stage of the deploy in which it happened; `None` if it happened later.
     pub stage: Option<Stage>,
-    /// Whether the same deploy may succeed later although nobody changed anything.
+    /// Whether the same deploy may succeed later without any change.
     pub retryable: bool,
     /// One line, at most 2000 characters.
     pub message: String,
@@ -20,7 +21,8 @@ pub struct DeployError {
 }
 
 impl DeployError {
-    /// Messages quote registries, images and enclaves: control characters are removed, and long ones are cut.
+    /// Messages quote registries, images and enclaves: control characters are removed, and long
+    /// ones are cut.
     pub fn new(code: Code, message: impl AsRef<str>, next_step: impl Into<String>) -> DeployError {
         DeployError {
             code,

@@ -17,7 +17,8 @@ pub enum EnclaveEvent {
         #[serde(flatten)]
         state: State,
     },
-    /// Another sealed config took effect while the enclave was deployed, or failed to: then the one before still runs.
+    /// Another sealed config took effect while the enclave was deployed, or failed to: then the one
+    /// before still runs.
     Config {
         /// When, RFC 3339.
         at: String,

@@ -1,11 +1,13 @@
 //! The daemon's API as both ends see it: what is asked, what is answered, and the client.
 //!
-//! [`CreateEnclave`] is an order; a [`Record`] is what the daemon knows of an enclave, with its [`State`] and, if it failed, the
-//! [`DeployError`] that says why; an [`EnclaveEvent`] is one thing that happened. [`client`] speaks to the daemon's socket.
-//! [`credentials`] is the other API, that of the credential broker, with the client that CI jobs use.
+//! [`CreateEnclave`] is an order; a [`Record`] is what the daemon knows of an enclave, with its
+//! [`State`] and, if it failed, the [`DeployError`] that says why; an [`EnclaveEvent`] is one thing
+//! that happened. [`client`] speaks to the daemon's socket. [`credentials`] is the other API, that
+//! of the credential broker, with the client that CI jobs use.
 //!
 //! Nothing here runs a daemon: a command line links this crate and no more.
 #![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 pub mod client;
 pub mod credentials;

@@ -1,4 +1,5 @@
-//! What the daemon knows of one enclave: stored, served by the API, shown by `enclavectl`. Holds no secret, only the name of one.
+//! What the daemon knows of one enclave: stored, served by the API, shown by `enclavectl`. Holds no
+//! secret, only the name of one.
 
 use crate::{State, now};
 use attestation::Measurements;
@@ -62,7 +63,8 @@ impl std::fmt::Display for EnclaveId {
 /// What runs an enclave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Provider {
-    /// QEMU's nitro-enclave machine: the same image and measurements on any machine, without AWS's signature.
+    /// QEMU's nitro-enclave machine: the same image and measurements on any machine, without AWS's
+    /// signature.
     #[serde(rename = "qemu")]
     Qemu,
 }
@@ -111,8 +113,9 @@ pub struct Record {
     /// Where it is in its life: `status`, and `stage` or `failure`.
     #[serde(flatten)]
     pub state: State,
-    /// Counts the orders that were accepted: 1 for its creation, and one more for each redeploy, config or termination. Events carry
-    /// it too, so that the events of one order can be told from those before it.
+    /// Counts the orders that were accepted: 1 for its creation, and one more for each redeploy,
+    /// config or termination. Events carry it too, so that the events of one order can be told from
+    /// those before it.
     pub generation: u64,
     /// What runs it.
     pub provider: Provider,

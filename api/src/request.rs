@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateEnclave {
-    /// 1 to 63 lower-case letters, digits and `-`; unique among the enclaves that are not destroyed.
+    /// 1 to 63 lower-case letters, digits and `-`; unique among the enclaves that are not
+    /// destroyed.
     pub name: String,
     /// Image reference: `registry-host/namespace/image:tag`.
     pub image: String,
@@ -47,7 +48,8 @@ pub struct ReplaceConfig {
     pub config: String,
 }
 
-/// The one place where a password is written out: into the body of a request on the daemon's socket.
+/// The one place where a password is written out: into the body of a request on the daemon's
+/// socket.
 fn exposed<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     secret.as_ref().map(Secret::expose).serialize(serializer)
 }

@@ -103,7 +103,8 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// Where an enclave is in its life. In JSON: `status`, and beside it `stage` or `failure` where the status has one.
+/// Where an enclave is in its life. In JSON: `status`, and beside it `stage` or `failure` where the
+/// status has one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Fields", into = "Fields")]
 #[expect(missing_docs, reason = "each variant is explained at its Status")]

@@ -1,6 +1,7 @@
 //! Timestamps.
 
-/// The present time, RFC 3339 in UTC with six fractional digits, so that the order of texts is the order of times.
+/// The present time, RFC 3339 in UTC with six fractional digits, so that the order of texts is the
+/// order of times.
 pub fn now() -> String {
     let now = time::OffsetDateTime::now_utc();
     let (year, month, day) = now.to_calendar_date();

@@ -1,8 +1,9 @@
-//! Credentials that were issued, until shortly before they expire; and one question at a time for each project and action, however many
-//! ask at once. The broker's callers and the daemon's own pulls are served alike.
+//! Issues credentials and caches them until shortly before they expire. The provider gets one
+//! request at a time for each project and action, however many callers ask at once. The broker's
+//! callers and the daemon's own pulls are served alike.
 
-use super::metrics::Metrics;
-use super::provider::{self, Issued, ProviderError, RegistryConfig, RegistryProvider};
+use crate::metrics::Metrics;
+use crate::provider::{self, IssuedCredentials, ProviderError, RegistryConfig, RegistryProvider};
 use api::credentials::Action;
 use api::credentials::project::Project;
 use oci::Reference;
@@ -12,22 +13,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
 
-/// Who gets credentials from the cache has at least so long to use them.
+/// Cached credentials are valid for at least this long when they are handed out.
 const SLACK: Duration = Duration::from_secs(5 * 60);
-/// What a provider may take, retries included.
+/// How long a provider may take, retries included.
 const TIMEOUT: Duration = Duration::from_secs(45);
-/// Projects that are remembered; tokens take some KiB each.
+/// Entries that are cached; a token takes some KiB.
 const CAPACITY: usize = 4096;
 
-/// How the last question ended, and when.
+/// How the last request to the provider ended, and when.
 #[derive(Debug)]
-struct Last {
+struct LastResult {
     ended: Instant,
-    result: Result<Issued, ProviderError>,
+    result: Result<IssuedCredentials, ProviderError>,
 }
 
-type Slot = Arc<tokio::sync::Mutex<Option<Last>>>;
+type Slot = Arc<tokio::sync::Mutex<Option<LastResult>>>;
 
+/// Issues credentials for the projects of one registry.
 #[derive(Debug)]
 pub struct Issuer {
     provider: Arc<dyn RegistryProvider>,
@@ -37,7 +39,10 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Fails if a file that the configuration names cannot be used.
+    /// For the registry of a configuration. Makes no request to its service yet.
+    ///
+    /// # Errors
+    /// As for [`RegistryConfig::check`].
     pub async fn from_config(
         config: &RegistryConfig,
         https: &Https,
@@ -58,108 +63,116 @@ impl Issuer {
         }
     }
 
+    /// What was issued so far, and how fast.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// The projects that an image may be of, likeliest first; none if there are no credentials to pull it with.
+    /// The projects that an image may belong to, likeliest first; none if there are no credentials
+    /// to pull it with.
     pub fn projects_of(&self, image: &Reference) -> Vec<Project> {
         self.provider.projects_of(image)
     }
 
-    /// Whatever was issued is asked for anew: for who has revoked it.
-    pub fn forget(&self) {
+    /// Removes all credentials from the cache: for operators who revoked some.
+    pub fn invalidate(&self) {
         self.slots
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
     }
 
-    /// The same for one project: for whom the registry refused.
-    pub fn forget_one(&self, project: &Project, action: Action) {
+    /// Removes those for one project and action: for when the registry rejected them.
+    pub fn invalidate_one(&self, project: &Project, action: Action) {
         self.slots
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&(project.clone(), action));
     }
 
+    /// Credentials for one project: cached ones that are valid for at least five more minutes, or
+    /// new ones, which take at most 45 seconds.
+    ///
+    /// The request to the provider goes on if the returned future is dropped, and its result is
+    /// shared by all callers who wait for it.
+    ///
+    /// # Errors
+    /// The provider issued none. Errors are not cached: the next call asks again.
     pub async fn credentials(
         &self,
         project: &Project,
         action: Action,
-    ) -> Result<Issued, ProviderError> {
+    ) -> Result<IssuedCredentials, ProviderError> {
         let arrived = Instant::now();
         let mut slot = self.slot(project, action).lock_owned().await;
         match &*slot {
-            Some(Last {
+            Some(LastResult {
                 result: Ok(issued), ..
             }) if is_fresh(issued, (self.clock)()) => {
                 self.metrics.cached(action);
                 return Ok(issued.clone());
             }
-            // Whoever waited for a question shares its answer and its failure, or a thousand callers would ask one after the other.
-            Some(Last { result, ended }) if *ended >= arrived => return result.clone(),
+            // Callers who waited for a request share its result, failures too: otherwise a thousand
+            // of them would ask one after the other.
+            Some(LastResult { result, ended }) if *ended >= arrived => return result.clone(),
             _ => {}
         }
         *slot = None;
         let (provider, metrics, clock) = (self.provider.clone(), self.metrics.clone(), self.clock);
         let project = project.clone();
-        // A task of its own: a caller that hangs up neither wastes what others wait for, nor leaves half of something at the service.
-        let asking = tokio::spawn(async move {
+        // In a task of its own: a caller that hangs up neither wastes what others wait for, nor
+        // leaves the service with half of something.
+        let issuing = tokio::spawn(async move {
             let began = Instant::now();
-            let result = ask(provider.as_ref(), &project, action, clock).await;
+            let result = issue(provider.as_ref(), &project, action, clock).await;
             let ended = Instant::now();
             metrics.asked(action, result.as_ref().err(), ended.duration_since(began));
-            *slot = Some(Last {
+            *slot = Some(LastResult {
                 ended,
                 result: result.clone(),
             });
             result
         });
-        asking
+        issuing
             .await
-            .unwrap_or_else(|e| Err(ProviderError::Unavailable(e.to_string())))
+            .unwrap_or_else(|e| Err(ProviderError::unavailable(e.to_string())))
     }
 
     fn slot(&self, project: &Project, action: Action) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= CAPACITY {
-            // Those that nobody waits at; whoever comes back asks the provider again.
+            // Only those that callers wait for stay.
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
         slots.entry((project.clone(), action)).or_default().clone()
     }
 }
 
-async fn ask(
+async fn issue(
     provider: &dyn RegistryProvider,
     project: &Project,
     action: Action,
     clock: fn() -> SystemTime,
-) -> Result<Issued, ProviderError> {
-    let late =
-        |_| ProviderError::TimedOut("the registry's service did not answer in time".to_owned());
+) -> Result<IssuedCredentials, ProviderError> {
     let issued = timeout(TIMEOUT, provider.issue(project, action))
         .await
-        .map_err(late)??;
-    // What is over when it comes is given to nobody: it would fail in the middle of a push.
-    match issued.expires_at {
-        Some(at) if at <= clock() => Err(ProviderError::Unavailable(
-            "the registry's service issued an expired token".to_owned(),
-        )),
-        _ => Ok(issued),
+        .map_err(|_| ProviderError::timed_out("the registry's service did not answer in time"))??;
+    // They would fail in the middle of a push.
+    if issued.expires_at.is_some_and(|at| at <= clock()) {
+        return Err(ProviderError::IssuedExpired);
     }
+    Ok(issued)
 }
 
-/// What does not expire is asked for again each time: it costs nothing where it comes from.
-fn is_fresh(issued: &Issued, now: SystemTime) -> bool {
+/// Credentials that do not expire are not cached: where they come from, they cost nothing.
+fn is_fresh(issued: &IssuedCredentials, now: SystemTime) -> bool {
     issued.expires_at.is_some_and(|at| now + SLACK < at)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::Issuing;
+    use crate::provider::IssueFuture;
     use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
     const START: u64 = 1_000_000;
@@ -176,18 +189,18 @@ mod tests {
     }
 
     impl RegistryProvider for Counting {
-        fn issue<'a>(&'a self, _: &'a Project, _: Action) -> Issuing<'a> {
+        fn issue<'a>(&'a self, _: &'a Project, _: Action) -> IssueFuture<'a> {
             Box::pin(async {
                 self.asked.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                match self.fails {
-                    true => Err(ProviderError::Denied("no".to_owned())),
-                    false => Ok(Issued {
-                        registry_url: "r".to_owned(),
-                        login: None,
-                        expires_at: Some(at(3600)),
-                    }),
+                if self.fails {
+                    return Err(ProviderError::denied("no"));
                 }
+                Ok(IssuedCredentials {
+                    registry_url: "r".to_owned(),
+                    login: None,
+                    expires_at: Some(at(3600)),
+                })
             })
         }
 
@@ -204,7 +217,7 @@ mod tests {
         (Arc::new(Issuer::new(provider.clone(), clock)), provider)
     }
 
-    async fn a_thousand(issuer: &Arc<Issuer>) -> Vec<Result<Issued, ProviderError>> {
+    async fn a_thousand(issuer: &Arc<Issuer>) -> Vec<Result<IssuedCredentials, ProviderError>> {
         let project = Project::parse("a").unwrap();
         let ask = || {
             let (issuer, project) = (issuer.clone(), project.clone());
@@ -219,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thousand_questions_at_once_are_one_upstream() {
+    async fn a_thousand_requests_at_once_are_one_upstream() {
         let (issuer, provider) = issuer(false, || at(0));
         assert!(a_thousand(&issuer).await.iter().all(Result::is_ok));
         assert_eq!(provider.asked.load(Ordering::SeqCst), 1);
@@ -230,7 +243,7 @@ mod tests {
         assert_eq!(
             provider.asked.load(Ordering::SeqCst),
             2,
-            "pulling is another question"
+            "pulling is another request"
         );
     }
 
@@ -247,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_that_hangs_up_does_not_stop_the_question() {
+    async fn a_caller_that_hangs_up_does_not_stop_the_request() {
         let (issuer, provider) = issuer(false, || at(0));
         let project = Project::parse("a").unwrap();
         let asking = issuer.credentials(&project, Action::Push);
@@ -263,10 +276,7 @@ mod tests {
         let project = Project::parse("a").unwrap();
         let ask = async |seconds: u64| {
             NOW.store(seconds, Ordering::SeqCst);
-            issuer
-                .credentials(&project, Action::Push)
-                .await
-                .map_err(|e| e.to_string())
+            issuer.credentials(&project, Action::Push).await
         };
         let asked = || provider.asked.load(Ordering::SeqCst);
         ask(0).await.unwrap();
@@ -278,12 +288,7 @@ mod tests {
             2,
             "five minutes before its end it is not given any more"
         );
-        assert!(
-            ask(3600)
-                .await
-                .unwrap_err()
-                .contains("issued an expired token")
-        );
+        assert_eq!(ask(3600).await, Err(ProviderError::IssuedExpired));
     }
 
     #[tokio::test]

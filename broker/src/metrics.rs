@@ -1,7 +1,7 @@
-//! What the broker counts, in the text format that Prometheus reads (OpenMetrics 1.0). No names of callers or projects: they would be
-//! as many as there are, and nobody's business.
+//! What the broker counts, in the text format that Prometheus reads (OpenMetrics 1.0). No labels
+//! with the names of callers or projects: these are private, and without a bound.
 
-use super::provider::ProviderError;
+use crate::provider::ProviderError;
 use api::credentials::Action;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// The media type of [`Metrics::text`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Upper bounds in seconds: a cached answer takes none, AWS some tenths, a service in trouble whatever it likes.
+/// Upper bounds in seconds: AWS takes some tenths, a service in trouble up to the limit.
 const BUCKETS: [f64; 8] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 45.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,6 +42,7 @@ impl EncodeLabelValue for ActionLabel {
     }
 }
 
+/// Counters of requests, and of what was issued.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -58,22 +59,22 @@ impl Default for Metrics {
         let took = Histogram::new(BUCKETS);
         registry.register(
             "answers",
-            "Questions for credentials, by HTTP status",
+            "Requests for credentials, by HTTP status",
             answered.clone(),
         );
         registry.register(
             "cached",
-            "Credentials that were given out again",
+            "Credentials handed out from the cache",
             cached.clone(),
         );
         registry.register(
             "upstream",
-            "Questions to the registry's service",
+            "Requests to the registry's service",
             asked.clone(),
         );
         registry.register_with_unit(
             "upstream",
-            "How long they took",
+            "How long requests to the registry's service took",
             Unit::Seconds,
             took.clone(),
         );
@@ -107,11 +108,11 @@ impl Metrics {
     pub(super) fn asked(&self, action: Action, error: Option<&ProviderError>, took: Duration) {
         let outcome = match error {
             None => "issued",
-            Some(ProviderError::Project(_) | ProviderError::NoProject(_)) => "no_project",
-            Some(ProviderError::Denied(_)) => "denied",
+            Some(ProviderError::Project(_) | ProviderError::NoProject { .. }) => "no_project",
+            Some(ProviderError::Denied { .. }) => "denied",
             Some(ProviderError::Throttled { .. }) => "throttled",
-            Some(ProviderError::TimedOut(_)) => "timed_out",
-            Some(ProviderError::Unavailable(_)) => "unavailable",
+            Some(ProviderError::TimedOut { .. }) => "timed_out",
+            Some(ProviderError::Unavailable { .. } | ProviderError::IssuedExpired) => "unavailable",
         };
         self.asked
             .get_or_create(&Asked {
@@ -122,10 +123,12 @@ impl Metrics {
         self.took.observe(took.as_secs_f64());
     }
 
+    /// All of them, as [`MEDIA_TYPE`].
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Writing into a string does not fail.
-        let _ = text::encode(&mut text, &self.registry);
+        if let Err(error) = text::encode(&mut text, &self.registry) {
+            tracing::error!(%error, "the metrics cannot be written");
+        }
         text
     }
 }
@@ -141,7 +144,7 @@ mod tests {
         metrics.cached(Action::Pull);
         metrics.asked(
             Action::Push,
-            Some(&ProviderError::Denied("secret words".to_owned())),
+            Some(&ProviderError::denied("secret words")),
             Duration::from_millis(70),
         );
         let text = metrics.text();

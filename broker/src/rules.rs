@@ -1,8 +1,7 @@
-//! The operator's rule file: what a subject may ask for beside its token's own `projects`. Read again when it changes; one that cannot be
-//! read leaves the rules as they were.
+//! The operator's rule file: what a subject may ask for beside its token's own `projects`. It is
+//! read again when it changes; a file that cannot be read leaves the rules as they were.
 
-use super::keys::{KeyError, bounded, file};
-use super::watch::Watch;
+use crate::watched::{Watch, WatchedFileError, read_bounded};
 use api::credentials::project::Project;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -12,9 +11,9 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
-    /// Whole, or a beginning that ends in `*`.
+    /// The whole subject, or a prefix of it that ends in `*`.
     subject: String,
-    /// Whole names.
+    /// Whole names of projects.
     projects: Vec<String>,
 }
 
@@ -25,6 +24,7 @@ struct Table {
     rule: Vec<Rule>,
 }
 
+/// The rules in effect.
 #[derive(Debug)]
 pub(super) struct Rules {
     path: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct Rules {
 
 impl Rules {
     /// `None` without a file.
-    pub(super) fn open(path: &Path) -> Result<Option<Rules>, KeyError> {
+    pub(super) fn open(path: &Path) -> Result<Option<Rules>, WatchedFileError> {
         if path.as_os_str().is_empty() {
             return Ok(None);
         }
@@ -44,12 +44,13 @@ impl Rules {
         }))
     }
 
+    /// The projects that all rules together allow to a subject.
     pub(super) fn projects_of(&self, subject: &str) -> Vec<String> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match current.0.reread(|| read(&self.path)) {
             Some(Ok(table)) => current.1 = table,
             Some(Err(error)) => {
-                tracing::warn!(%error, "the rules cannot be read; those before hold")
+                tracing::warn!(%error, "the rules cannot be read; the previous rules stay in effect")
             }
             None => {}
         }
@@ -61,28 +62,28 @@ impl Rules {
 impl Rule {
     fn covers(&self, subject: &str) -> bool {
         match self.subject.strip_suffix('*') {
-            Some(beginning) => subject.starts_with(beginning),
+            Some(prefix) => subject.starts_with(prefix),
             None => self.subject == subject,
         }
     }
 }
 
-/// A rule that could never match is a mistake.
-fn read(path: &Path) -> Result<Table, KeyError> {
-    let text = String::from_utf8_lossy(&bounded(path)?).into_owned();
-    let table: Table = toml::from_str(&text).map_err(|e| file(path, e))?;
+/// A rule that can never match is an error.
+fn read(path: &Path) -> Result<Table, WatchedFileError> {
+    let text = String::from_utf8_lossy(&read_bounded(path)?).into_owned();
+    let table: Table = toml::from_str(&text).map_err(|e| WatchedFileError::content(path, e))?;
     for Rule { subject, projects } in &table.rule {
-        let beginning = subject.strip_suffix('*').unwrap_or(subject);
-        if beginning.contains('*') {
-            return Err(file(
+        let prefix = subject.strip_suffix('*').unwrap_or(subject);
+        if prefix.contains('*') {
+            return Err(WatchedFileError::content(
                 path,
-                format!("a '*' is for the end of a subject, and not for '{subject}'"),
+                format!("'*' is allowed only at the end of a subject, and not as in '{subject}'"),
             ));
         }
         if let Some(name) = projects.iter().find(|name| Project::parse(name).is_err()) {
-            return Err(file(
+            return Err(WatchedFileError::content(
                 path,
-                format!("projects are whole names, and '{name}' is none"),
+                format!("projects must be whole names, and '{name}' is not one"),
             ));
         }
     }
@@ -94,9 +95,9 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Result<Option<Rules>, String> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("rules"), text).unwrap();
-        Rules::open(&folder.path().join("rules")).map_err(|e| e.to_string())
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("rules"), text).unwrap();
+        Rules::open(&directory.path().join("rules")).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -117,8 +118,8 @@ mod tests {
                 "subject = 'repo:*:main'\nprojects = ['a']",
                 "end of a subject",
             ),
-            ("subject = 'a'\nprojects = ['*']", "'*' is none"),
-            ("subject = 'a'\nprojects = ['a/*']", "'a/*' is none"),
+            ("subject = 'a'\nprojects = ['*']", "'*' is not one"),
+            ("subject = 'a'\nprojects = ['a/*']", "'a/*' is not one"),
             ("subject = 'a'\nproject = ['a']", "unknown field"),
         ] {
             let error = of(&format!("[[rule]]\n{rule}")).unwrap_err();

@@ -1,28 +1,55 @@
-//! The broker's certificate: read again when its files change, so that a new one needs no restart. While they cannot be used, say between the
-//! writing of the two, the certificate before serves.
+//! The broker's certificate. Its files are read again when they change, so that a new one needs no
+//! restart. While they cannot be used, as between the writing of the two, the previous certificate
+//! stays in effect.
 
-use super::watch::Watch;
+use crate::watched::Watch;
+use explain::{Code, Explain};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio_rustls::TlsAcceptor;
 
+/// The broker's certificate or private key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// A file cannot be read or used.
     #[error("{path}: {problem}")]
-    File { path: PathBuf, problem: String },
-    #[error("broker.tls_cert and broker.tls_key belong together: give both, or none")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// One of the two files is not named.
+    #[error("broker.tls_cert and broker.tls_key belong together: set both or neither")]
     Half,
 }
 
+impl Explain for TlsError {
+    fn code(&self) -> Code {
+        Code::ConfigurationInvalid
+    }
+
+    fn next_step(&self) -> Cow<'_, str> {
+        match self {
+            TlsError::File { .. } => {
+                "Provide PEM files that the daemon may read: broker.tls_cert with the certificate chain, leaf first, and broker.tls_key with its private key."
+            }
+            TlsError::Half => "Set broker.tls_cert and broker.tls_key, or neither.",
+        }
+        .into()
+    }
+}
+
+/// The certificate in effect.
 #[derive(Debug)]
 pub(super) struct Tls {
     cert: PathBuf,
     key: PathBuf,
-    current: Arc<ServerConfig>,
-    watch: Watch,
+    current: Mutex<(Watch, Arc<ServerConfig>)>,
 }
 
 impl Tls {
@@ -32,27 +59,27 @@ impl Tls {
             (true, true) => Ok(None),
             (false, false) => {
                 let watch = Watch::new(vec![cert.to_owned(), key.to_owned()]);
-                let (cert, key, current) = (cert.to_owned(), key.to_owned(), read(cert, key)?);
                 Ok(Some(Tls {
-                    cert,
-                    key,
-                    current,
-                    watch,
+                    current: Mutex::new((watch, read(cert, key)?)),
+                    cert: cert.to_owned(),
+                    key: key.to_owned(),
                 }))
             }
             _ => Err(TlsError::Half),
         }
     }
 
-    pub(super) fn acceptor(&mut self) -> TlsAcceptor {
-        match self.watch.reread(|| read(&self.cert, &self.key)) {
-            Some(Ok(fresh)) => self.current = fresh,
+    /// For one connection. Reads the files if they changed.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match current.0.reread(|| read(&self.cert, &self.key)) {
+            Some(Ok(fresh)) => current.1 = fresh,
             Some(Err(error)) => {
-                tracing::warn!(%error, "the certificate cannot be used; the one before serves")
+                tracing::warn!(%error, "the certificate cannot be used; the previous one stays in effect");
             }
             None => {}
         }
-        TlsAcceptor::from(self.current.clone())
+        TlsAcceptor::from(current.1.clone())
     }
 }
 

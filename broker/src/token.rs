@@ -1,44 +1,59 @@
-//! Who asks: JSON Web Tokens (RFC 7519), by a shared secret or by the public keys of an issuer, and which projects they may ask for.
+//! Who asks: JSON Web Tokens (RFC 7519), by a shared secret or by the public keys of an issuer, and
+//! which projects their bearers may ask for.
 //!
-//! The kind of key decides the algorithms, never the token: HS256 for the secret, RS256, ES256 or EdDSA for what the key set says.
+//! The kind of key decides the algorithm, never the token: HS256 for the secret, and RS256, ES256
+//! or EdDSA as the key set specifies.
 
-use super::BrokerConfig;
-use super::keys::{KeyError, Keys, Missing};
-use super::rules::Rules;
+use crate::config::BrokerConfig;
+use crate::keys::{KeyError, KeyLookupError, Keys, algorithm_of};
+use crate::rules::Rules;
 use api::credentials::project::Project;
+use explain::{Code, Explain};
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use oci::https::Https;
 use serde::Deserialize;
 
-/// The longest token that is looked at, in bytes; header lines end at 16 KiB anyway.
+/// The longest token that is checked, in bytes; a request's head is limited to 16 KiB anyway.
 const MAX_TOKEN: usize = 8 * 1024;
 /// How far the issuer's clock may be off, in seconds.
 const LEEWAY: u64 = 60;
 
-/// Why a token is not taken. For the log; the caller hears 401 and no more.
+/// Why a token is rejected. For the log: the caller gets a 401 without the reason.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenError {
     #[error("it is longer than {MAX_TOKEN} bytes")]
     TooLong,
-    #[error("it is signed with a key that is not known")]
+    #[error("it is signed with an unknown key")]
     UnknownKey,
     #[error("the issuer's keys could not be fetched for too long")]
     NoKeys,
-    #[error("it has critical headers, which are not known here")]
+    #[error("it has critical headers, and none is supported")]
     Critical,
     #[error("its algorithm is not that of its key")]
     Algorithm,
-    #[error("InvalidAudience: it is not for {0:?}")]
-    Audience(String),
-    #[error("InvalidIssuer: it is not from {0:?}")]
-    Issuer(String),
+    #[error("InvalidAudience: it is not for {expected:?}")]
+    Audience { expected: String },
+    #[error("InvalidIssuer: it is not from {expected:?}")]
+    Issuer { expected: String },
     #[error("{0}")]
     Invalid(#[from] jsonwebtoken::errors::Error),
 }
 
-/// Who asks, and for what he may.
+impl Explain for TokenError {
+    fn code(&self) -> Code {
+        match self {
+            TokenError::NoKeys => Code::ProviderUnavailable,
+            _ => Code::TokenInvalid,
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        matches!(self, TokenError::NoKeys)
+    }
+}
+
+/// Who asks, and which projects they may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) subject: String,
@@ -54,16 +69,17 @@ struct Claims {
 }
 
 impl Caller {
-    /// Whether there is nothing that he may ask for.
-    pub(super) fn is_nobody(&self) -> bool {
+    /// Whether there is nothing that they may ask for.
+    pub(super) fn has_no_projects(&self) -> bool {
         self.projects.is_empty()
     }
 
-    pub(super) fn may(&self, project: &Project) -> bool {
+    pub(super) fn is_allowed(&self, project: &Project) -> bool {
         self.projects.iter().any(|name| name == project.as_str())
     }
 }
 
+/// Checks tokens.
 pub(super) struct Tokens {
     keys: Keys,
     audience: String,
@@ -98,12 +114,13 @@ impl Tokens {
         })
     }
 
+    /// Who the bearer of a token is. May wait for the issuer's keys, 5 seconds at most.
     pub(super) async fn caller(&self, token: &str) -> Result<Caller, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
         }
         let header = decode_header(token)?;
-        // None of them is known here (RFC 7515, 4.1.11).
+        // None of them is supported (RFC 7515, section 4.1.11).
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }
@@ -114,9 +131,9 @@ impl Tokens {
                 let jwk = set
                     .find(kid.as_deref())
                     .await
-                    .map_err(|missing| match missing {
-                        Missing::Unknown => TokenError::UnknownKey,
-                        Missing::Unreachable => TokenError::NoKeys,
+                    .map_err(|error| match error {
+                        KeyLookupError::Unknown => TokenError::UnknownKey,
+                        KeyLookupError::Unreachable => TokenError::NoKeys,
                     })?;
                 let algorithm = algorithm_of(&jwk).ok_or(TokenError::Algorithm)?;
                 self.claims(token, &DecodingKey::from_jwk(&jwk)?, algorithm)?
@@ -153,271 +170,16 @@ impl Tokens {
         decode(token, key, &validation)
             .map(|token| token.claims)
             .map_err(|error| match error.kind() {
-                ErrorKind::InvalidAudience => TokenError::Audience(self.audience.clone()),
-                ErrorKind::InvalidIssuer => TokenError::Issuer(self.issuer.clone()),
+                ErrorKind::InvalidAudience => TokenError::Audience {
+                    expected: self.audience.clone(),
+                },
+                ErrorKind::InvalidIssuer => TokenError::Issuer {
+                    expected: self.issuer.clone(),
+                },
                 _ => error.into(),
             })
     }
 }
 
-/// The algorithm that a key is for, by its type; and by its own word, if it has one.
-pub(super) fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
-    let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
-            Algorithm::ES256
-        }
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-            Algorithm::EdDSA
-        }
-        _ => return None,
-    };
-    if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
-        return None;
-    }
-    match jwk.common.key_algorithm {
-        Some(named) if named.to_string() != format!("{algorithm:?}") => None,
-        _ => Some(algorithm),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use jsonwebtoken::{EncodingKey, Header, encode};
-    use serde_json::{Value, json};
-    use std::fs;
-    use std::future::Future;
-    use std::path::{Path, PathBuf};
-    use std::time::SystemTime;
-
-    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
-
-    fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
-    }
-
-    fn ask(tokens: &Tokens, token: &str) -> Result<Caller, TokenError> {
-        run(tokens.caller(token))
-    }
-
-    fn open(config: &BrokerConfig) -> Result<Tokens, KeyError> {
-        run(Tokens::new(config, &Https::new(Path::new("")).unwrap()))
-    }
-
-    fn now() -> u64 {
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_secs()
-    }
-
-    fn claims() -> Value {
-        json!({ "sub": "repo:org/app:main", "aud": "redoubt", "iss": "ci", "exp": now() + 600, "projects": ["app"] })
-    }
-
-    struct Setup {
-        _folder: tempfile::TempDir,
-        tokens: Tokens,
-    }
-
-    fn setup(secret: bool, keys: &Value) -> Setup {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        fs::write(path("secret"), [SECRET, b"\n"].concat()).unwrap();
-        fs::write(path("keys"), keys.to_string()).unwrap();
-        fs::write(
-            path("rules"),
-            "[[rule]]\nsubject = 'repo:org/*'\nprojects = ['shared']\n",
-        )
-        .unwrap();
-        let config = BrokerConfig {
-            jwt_secret_file: if secret {
-                path("secret")
-            } else {
-                PathBuf::new()
-            },
-            jwks_file: if secret { PathBuf::new() } else { path("keys") },
-            audience: "redoubt".to_owned(),
-            issuer: "ci".to_owned(),
-            rules_file: path("rules"),
-            ..BrokerConfig::default()
-        };
-        Setup {
-            tokens: open(&config).unwrap(),
-            _folder: folder,
-        }
-    }
-
-    fn hs256(claims: &Value) -> String {
-        encode(
-            &Header::new(Algorithm::HS256),
-            claims,
-            &EncodingKey::from_secret(SECRET),
-        )
-        .unwrap()
-    }
-
-    fn refused(tokens: &Tokens, change: impl FnOnce(&mut Value)) -> String {
-        let mut claims = claims();
-        change(&mut claims);
-        ask(tokens, &hs256(&claims)).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_token_names_its_projects_and_rules_add_to_them() {
-        let Setup { tokens, .. } = &setup(true, &json!({}));
-        let caller = ask(tokens, &hs256(&claims())).unwrap();
-        let may = |name: &str| caller.may(&Project::parse(name).unwrap());
-        assert!(may("app") && may("shared"));
-        assert!(!may("app2") && !may("ap") && !may("org/app"));
-        let mut other = claims();
-        other["sub"] = "repo:elsewhere/app".into();
-        other["projects"] = json!(["*"]);
-        let caller = ask(tokens, &hs256(&other)).unwrap();
-        assert!(
-            !caller.may(&Project::parse("shared").unwrap())
-                && !caller.may(&Project::parse("app").unwrap())
-        );
-    }
-
-    #[test]
-    fn expiry_audience_issuer_and_subject_are_checked() {
-        let Setup { tokens, .. } = &setup(true, &json!({}));
-        assert_eq!(
-            refused(tokens, |c| c["exp"] = (now() - 61).into()),
-            "ExpiredSignature"
-        );
-        assert_eq!(
-            refused(tokens, |c| c["nbf"] = (now() + 90).into()),
-            "ImmatureSignature"
-        );
-        assert_eq!(
-            refused(tokens, |c| c["aud"] = "other".into()),
-            "InvalidAudience: it is not for \"redoubt\""
-        );
-        assert_eq!(
-            refused(tokens, |c| c["iss"] = "other".into()),
-            "InvalidIssuer: it is not from \"ci\""
-        );
-        for claim in ["exp", "aud", "iss", "sub"] {
-            let why = refused(tokens, |c| drop(c.as_object_mut().unwrap().remove(claim)));
-            assert!(why.contains(claim), "{claim}: {why}");
-        }
-    }
-
-    fn with_header(header: &Value, claims: &Value, signature: &str) -> String {
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        format!("{}.{}.{signature}", part(header), part(claims))
-    }
-
-    #[test]
-    fn the_key_decides_the_algorithm() {
-        let Setup { tokens, .. } = &setup(true, &json!({}));
-        let critical = Header {
-            crit: Some(vec!["x".to_owned()]),
-            ..Header::new(Algorithm::HS256)
-        };
-        let critical = encode(&critical, &claims(), &EncodingKey::from_secret(SECRET)).unwrap();
-        assert!(matches!(ask(tokens, &critical), Err(TokenError::Critical)));
-        for header in [json!({ "alg": "none" }), json!({ "alg": "None" })] {
-            assert!(
-                ask(tokens, &with_header(&header, &claims(), "")).is_err(),
-                "{header}"
-            );
-        }
-        let hs512 = encode(
-            &Header::new(Algorithm::HS512),
-            &claims(),
-            &EncodingKey::from_secret(SECRET),
-        )
-        .unwrap();
-        assert_eq!(
-            ask(tokens, &hs512).unwrap_err().to_string(),
-            "InvalidAlgorithm"
-        );
-        let long = format!("{}{}", hs256(&claims()), "a".repeat(MAX_TOKEN));
-        assert!(matches!(ask(tokens, &long), Err(TokenError::TooLong)));
-        for garbage in ["", ".", "..", "a.b.c", &"x".repeat(MAX_TOKEN)] {
-            assert!(ask(tokens, garbage).is_err(), "{garbage:.9}");
-        }
-        let mut flipped = hs256(&claims()).into_bytes();
-        let middle = flipped.len() / 2;
-        flipped[middle] ^= 1;
-        assert!(ask(tokens, &String::from_utf8_lossy(&flipped)).is_err());
-    }
-
-    /// The public key of an issuer is no secret: who signs with it as if it were one must not be believed.
-    #[test]
-    fn public_keys_are_found_by_name_and_used_for_their_own_algorithm() {
-        use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-        let pkcs8 =
-            Ed25519KeyPair::generate_pkcs8v1(&aws_lc_rs::rand::SystemRandom::new()).unwrap();
-        let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
-        let x = URL_SAFE_NO_PAD.encode(pair.public_key());
-        let key = |kid: &str| json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": kid, "x": x });
-        let Setup {
-            tokens,
-            _folder: folder,
-        } = &setup(false, &json!({ "keys": [key("one"), key("two")] }));
-        let sign = |kid: Option<&str>| {
-            let header = Header {
-                kid: kid.map(str::to_owned),
-                ..Header::new(Algorithm::EdDSA)
-            };
-            encode(
-                &header,
-                &claims(),
-                &EncodingKey::from_ed_der(pkcs8.as_ref()),
-            )
-            .unwrap()
-        };
-        assert!(ask(tokens, &sign(Some("one"))).is_ok());
-        for kid in [None, Some("three"), Some("../../etc/passwd"), Some("")] {
-            assert!(
-                matches!(ask(tokens, &sign(kid)), Err(TokenError::UnknownKey)),
-                "{kid:?}"
-            );
-        }
-        let header = Header {
-            kid: Some("one".to_owned()),
-            ..Header::new(Algorithm::HS256)
-        };
-        let confused = encode(&header, &claims(), &EncodingKey::from_secret(x.as_bytes())).unwrap();
-        assert!(ask(tokens, &confused).is_err());
-        assert!(folder.path().join("keys").is_file());
-    }
-
-    #[test]
-    fn says_what_is_wrong_with_its_configuration() {
-        let message = |config: BrokerConfig| open(&config).unwrap_err().to_string();
-        let config = BrokerConfig {
-            audience: "a".to_owned(),
-            ..BrokerConfig::default()
-        };
-        assert!(message(config.clone()).contains("name one of"));
-        assert!(
-            message(BrokerConfig {
-                audience: String::new(),
-                ..config.clone()
-            })
-            .contains("audience is empty")
-        );
-        let folder = tempfile::tempdir().unwrap();
-        let short = folder.path().join("short");
-        fs::write(&short, "x".repeat(31)).unwrap();
-        assert!(
-            message(BrokerConfig {
-                jwt_secret_file: short,
-                ..config
-            })
-            .contains("32 bytes or more")
-        );
-    }
-}
+mod tests;

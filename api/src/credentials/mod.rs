@@ -1,4 +1,5 @@
-//! The credential broker's API: what is asked and answered, as it goes over HTTP. Both ends read and write it here.
+//! The credential broker's API: requests and responses as they go over HTTP. Both ends read and
+//! write them here; [`client`] is the end that asks.
 
 pub mod client;
 pub mod project;
@@ -7,27 +8,34 @@ use oci::Secret;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// One sentence for what does not exist and what is somebody else's.
+/// How the message of a 404 starts, whether a project does not exist or belongs to others.
 pub const UNKNOWN: &str = "there is no such project";
 
-/// What the credentials are for: a project by its name, or whichever project an image is of.
+/// What the credentials are for: a project by its name, or whichever project an image belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+pub enum CredentialScope {
+    /// The project's name, not checked yet.
     Project(String),
+    /// An image reference, not checked yet.
     Image(String),
 }
 
+/// A request for credentials: the query of `GET /registry/credentials`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialRequest {
-    pub wanted: Wanted,
+    /// What they are for.
+    pub scope: CredentialScope,
+    /// What they must allow.
     pub action: Action,
 }
 
+/// A query that is not a [`CredentialRequest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("ask for ?project=NAME (or ?image=HOST/PATH), and &action=pull or push")]
+#[error("the query must be ?project=NAME or ?image=HOST/PATH, with &action=pull or &action=push")]
 pub struct ParseRequestError;
 
-/// What RFC 3986 leaves alone in a query, and cannot be mistaken for its separators.
+/// All but the characters that RFC 3986 (section 3.4) allows in a query and that are not separators
+/// here.
 const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -38,8 +46,13 @@ const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'@');
 
 impl CredentialRequest {
+    /// Reads a query: exactly one of `project` and `image`, and at most one `action` (`push` if
+    /// left out). Values are percent-decoded; names are not checked any further.
+    ///
+    /// # Errors
+    /// Another key, a key that stands twice, a value that is not UTF-8, or an unknown action.
     pub fn parse(query: &str) -> Result<CredentialRequest, ParseRequestError> {
-        let (mut wanted, mut action) = (None, None);
+        let (mut scope, mut action) = (None, None);
         for pair in query.split('&') {
             let (key, value) = pair.split_once('=').ok_or(ParseRequestError)?;
             let value = percent_decode_str(value)
@@ -47,8 +60,8 @@ impl CredentialRequest {
                 .map_err(|_| ParseRequestError)?
                 .into_owned();
             let earlier = match (key, value.as_str()) {
-                ("project", _) => wanted.replace(Wanted::Project(value)).is_some(),
-                ("image", _) => wanted.replace(Wanted::Image(value)).is_some(),
+                ("project", _) => scope.replace(CredentialScope::Project(value)).is_some(),
+                ("image", _) => scope.replace(CredentialScope::Image(value)).is_some(),
                 ("action", "pull") => action.replace(Action::Pull).is_some(),
                 ("action", "push") => action.replace(Action::Push).is_some(),
                 _ => return Err(ParseRequestError),
@@ -58,15 +71,16 @@ impl CredentialRequest {
             }
         }
         Ok(CredentialRequest {
-            wanted: wanted.ok_or(ParseRequestError)?,
+            scope: scope.ok_or(ParseRequestError)?,
             action: action.unwrap_or_default(),
         })
     }
 
+    /// The query without `?`, percent-encoded: what [`CredentialRequest::parse`] reads.
     pub fn query(&self) -> String {
-        let (key, value) = match &self.wanted {
-            Wanted::Project(name) => ("project", name),
-            Wanted::Image(name) => ("image", name),
+        let (key, value) = match &self.scope {
+            CredentialScope::Project(name) => ("project", name),
+            CredentialScope::Image(name) => ("image", name),
         };
         format!(
             "{key}={}&action={}",
@@ -76,22 +90,27 @@ impl CredentialRequest {
     }
 }
 
-/// The answer, as DESIGN's section 8 has it. Empty user name and password: the registry's users log in by themselves.
+/// The JSON body of a 200.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CredentialResponse {
+    /// What the registry is to be asked with.
     pub credentials: GrantedCredentials,
     /// The project's name.
     pub repository: String,
 }
 
+/// Credentials for one project. An empty user name and password mean that the registry's users log
+/// in themselves.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct GrantedCredentials {
-    /// Host, and port if there is one.
+    /// `host` or `host:port`.
     pub registry_url: String,
+    /// Empty if the registry's users log in themselves.
     pub username: String,
+    /// Empty if the registry's users log in themselves.
     #[serde(serialize_with = "exposed")]
     pub password: Secret,
-    /// Seconds; null for what does not expire.
+    /// Seconds from now; null for what does not expire.
     pub expires_in: Option<u64>,
 }
 
@@ -100,19 +119,21 @@ fn exposed<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_str(secret.expose())
 }
 
-/// What credentials are to be good for.
+/// What credentials allow.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Pull too.
+    /// Push and pull.
     #[default]
     Push,
+    /// Pull only.
     Pull,
 }
 
 impl Action {
+    /// `push` or `pull`.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Push => "push",
@@ -125,13 +146,13 @@ impl Action {
 mod tests {
     use super::*;
 
-    fn parse(query: &str) -> Result<(Wanted, Action), ParseRequestError> {
-        CredentialRequest::parse(query).map(|CredentialRequest { wanted, action }| (wanted, action))
+    fn parse(query: &str) -> Result<(CredentialScope, Action), ParseRequestError> {
+        CredentialRequest::parse(query).map(|CredentialRequest { scope, action }| (scope, action))
     }
 
     #[test]
-    fn a_question_has_one_project_and_one_action() {
-        let project = |name: &str| Wanted::Project(name.to_owned());
+    fn a_request_has_one_project_and_one_action() {
+        let project = |name: &str| CredentialScope::Project(name.to_owned());
         assert_eq!(
             parse("project=my-app"),
             Ok((project("my-app"), Action::Push))
@@ -142,7 +163,7 @@ mod tests {
         );
         assert_eq!(
             parse("image=r:1/a%40b"),
-            Ok((Wanted::Image("r:1/a@b".to_owned()), Action::Push))
+            Ok((CredentialScope::Image("r:1/a@b".to_owned()), Action::Push))
         );
         for bad in [
             "",
@@ -167,15 +188,15 @@ mod tests {
             "ä b%2f#?",
             "r:5000/a@sha256:1",
         ] {
-            for wanted in [
-                Wanted::Project(name.to_owned()),
-                Wanted::Image(name.to_owned()),
+            for scope in [
+                CredentialScope::Project(name.to_owned()),
+                CredentialScope::Image(name.to_owned()),
             ] {
-                let question = CredentialRequest {
-                    wanted,
+                let request = CredentialRequest {
+                    scope,
                     action: Action::Pull,
                 };
-                assert_eq!(CredentialRequest::parse(&question.query()), Ok(question));
+                assert_eq!(CredentialRequest::parse(&request.query()), Ok(request));
             }
         }
     }

@@ -1,5 +1,6 @@
-//! Names that go into a repository's ARN and path: checked against ECR's grammar before they reach either, since a `*`, a `?` or a `${…}`
-//! in them would widen what a session may do (ECR API reference, CreateRepository, "repositoryName").
+//! Names that go into a repository's ARN and path. They are checked against ECR's grammar before
+//! they reach either, since a `*`, a `?` or a `${…}` in them would widen what a session may do (ECR
+//! API reference, CreateRepository, "repositoryName").
 
 use oci::Reference;
 use oci::reference::canonical_host;
@@ -8,28 +9,33 @@ use serde::Deserialize;
 /// ECR's limits for a whole repository name, in characters.
 const LEN: std::ops::RangeInclusive<usize> = 2..=256;
 
+/// A text that is not a [`Project`] or a [`Prefix`], or makes no [`Repository`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProjectError {
-    #[error("repo_prefix is empty, or a row of such names that each end in '/'")]
+    /// For a prefix.
+    #[error("repo_prefix is empty, or such names that each end in '/'")]
     Prefix,
+    /// For a project.
     #[error(
         "a project is lower-case letters and digits, with single '.', '_', '-' or '/' between them"
     )]
     Grammar,
+    /// For a project, and for prefix and project together.
     #[error("a repository name has 2 to 256 characters, prefix included")]
     Length,
 }
 
-/// A project: one or more path components.
+/// A project's name: one or more path components, 1 to 256 characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Project(String);
 
-/// What stands before the project in the repository's name: empty, or components that each end with `/`.
+/// What comes before the project in the repository's name: empty, or components that each end with
+/// `/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix(String);
 
-/// Prefix and project: the name of one repository.
+/// Prefix and project: the name of one repository, 2 to 256 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository(String);
 
@@ -41,23 +47,32 @@ fn is_component(text: &str) -> bool {
 }
 
 impl Project {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// It is longer than 256 characters, or does not follow the grammar.
     pub fn parse(text: &str) -> Result<Project, ProjectError> {
         if text.len() > *LEN.end() {
             return Err(ProjectError::Length);
         }
-        match text.split('/').all(is_component) {
-            true => Ok(Project(text.to_owned())),
-            false => Err(ProjectError::Grammar),
+        if text.split('/').all(is_component) {
+            Ok(Project(text.to_owned()))
+        } else {
+            Err(ProjectError::Grammar)
         }
     }
 
+    /// The name, as it was parsed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl Prefix {
-    /// `my-org/apps`, with or without a slash at its end; or nothing.
+    /// From `my-org/apps`, with or without a slash at its end, or from an empty text.
+    ///
+    /// # Errors
+    /// A component does not follow the grammar.
     pub fn of_namespace(namespace: &str) -> Result<Prefix, ProjectError> {
         match namespace.strip_suffix('/').unwrap_or(namespace) {
             "" => Ok(Prefix::default()),
@@ -65,21 +80,27 @@ impl Prefix {
         }
     }
 
-    /// The project of a repository: the way back from [`Prefix::join`].
+    /// The project of a repository: the inverse of [`Prefix::join`]. `None` for a repository that
+    /// does not start with this prefix.
     pub fn project_of(&self, repository: &str) -> Option<Project> {
         Project::parse(repository.strip_prefix(&self.0)?).ok()
     }
 
+    /// The repository of a project.
+    ///
+    /// # Errors
+    /// The whole name has fewer than 2 or more than 256 characters.
     pub fn join(&self, project: &Project) -> Result<Repository, ProjectError> {
         let name = format!("{}{}", self.0, project.0);
-        match LEN.contains(&name.len()) {
-            true => Ok(Repository(name)),
-            false => Err(ProjectError::Length),
+        if LEN.contains(&name.len()) {
+            Ok(Repository(name))
+        } else {
+            Err(ProjectError::Length)
         }
     }
 }
 
-/// The repository of an image, if it is on this registry.
+/// The repository of an image, if it is on this registry (`host` or `host:port`).
 pub fn on_registry<'a>(registry: &str, image: &'a Reference) -> Option<&'a str> {
     (canonical_host(registry) == image.host()).then(|| image.repository())
 }
@@ -91,9 +112,10 @@ impl TryFrom<String> for Prefix {
             || text
                 .strip_suffix('/')
                 .is_some_and(|rest| rest.split('/').all(is_component));
-        match good {
-            true => Ok(Prefix(text)),
-            false => Err(ProjectError::Prefix),
+        if good {
+            Ok(Prefix(text))
+        } else {
+            Err(ProjectError::Prefix)
         }
     }
 }
@@ -105,6 +127,7 @@ impl From<Prefix> for String {
 }
 
 impl Repository {
+    /// The whole name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,26 +1,29 @@
-//! Any registry whose users log in by themselves: the broker says where to push, and has nothing to give.
+//! Any registry whose users log in themselves: the broker reports where to push, and has no
+//! credentials to give.
 
-use super::{Issued, Issuing, ProviderError, RegistryProvider, namespace, registry_host};
+use super::error::ProviderError;
+use super::fields::{namespace, registry_host};
+use super::issue::{IssueFuture, IssuedCredentials, RegistryProvider};
 use api::credentials::Action;
 use api::credentials::project::{Prefix, Project};
 use oci::Reference;
 use serde::{Deserialize, Serialize};
 
+/// `[registry]` with `type = "docker"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DockerConfig {
-    /// `localhost:5000`, `harbor.example.com`.
+    /// Like `localhost:5000` or `harbor.example.com`.
     #[serde(deserialize_with = "registry_host")]
     pub registry_url: String,
-    /// Stands before the project.
+    /// Comes before the project in the repository's name.
     #[serde(default, deserialize_with = "namespace")]
     pub namespace: Prefix,
 }
 
 impl RegistryProvider for DockerConfig {
-    fn issue<'a>(&'a self, project: &'a Project, _: Action) -> Issuing<'a> {
-        let issued = self.issued(project);
-        Box::pin(std::future::ready(issued))
+    fn issue<'a>(&'a self, project: &'a Project, _: Action) -> IssueFuture<'a> {
+        Box::pin(std::future::ready(self.issued(project)))
     }
 
     /// There is nothing to pull with that a public registry would not give.
@@ -30,10 +33,10 @@ impl RegistryProvider for DockerConfig {
 }
 
 impl DockerConfig {
-    fn issued(&self, project: &Project) -> Result<Issued, ProviderError> {
-        // The name must be one, even if nobody is asked about it.
+    fn issued(&self, project: &Project) -> Result<IssuedCredentials, ProviderError> {
+        // The name must be a repository's, although no service is asked.
         self.namespace.join(project)?;
-        Ok(Issued {
+        Ok(IssuedCredentials {
             registry_url: self.registry_url.clone(),
             login: None,
             expires_at: None,

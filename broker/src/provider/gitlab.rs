@@ -1,65 +1,73 @@
-//! GitLab's container registry: a project deploy token that may read, or read and write, the registry of one project until it expires
-//! (GitLab documentation, "Deploy tokens API", "Project deploy tokens"). Nobody but the project's maintainers may make them.
+//! GitLab's container registry: a project deploy token that may read, or read and write, the
+//! registry of one project until it expires (GitLab documentation, "Deploy tokens API", "Project
+//! deploy tokens"). Only the project's maintainers may create them.
 
-use super::rest::{Rest, secret, sensitive};
-use super::{Issued, Issuing, ProviderError, RegistryProvider, namespace, registry_host};
+use super::error::ProviderError;
+use super::fields::{namespace, registry_host};
+use super::issue::{IssueFuture, IssuedCredentials, RegistryProvider};
+use super::rest::{RestApi, read_secret, sensitive_header};
 use api::credentials::Action;
 use api::credentials::project::{Prefix, Project, ProjectError, on_registry};
 use hyper::header::HeaderName;
 use oci::https::{Https, ServiceUrl};
 use oci::{Reference, Secret};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// In seconds. What the cache gives out must have some minutes left, so shorter ones would be made for each question.
+/// In seconds. Cached credentials must have some minutes left, so shorter ones would be created for
+/// each request.
 const LIFETIMES: std::ops::RangeInclusive<u32> = 900..=30 * 86_400;
 /// Our tokens among a project's.
 const NAME: &str = "redoubt";
 
+/// `[registry]` with `type = "gitlab"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitLabConfig {
-    /// `https://gitlab.example.com`.
+    /// Of GitLab, like `https://gitlab.example.com`.
     pub url: ServiceUrl,
-    /// `registry.gitlab.example.com`.
+    /// Of its registry, like `registry.gitlab.example.com`.
     #[serde(deserialize_with = "registry_host")]
     pub registry_url: String,
-    /// Stands before the project: `my-org/apps`.
+    /// Comes before the project in the repository's name, like `my-org/apps`.
     #[serde(default, deserialize_with = "namespace")]
     pub namespace: Prefix,
-    /// A file with an access token of a maintainer, with the scope `api`.
+    /// Holds an access token of a maintainer, with the scope `api`.
     pub token_file: PathBuf,
-    /// 15 minutes to 30 days.
+    /// How long issued tokens live.
     #[serde(default)]
-    pub lifetime_seconds: Lifetime,
+    pub lifetime_seconds: TokenLifetime,
 }
 
+/// How long a deploy token lives: 900 seconds (15 minutes) to 2592000 (30 days); an hour by
+/// default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
-pub struct Lifetime(u32);
+pub struct TokenLifetime(u32);
 
-impl Default for Lifetime {
-    fn default() -> Lifetime {
-        Lifetime(3600)
+impl Default for TokenLifetime {
+    fn default() -> TokenLifetime {
+        TokenLifetime(3600)
     }
 }
 
-impl TryFrom<u32> for Lifetime {
+impl TryFrom<u32> for TokenLifetime {
     type Error = &'static str;
     fn try_from(seconds: u32) -> Result<Self, &'static str> {
-        match LIFETIMES.contains(&seconds) {
-            true => Ok(Lifetime(seconds)),
-            false => Err("lifetime_seconds is 900 to 2592000"),
+        if LIFETIMES.contains(&seconds) {
+            Ok(TokenLifetime(seconds))
+        } else {
+            Err("lifetime_seconds must be 900 to 2592000")
         }
     }
 }
 
-impl From<Lifetime> for u32 {
-    fn from(Lifetime(seconds): Lifetime) -> u32 {
+impl From<TokenLifetime> for u32 {
+    fn from(TokenLifetime(seconds): TokenLifetime) -> u32 {
         seconds
     }
 }
@@ -92,42 +100,38 @@ impl GitLab {
         GitLab { config, https }
     }
 
-    async fn token(&self, project: &Project, action: Action) -> Result<Issued, ProviderError> {
+    async fn token(
+        &self,
+        project: &Project,
+        action: Action,
+    ) -> Result<IssuedCredentials, ProviderError> {
         let repository = self.config.namespace.join(project)?;
-        // GitLab takes digits alone for the number of whichever project has it; a project of its own has a namespace before it.
+        // To GitLab, digits alone are the number of any project; a project's path has a namespace.
         if !repository.as_str().contains('/') {
             return Err(ProjectError::Grammar.into());
         }
-        let token = secret(&self.config.token_file).await?;
-        let api = Rest {
+        let own_token = read_secret(&self.config.token_file).await?;
+        let api = RestApi {
             https: &self.https,
             service: "GitLab",
             base: format!("{}/api/v4", self.config.url.as_str()),
             authorization: (
                 HeaderName::from_static("private-token"),
-                sensitive(token.expose())?,
+                sensitive_header(own_token.expose())?,
             ),
         };
-        // "URL-encoded path of the project": the slashes are the only letters in it that need it.
+        // "URL-encoded path of the project": only the slashes in it need encoding.
         let tokens = format!(
             "/projects/{}/deploy_tokens",
             repository.as_str().replace('/', "%2F")
         );
-        let scopes = match action {
-            Action::Pull => vec!["read_registry"],
-            Action::Push => vec!["read_registry", "write_registry"],
-        };
-        let end = OffsetDateTime::now_utc()
-            + Duration::from_secs(u32::from(self.config.lifetime_seconds).into());
-        let end = end.replace_nanosecond(0).unwrap_or(end).format(&Rfc3339);
-        let end = end.map_err(|e| ProviderError::Denied(format!("lifetime_seconds: {e}")))?;
-        let order = json!({ "name": NAME, "scopes": scopes, "expires_at": end });
-        let created: Created = api.post(&tokens, &order).await?;
+        let body = creation(self.config.lifetime_seconds, action)?;
+        let created: Created = api.post(&tokens, &body).await?;
         let Some(expires_at) = created.expires_at.as_deref().and_then(time) else {
-            return Err(api.take_back(&format!("{tokens}/{}", created.id)).await);
+            return Err(api.revoke(&format!("{tokens}/{}", created.id)).await);
         };
-        api.tidy(over(&api, &tokens)).await;
-        Ok(Issued {
+        api.delete_expired(expired(&api, &tokens)).await;
+        Ok(IssuedCredentials {
             registry_url: self.config.registry_url.clone(),
             login: Some((created.username, created.token)),
             expires_at: Some(expires_at.into()),
@@ -135,20 +139,30 @@ impl GitLab {
     }
 }
 
-/// Expired tokens are of no use to anybody, and GitLab keeps them for ever. Its own word `expired` goes by the day.
-async fn over(api: &Rest<'_>, tokens: &str) -> Result<Vec<String>, ProviderError> {
+/// The body of `POST /projects/:id/deploy_tokens`.
+fn creation(TokenLifetime(seconds): TokenLifetime, action: Action) -> Result<Value, ProviderError> {
+    let scopes = match action {
+        Action::Pull => vec!["read_registry"],
+        Action::Push => vec!["read_registry", "write_registry"],
+    };
+    let end = OffsetDateTime::now_utc() + Duration::from_secs(seconds.into());
+    let end = end.replace_nanosecond(0).unwrap_or(end).format(&Rfc3339);
+    let end = end.map_err(|e| ProviderError::denied(format!("lifetime_seconds: {e}")))?;
+    Ok(json!({ "name": NAME, "scopes": scopes, "expires_at": end }))
+}
+
+/// Our expired tokens: GitLab keeps them for ever. Its own field `expired` is right to the day
+/// only.
+async fn expired(api: &RestApi<'_>, tokens: &str) -> Result<Vec<String>, ProviderError> {
     let listed: Vec<Listed> = api.get(&format!("{tokens}?per_page=100")).await?;
     let now = OffsetDateTime::now_utc();
-    let is_over = |token: &Listed| {
-        token
-            .expires_at
-            .as_deref()
-            .and_then(time)
-            .is_some_and(|end| end < now)
+    let has_expired = |token: &Listed| {
+        let end = token.expires_at.as_deref().and_then(time);
+        end.is_some_and(|end| end < now)
     };
     let ours = listed
         .into_iter()
-        .filter(|token| token.name == NAME && is_over(token));
+        .filter(|token| token.name == NAME && has_expired(token));
     Ok(ours.map(|token| format!("{tokens}/{}", token.id)).collect())
 }
 
@@ -157,11 +171,12 @@ fn time(text: &str) -> Option<OffsetDateTime> {
 }
 
 impl RegistryProvider for GitLab {
-    fn issue<'a>(&'a self, project: &'a Project, action: Action) -> Issuing<'a> {
+    fn issue<'a>(&'a self, project: &'a Project, action: Action) -> IssueFuture<'a> {
         Box::pin(self.token(project, action))
     }
 
-    /// An image's name is the project's, or has up to two more components (GitLab documentation, "Naming convention for your images").
+    /// An image's name is the project's, or has up to two more components (GitLab documentation,
+    /// "Naming convention for your images").
     fn projects_of(&self, image: &Reference) -> Vec<Project> {
         let Some(whole) = on_registry(&self.config.registry_url, image) else {
             return Vec::new();
@@ -191,7 +206,7 @@ mod tests {
         )
     }
 
-    /// Digits alone are the number of a project to GitLab, and whose that is nobody knows.
+    /// To GitLab, digits alone are the number of a project, whichever it is.
     #[tokio::test]
     async fn a_number_is_no_project() {
         let project = Project::parse("42").unwrap();
@@ -200,7 +215,7 @@ mod tests {
         assert!(
             matches!(
                 gitlab("group").issue(&project, Action::Push).await,
-                Err(ProviderError::Denied(_))
+                Err(ProviderError::Denied { .. })
             ),
             "/none"
         );

@@ -1,10 +1,13 @@
-//! Harbor: a robot account that may pull, or push and pull, in one Harbor project for a day (Harbor API v2.0, `POST /robots`).
+//! Harbor: a robot account that may pull, or push and pull, in one Harbor project for a day (Harbor
+//! API v2.0, `POST /robots`).
 //!
-//! Harbor grants rights by its own projects and never by repository: a project here *is* a Harbor project, its images are
-//! `HOST/PROJECT/ANYTHING`. A day is the shortest life that Harbor gives a robot.
+//! Harbor grants rights by its own projects and never by repository: a project here *is* a Harbor
+//! project, and its images are `HOST/PROJECT/ANYTHING`. A day is the shortest life of a robot.
 
-use super::rest::{Rest, secret, sensitive};
-use super::{Issued, Issuing, ProviderError, RegistryProvider, registry_host};
+use super::error::ProviderError;
+use super::fields::optional_registry_host;
+use super::issue::{IssueFuture, IssuedCredentials, RegistryProvider};
+use super::rest::{RestApi, read_secret, sensitive_header};
 use api::credentials::Action;
 use api::credentials::project::{Project, ProjectError, on_registry};
 use base64::Engine as _;
@@ -12,27 +15,29 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::header::AUTHORIZATION;
 use oci::https::{Https, ServiceUrl};
 use oci::{Reference, Secret};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
-/// Our robots among a project's; Harbor puts `robot$PROJECT+` before it.
+/// How the names of our robots start; Harbor puts `robot$PROJECT+` before it.
 const NAME: &str = "redoubt-";
 /// The shortest, in days.
 const LIFETIME: u32 = 1;
 
+/// `[registry]` with `type = "harbor"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HarborConfig {
-    /// `https://harbor.example.com`.
+    /// Of Harbor, like `https://harbor.example.com`.
     pub url: ServiceUrl,
-    /// Of the registry, if it is not the API's.
-    #[serde(default, deserialize_with = "optional_host")]
+    /// Of its registry, if that differs: `host` or `host:port`.
+    #[serde(default, deserialize_with = "optional_registry_host")]
     pub registry_url: Option<String>,
     /// An administrator of the projects, or a robot that may create, list and delete robots.
     pub username: String,
+    /// Holds their password.
     pub password_file: PathBuf,
 }
 
@@ -76,7 +81,11 @@ impl Harbor {
             .unwrap_or(self.config.url.authority())
     }
 
-    async fn robot(&self, project: &Project, action: Action) -> Result<Issued, ProviderError> {
+    async fn robot(
+        &self,
+        project: &Project,
+        action: Action,
+    ) -> Result<IssuedCredentials, ProviderError> {
         // A part of a Harbor project cannot be granted alone.
         if project.as_str().contains('/') {
             return Err(ProjectError::Grammar.into());
@@ -87,21 +96,21 @@ impl Harbor {
             password_file,
             ..
         } = &self.config;
-        let password = secret(password_file).await?;
+        let password = read_secret(password_file).await?;
         let pair = Zeroizing::new(format!("{username}:{}", password.expose()));
         let basic = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
-        let api = Rest {
+        let api = RestApi {
             https: &self.https,
             service: "Harbor",
             base: format!("{}/api/v2.0", url.as_str()),
-            authorization: (AUTHORIZATION, sensitive(&basic)?),
+            authorization: (AUTHORIZATION, sensitive_header(&basic)?),
         };
-        let created: Created = api.post("/robots", &order(project, action)?).await?;
+        let created: Created = api.post("/robots", &creation(project, action)?).await?;
         let Some(expires_at) = created.expires_at.and_then(|end| u64::try_from(end).ok()) else {
-            return Err(api.take_back(&format!("/robots/{}", created.id)).await);
+            return Err(api.revoke(&format!("/robots/{}", created.id)).await);
         };
-        api.tidy(over(&api, project)).await;
-        Ok(Issued {
+        api.delete_expired(expired(&api, project)).await;
+        Ok(IssuedCredentials {
             registry_url: self.registry().to_owned(),
             login: Some((created.name, created.secret)),
             expires_at: Some(UNIX_EPOCH + Duration::from_secs(expires_at)),
@@ -109,7 +118,8 @@ impl Harbor {
     }
 }
 
-fn order(project: &Project, action: Action) -> Result<Value, ProviderError> {
+/// The body of `POST /robots`.
+fn creation(project: &Project, action: Action) -> Result<Value, ProviderError> {
     let actions: &[&str] = match action {
         Action::Pull => &["pull"],
         Action::Push => &["pull", "push"],
@@ -118,10 +128,10 @@ fn order(project: &Project, action: Action) -> Result<Value, ProviderError> {
         .iter()
         .map(|action| json!({ "resource": "repository", "action": action }))
         .collect();
-    // Names are taken for as long as a robot exists.
+    // Expired robots keep their names until they are deleted.
     let mut unique = [0; 8];
     aws_lc_rs::rand::fill(&mut unique)
-        .map_err(|_| ProviderError::Unavailable("the system gives no randomness".to_owned()))?;
+        .map_err(|_| ProviderError::unavailable("the system provides no randomness"))?;
     Ok(json!({
         "name": format!("{NAME}{}", hex::encode(unique)),
         "description": "Made by Redoubt's credential broker; deleted some time after it expired",
@@ -131,8 +141,8 @@ fn order(project: &Project, action: Action) -> Result<Value, ProviderError> {
     }))
 }
 
-/// Expired robots are of no use to anybody, and Harbor keeps them for ever.
-async fn over(api: &Rest<'_>, project: &Project) -> Result<Vec<String>, ProviderError> {
+/// Our expired robots: Harbor keeps them for ever.
+async fn expired(api: &RestApi<'_>, project: &Project) -> Result<Vec<String>, ProviderError> {
     let Found { project_id } = api.get(&format!("/projects/{}", project.as_str())).await?;
     let robots = format!("/robots?q=Level%3Dproject%2CProjectID%3D{project_id}&page_size=100");
     let listed: Vec<Listed> = api.get(&robots).await?;
@@ -140,24 +150,20 @@ async fn over(api: &Rest<'_>, project: &Project) -> Result<Vec<String>, Provider
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let is_over = |robot: &Listed| u64::try_from(robot.expires_at).is_ok_and(|end| end < now);
-    let mark = format!("{}+{NAME}", project.as_str());
+    let has_expired = |robot: &Listed| u64::try_from(robot.expires_at).is_ok_and(|end| end < now);
+    let marker = format!("{}+{NAME}", project.as_str());
     let ours = listed
         .into_iter()
-        .filter(|robot| robot.name.contains(&mark) && is_over(robot));
+        .filter(|robot| robot.name.contains(&marker) && has_expired(robot));
     Ok(ours.map(|robot| format!("/robots/{}", robot.id)).collect())
 }
 
-fn optional_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    registry_host(deserializer).map(Some)
-}
-
 impl RegistryProvider for Harbor {
-    fn issue<'a>(&'a self, project: &'a Project, action: Action) -> Issuing<'a> {
+    fn issue<'a>(&'a self, project: &'a Project, action: Action) -> IssueFuture<'a> {
         Box::pin(self.robot(project, action))
     }
 
-    /// Whatever comes after the project is the image's own.
+    /// What comes after the project is the image's own name.
     fn projects_of(&self, image: &Reference) -> Vec<Project> {
         let name = on_registry(self.registry(), image).and_then(|name| name.split_once('/'));
         name.and_then(|(project, _)| Project::parse(project).ok())
