@@ -86,7 +86,7 @@ pub struct Client {
 
 /// A streamed answer.
 #[derive(Debug)]
-pub struct Stream {
+pub struct AnswerStream {
     body: Incoming,
     pending: Vec<u8>,
 }
@@ -185,9 +185,9 @@ impl Client {
     ///
     /// # Errors
     /// Nothing listens there, or the daemon refuses.
-    pub async fn stream(&self, path: &str) -> Result<Stream, ClientError> {
+    pub async fn stream(&self, path: &str) -> Result<AnswerStream, ClientError> {
         let response = self.send(Method::GET, path, Vec::new()).await?;
-        Ok(Stream {
+        Ok(AnswerStream {
             body: response.into_body(),
             pending: Vec::new(),
         })
@@ -205,7 +205,7 @@ async fn collect(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
         .to_vec())
 }
 
-impl Stream {
+impl AnswerStream {
     /// The next piece as it came; `None` at the end.
     pub async fn piece(&mut self) -> Option<Bytes> {
         loop {

@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod record;
 mod request;
+mod stage;
 mod state;
 mod time;
 
@@ -26,5 +27,6 @@ pub use error::{ApiError, ErrorBody};
 pub use event::EnclaveEvent;
 pub use record::{ConfigRecord, EnclaveId, Ingress, ParseIdError, Provider, Record, SourceType};
 pub use request::{CreateEnclave, ReplaceConfig};
-pub use state::{IncompleteState, Stage, State, Status};
+pub use stage::Stage;
+pub use state::{IncompleteState, State, Status};
 pub use time::now;

@@ -246,9 +246,3 @@ mod tests {
         }
     }
 }
-
-impl explain::Explain for StartError {
-    fn code(&self) -> explain::Code {
-        explain::Code::ConfigurationInvalid
-    }
-}

@@ -96,7 +96,7 @@ async fn check(config: &DaemonConfig) -> Result<(), CliError> {
         registry
             .check()
             .await
-            .map_err(broker::StartError::Registry)?;
+            .map_err(broker::BrokerError::Registry)?;
     }
     Ok(Broker::check(&config.broker, config.registry.is_some(), &https).await?)
 }
@@ -187,7 +187,7 @@ async fn issuer(config: &DaemonConfig, https: &Https) -> Result<Option<Arc<Issue
     };
     let issuer = Issuer::from_config(registry, https).await;
     Ok(Some(Arc::new(
-        issuer.map_err(broker::StartError::Registry)?,
+        issuer.map_err(broker::BrokerError::Registry)?,
     )))
 }
 

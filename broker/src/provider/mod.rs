@@ -71,9 +71,3 @@ pub async fn from_config(config: &RegistryConfig, https: &Https) -> Arc<dyn Regi
         RegistryConfig::Harbor(harbor) => Arc::new(harbor::Harbor::new(harbor, https.clone())),
     }
 }
-
-impl explain::Explain for ProviderError {
-    fn code(&self) -> explain::Code {
-        explain::Code::RegistryUnauthorized
-    }
-}

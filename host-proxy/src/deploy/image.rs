@@ -99,7 +99,7 @@ async fn issue_credentials(
     for project in issuer.projects_of(&request.image) {
         match issuer.credentials(&project, Action::Pull).await {
             Ok(issued) => {
-                let (enclave, expires_at) = (&request.id, issued.ends());
+                let (enclave, expires_at) = (&request.id, issued.expiry_rfc3339());
                 let project = project.as_str();
                 tracing::info!(target: "audit", %enclave, project, action = "pull", expires_at, "credentials issued for a deploy");
                 let login = issued.login;
@@ -108,7 +108,7 @@ async fn issue_credentials(
                 );
             }
             // Perhaps the name goes on below a project.
-            Err(error @ ProviderError::NoProject(_)) => last = not_issued(error),
+            Err(error @ ProviderError::NoProject { .. }) => last = not_issued(error),
             Err(error) => return Err(not_issued(error)),
         }
     }
@@ -119,7 +119,7 @@ async fn issue_credentials(
 fn not_issued(error: ProviderError) -> DeployError {
     let message = format!("no credentials for the configured registry: {error}");
     match error {
-        ProviderError::Project(_) | ProviderError::NoProject(_) | ProviderError::Denied(_) => {
+        ProviderError::Project(_) | ProviderError::NoProject { .. } | ProviderError::Denied { .. } => {
             DeployError::new(
                 Code::RegistryUnauthorized,
                 message,
@@ -128,8 +128,9 @@ fn not_issued(error: ProviderError) -> DeployError {
             )
         }
         ProviderError::Throttled { .. }
-        | ProviderError::TimedOut(_)
-        | ProviderError::Unavailable(_) => {
+        | ProviderError::TimedOut { .. }
+        | ProviderError::Unavailable { .. }
+        | ProviderError::IssuedExpired { .. } => {
             let next_step = "Redeploy in a few minutes.";
             DeployError::new(Code::RegistryUnreachable, message, next_step).retryable()
         }
@@ -160,7 +161,7 @@ async fn pull_image(
         let projects = issuer.projects_of(&request.image);
         projects
             .iter()
-            .for_each(|project| issuer.forget_one(project, Action::Pull));
+            .for_each(|project| issuer.invalidate_one(project, Action::Pull));
         let next_step = "Redeploy: the daemon issues new credentials. If they are refused too, check the permissions of its role or account.";
         let code = Code::RegistryUnauthorized;
         return Err(DeployError::new(code, error.to_string(), next_step).retryable());

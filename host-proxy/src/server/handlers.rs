@@ -45,7 +45,7 @@ pub(super) fn forget_credentials(daemon: &Daemon) -> Answer {
             "the daemon has no [registry], and so no issued credentials",
         )
     })?;
-    issuer.forget();
+    issuer.invalidate();
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
