@@ -40,6 +40,7 @@ agent = ""
 
 [launch]
 heartbeat_timeout_seconds = 90   # nitro-cli's own
+settle_milliseconds = 1000       # a workload that ends sooner never ran
 
 [qemu]
 directory = ""                   # the sandbox in the cache, or what is on the PATH
@@ -129,6 +130,8 @@ pub struct BuildConfig {
 pub struct LaunchConfig {
     /// How long an enclave has from its start to its first byte.
     pub heartbeat_timeout_seconds: u64,
+    /// How long a workload must run before its enclave is attested and DEPLOYED.
+    pub settle_milliseconds: u64,
 }
 
 /// What the host lets out.

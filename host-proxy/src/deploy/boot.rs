@@ -21,8 +21,6 @@ use wire::control::FromHost;
 /// From the heartbeat to a workload that was started: mounting and starting take well under a second, slow machines more, and KMS
 /// may take half a minute.
 const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(90);
-/// A workload that ends within this was never deployed.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// Launches, waits for the heartbeat, starts the workload, and compares a fresh attestation document with the build.
 pub(super) async fn boot_and_attest(
@@ -55,7 +53,7 @@ pub(super) async fn boot_and_attest(
     let accepted = alive(&mut instance, Control::accept(&control, boot, logs.clone())).await?;
     let mut control =
         accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
-    wait_until_running(&mut control, &mut instance, logs)
+    wait_until_running(context, &mut control, &mut instance, logs)
         .await
         .map_err(|error| explain_kms(error, &built, request.measured_before))?;
 
@@ -142,6 +140,7 @@ async fn alive<T>(
 
 /// Waits until the workload runs, and a moment longer: one that ends at once was never deployed.
 async fn wait_until_running(
+    context: &Context,
     control: &mut Control,
     instance: &mut Instance,
     logs: &Logs,
@@ -156,7 +155,8 @@ async fn wait_until_running(
     if first != Report::Started {
         return Err(exit_error(&first, &instance.console(), logs));
     }
-    match timeout(SETTLE, control.report()).await {
+    let settle = Duration::from_millis(context.config.launch.settle_milliseconds);
+    match timeout(settle, control.report()).await {
         Err(_) => Ok(()),
         Ok(report) => Err(exit_error(&report, &instance.console(), logs)),
     }

@@ -5,7 +5,7 @@
 
 use attestation::emulated::{UnsignedDocument, UnsignedError, read_unsigned};
 use attestation::{
-    Conditions, Error, Measurements, Pcr, PcrMismatch, Policy, PolicyError, Time, TrustAnchor,
+    Check, Conditions, Error, Measurements, Subject, Pcr, PcrMismatch, Policy, PolicyError, Time, TrustAnchor,
     Verifier,
 };
 use explain::{Code, Explain};
@@ -61,12 +61,23 @@ pub enum EvidenceError {
 impl Explain for EvidenceError {
     fn code(&self) -> Code {
         match self {
-            EvidenceError::Measurements(_) | EvidenceError::Rejected(Error::Rejected(_)) => {
+            EvidenceError::Measurements(_) => Code::MeasurementMismatch,
+            EvidenceError::Rejected(Error::Rejected(checks)) if checks.iter().any(is_other_code) => {
                 Code::MeasurementMismatch
             }
             _ => Code::AttestationFailed,
         }
     }
+}
+
+/// A failed check that means other code than what was built, or debug mode.
+fn is_other_code(check: &Check) -> bool {
+    let is_code = match check.subject {
+        Subject::Pcr(index) => index < SEALED_CONFIG,
+        Subject::Debug => true,
+        _ => false,
+    };
+    is_code && !check.passed
 }
 
 impl Evidence {

@@ -1,0 +1,168 @@
+//! Deploys through the launcher seam, with a fake launcher: from a registry to an attested enclave and back to nothing, in milliseconds.
+
+use api::{CreateEnclave, DeployError, EnclaveId, Record, State};
+use explain::Code;
+use host_proxy::daemon::Daemon;
+use serde_json::json;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tests::hostile::FakeRegistry;
+use tests::image::{Compression, Image, Layer};
+use tests::launcher::{Conduct, FakeLauncher, GREETING, artifacts};
+use tests::layout::serve;
+use tokio::time::{Instant, sleep, timeout};
+
+/// A daemon of this process, with a registry that has one image.
+struct Host {
+    directory: TempDir,
+    registry: FakeRegistry,
+    daemon: Arc<Daemon>,
+}
+
+impl Host {
+    async fn new(conduct: Conduct, memory_mib: u64) -> Host {
+        let directory = TempDir::with_prefix_in("rl", "/tmp").unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let layer = Layer::default().file("app", 0o755, 0, "#!/bin/true\n");
+        let image = Image::new(json!({ "Entrypoint": ["/app"] }));
+        image.layer(layer, Compression::Gzip).write(&directory.path().join("layout"));
+        let registry = serve(directory.path().join("layout")).await;
+        let [kernel, agent] = artifacts(directory.path());
+        let settings = [
+            ("STATE_DIR", path("state")),
+            ("RUN_DIR", path("run")),
+            ("PULL__PLAIN_HTTP", format!("['{}']", registry.host())),
+            ("BUILD__KERNEL", kernel),
+            ("BUILD__AGENT", agent),
+            ("LAUNCH__HEARTBEAT_TIMEOUT_SECONDS", "1".to_owned()),
+            ("LAUNCH__SETTLE_MILLISECONDS", "10".to_owned()),
+        ];
+        let settings =
+            settings.into_iter().map(|(name, value)| (format!("HOST_PROXY_{name}"), value));
+        let config = host_proxy::config::load(directory.path(), None, settings).unwrap().config;
+        let launcher = Arc::new(FakeLauncher::new(conduct, memory_mib));
+        let daemon = Daemon::start(config, None, launcher).await.unwrap();
+        Host { directory, registry, daemon }
+    }
+
+    async fn create(&self, name: &str, memory_mib: u32) -> EnclaveId {
+        let request = CreateEnclave {
+            name: name.to_owned(),
+            image: format!("{}/org/app:v1", self.registry.host()),
+            provider: None,
+            source_type: None,
+            registry_url: None,
+            registry_username: None,
+            registry_password: None,
+            spec: format!(
+                "[resources]\nmemory_mib = {memory_mib}\n[network]\ningress = [{{ port = 80 }}]\n"
+            ),
+            config: None,
+        };
+        self.daemon.create(request).await.unwrap().id
+    }
+
+    async fn record(&self, id: &EnclaveId) -> Record {
+        self.daemon.store().find(id.to_string()).await.unwrap().unwrap()
+    }
+
+    /// Waits until it is DEPLOYED, FAILED or DESTROYED.
+    async fn settled(&self, id: &EnclaveId) -> Record {
+        let settling = async {
+            loop {
+                let record = self.record(id).await;
+                if matches!(record.state, State::Deployed | State::Failed(_) | State::Destroyed) {
+                    return record;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), settling).await.expect("it does not settle")
+    }
+
+    async fn failure(&self, id: &EnclaveId) -> DeployError {
+        let record = self.settled(id).await;
+        record.state.failure().cloned().unwrap_or_else(|| panic!("{record:?}"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_deploy_needs_no_virtual_machine() {
+    let host = Host::new(Conduct::Good, 1024).await;
+    let began = Instant::now();
+    let id = host.create("app", 512).await;
+    let record = host.settled(&id).await;
+    assert_eq!(record.state, State::Deployed, "{record:?}");
+    assert!(record.measurements.is_some() && record.image_digest.is_some());
+    let address = record.ingress[0].address;
+    let heard = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert_eq!(heard.await.unwrap(), GREETING);
+    let handle = host.daemon.find("app").unwrap();
+    let redeployed = handle.redeploy().await.unwrap();
+    assert_eq!((redeployed.generation, redeployed.state), (2, State::PendingDeploy));
+    assert_eq!(host.settled(&id).await.state, State::Deployed);
+    let destroyed = handle.destroy().await.unwrap();
+    assert_eq!(destroyed.generation, 3);
+    let gone = async {
+        while host.record(&id).await.state != State::Destroyed {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), gone).await.unwrap();
+    let files = std::fs::read_dir(host.directory.path().join("state/enclaves")).unwrap();
+    assert_eq!(files.count(), 0);
+    assert_eq!(std::fs::read_dir(host.directory.path().join("run")).unwrap().count(), 0);
+    // Wide: it takes some tens of milliseconds, and says so if it ever needs a virtual machine's seconds.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_reserved_and_not_compared() {
+    let host = Host::new(Conduct::Good, 1000).await;
+    let first = host.create("first", 600).await;
+    assert_eq!(host.settled(&first).await.state, State::Deployed);
+    let second = host.create("second", 600).await;
+    let failure = host.failure(&second).await;
+    assert_eq!((failure.code, failure.retryable), (Code::OutOfMemory, true));
+    let message = "600 MiB are required, and this machine has 400 MiB left";
+    assert_eq!(failure.message, message);
+    host.daemon.find("first").unwrap().destroy().await.unwrap();
+    while host.record(&first).await.state != State::Destroyed {
+        sleep(Duration::from_millis(5)).await;
+    }
+    host.daemon.find("second").unwrap().redeploy().await.unwrap();
+    assert_eq!(host.settled(&second).await.state, State::Deployed);
+}
+
+async fn code_of(conduct: Conduct) -> Code {
+    let host = Host::new(conduct, 1024).await;
+    let id = host.create("app", 128).await;
+    host.failure(&id).await.code
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enclave_of_another_image_is_never_deployed() {
+    assert_eq!(code_of(Conduct::OtherImage).await, Code::MeasurementMismatch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_for_another_request_is_not_taken() {
+    assert_eq!(code_of(Conduct::StaleNonce).await, Code::AttestationFailed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enclave_that_says_nothing_is_given_up() {
+    assert_eq!(code_of(Conduct::Silent).await, Code::HeartbeatMissing);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enclave_that_ends_while_booting_is_told_from_a_silent_one() {
+    assert_eq!(code_of(Conduct::Dies).await, Code::BootFailed);
+}
