@@ -4,6 +4,7 @@
 //! `registry`, `auth` and `transport` carry it over HTTP, `manifest` reads what the registry answers, `layer` unpacks and checks the
 //! bodies, [`pull`] runs all of it.
 
+pub mod address;
 mod auth;
 pub mod credentials;
 mod digest;
@@ -17,6 +18,7 @@ pub mod reference;
 mod registry;
 mod transport;
 
+pub use address::AddressClass;
 pub use credentials::{Credentials, Secret};
 pub use digest::Digest;
 pub use error::PullError;
