@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use oci::Secret;
-use oci::https::{Answer, Https, HttpsError};
+use oci::https::{HttpResponse, Https, HttpsError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::future::Future;
@@ -96,7 +96,7 @@ impl Rest<'_> {
     }
 
     /// serde's message could quote a secret: the place is enough.
-    fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ProviderError> {
+    fn read<T: DeserializeOwned>(&self, answer: &HttpResponse) -> Result<T, ProviderError> {
         serde_json::from_slice(&answer.body).map_err(|e| {
             let Rest { service, .. } = self;
             ProviderError::Unavailable(format!(
@@ -112,7 +112,7 @@ impl Rest<'_> {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Answer, ProviderError> {
+    ) -> Result<HttpResponse, ProviderError> {
         let Rest {
             https,
             service,
@@ -142,8 +142,8 @@ impl Rest<'_> {
     }
 }
 
-fn refusal(service: &str, answer: &Answer) -> ProviderError {
-    let Answer {
+fn refusal(service: &str, answer: &HttpResponse) -> ProviderError {
+    let HttpResponse {
         status,
         headers,
         body,

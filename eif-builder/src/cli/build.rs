@@ -5,10 +5,8 @@ use eif_builder::artifacts::{self, ArtifactError};
 use eif_builder::build::{self, BuildError, Built, DEFAULT_CMDLINE, Inputs};
 use eif_builder::rootfs::RootfsError;
 use explain::{CliError, Exit};
-use oci::pull::{DEFAULT_MAX_UNPACKED, Request};
-use oci::{
-    Credentials, Digest, Endpoint, Platform, PullError, Reference, Secret, credentials, pull,
-};
+use oci::pull::{DEFAULT_MAX_UNPACKED, PullRequest};
+use oci::{Credentials, Digest, Endpoint, Platform, Reference, Secret, credentials, pull};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,7 +146,7 @@ async fn build_image(args: Args) -> Result<(Reference, Digest, Built), CliError>
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let request = Request {
+    let request = PullRequest {
         reference: reference.clone(),
         platform: args.platform.clone(),
         credentials,
@@ -164,7 +162,7 @@ async fn build_image(args: Args) -> Result<(Reference, Digest, Built), CliError>
     let image = pull::pull(request, bars.clone()).await;
     let image = image
         .inspect_err(|_| bars.finish())
-        .map_err(|e| pull_failure(&e))?;
+        .map_err(CliError::from)?;
     let digest = image.digest();
     let inputs = Inputs {
         kernel,
@@ -224,7 +222,7 @@ async fn find_credentials(
     if let Some(path) = &args.authfile {
         let found = credentials::from_auth_file(path, reference)
             .await
-            .map_err(|e| pull_failure(&e))?;
+            .map_err(CliError::from)?;
         let missing = || {
             CliError::new(
                 Exit::Config,
@@ -247,7 +245,7 @@ async fn find_credentials(
     {
         Some(path) => credentials::from_auth_file(&path, reference)
             .await
-            .map_err(|e| pull_failure(&e)),
+            .map_err(CliError::from),
         None => Ok(None),
     }
 }
@@ -266,28 +264,6 @@ fn read_password() -> std::io::Result<Secret> {
 
 fn artifact_failure(error: ArtifactError) -> CliError {
     CliError::new(Exit::Config, &error, error.hint())
-}
-
-fn pull_failure(error: &PullError) -> CliError {
-    let code = match error {
-        PullError::Unauthorized { .. }
-        | PullError::CredentialsNeeded { .. }
-        | PullError::Realm { .. }
-        | PullError::Redirect { .. } => Exit::Refused,
-        PullError::Unreachable { .. }
-        | PullError::Timeout { .. }
-        | PullError::RateLimited { .. }
-        | PullError::Status { .. }
-        | PullError::NotFound { .. }
-        | PullError::Disk { .. } => Exit::Unavailable,
-        PullError::Credentials(_) | PullError::Authority(_) => Exit::Config,
-        PullError::NoPlatform { .. }
-        | PullError::Invalid { .. }
-        | PullError::DigestMismatch { .. }
-        | PullError::TooLong { .. }
-        | PullError::TooShort { .. } => Exit::Data,
-    };
-    CliError::new(code, error, error.hint())
 }
 
 fn build_failure(error: &BuildError) -> CliError {

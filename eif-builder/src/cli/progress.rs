@@ -51,7 +51,7 @@ impl Bars {
     }
 }
 
-impl oci::Progress for Bars {
+impl oci::PullProgress for Bars {
     fn resolved(&self, digest: Digest, layers: &[u64]) {
         let total = layers.iter().sum();
         let digest = digest.to_string();
