@@ -11,7 +11,7 @@ pub enum Class {
     Data,
     /// Something outside does not work now: a registry, a disk, the daemon.
     Unavailable,
-    /// Somebody who may decide said no: credentials, a policy, a state.
+    /// It was understood and refused: credentials, a policy, or a state does not allow it.
     Refused,
     /// Configuration or a file that it names is wrong.
     Config,

@@ -1,4 +1,5 @@
-//! How a command line ends that did not do what it was asked: in words, with the next step, and with an exit code.
+//! How a command line ends that did not do what it was asked: in words, with the next step, and
+//! with an exit code.
 
 use crate::{Exit, Explain, printable};
 
@@ -29,7 +30,7 @@ impl CliError {
 
     /// A defect of ours.
     pub fn bug(error: impl std::fmt::Display) -> CliError {
-        CliError::new(Exit::Bug, error, "this is a bug; please report it")
+        CliError::new(Exit::Bug, error, "This is a bug; please report it.")
     }
 }
 
@@ -39,7 +40,8 @@ impl<E: Explain> From<E> for CliError {
     }
 }
 
-/// Two lines: `error: MESSAGE`, and the next step indented below it. Nothing in it can steer a terminal.
+/// Two lines: `error: MESSAGE`, and the next step indented below it. Nothing in it can steer a
+/// terminal.
 impl std::fmt::Display for CliError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let lines: Vec<String> = self.message.lines().map(printable).collect();

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done. For `attest`: the document is trusted.
     Success = 0,
-    /// The command worked and the answer is no. `enclavectl`: the enclave is FAILED. `attest`: the document is not trusted.
+    /// The command worked and the answer is no. `enclavectl`: the enclave is FAILED. `attest`: the
+    /// document is not trusted.
     Negative = 1,
     /// `attest` alone: the document or the command line cannot be read.
     Unreadable = 2,

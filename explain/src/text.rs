@@ -1,4 +1,4 @@
-//! Two ways to write what others said.
+//! Two ways to write errors and foreign text.
 
 /// The longest text that is quoted, in characters.
 const MAX_QUOTED: usize = 2000;
@@ -14,7 +14,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         .join(": ")
 }
 
-/// Foreign text on one line: without control characters, and cut after 2000 characters. It can neither steer a terminal nor flood a log.
+/// Foreign text on one line: without control characters, and cut after 2000 characters. It can
+/// neither steer a terminal nor flood a log.
 pub fn printable(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())

@@ -1,7 +1,8 @@
-//! Who may ask: reads `WWW-Authenticate` challenges and decides where credentials may go. Pure; `registry` does the asking.
-//! Source: RFC 9110, 11.6.1 (challenges) and distribution, docs/spec/auth/token.md (Bearer).
+//! Authentication: reads `WWW-Authenticate` challenges and decides where credentials may go. Pure;
+//! `registry` sends. Source: RFC 9110, 11.6.1 (challenges) and distribution,
+//! docs/spec/auth/token.md (Bearer).
 
-use super::reference::DOCKER_HUB;
+use crate::host::DOCKER_HUB;
 use hyper::Uri;
 use hyper::header::{HeaderMap, WWW_AUTHENTICATE};
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ pub(crate) enum Challenge {
     },
 }
 
-/// The challenge to answer: Bearer where it is offered, since it exposes the password to one host less.
+/// The challenge to answer: Bearer where it is offered, since it exposes the password to one host
+/// less.
 pub(crate) fn choose(headers: &HeaderMap) -> Option<Challenge> {
     let all: Vec<Challenge> = headers
         .get_all(WWW_AUTHENTICATE)
@@ -103,14 +105,14 @@ fn unquote(value: &str) -> String {
     text
 }
 
-/// Whether credentials for `registry` (host and port) may be sent to `realm`; the error says why not.
-/// A registry that could name any realm could have anybody's password sent anywhere.
+/// Whether credentials for `registry` (host and port) may be sent to `realm`; the error says why
+/// not. A registry that could name any realm could have a password sent anywhere.
 pub(crate) fn check_realm(realm: &str, registry: &str, plain_http: bool) -> Result<Uri, String> {
     let uri: Uri = realm
         .parse()
-        .map_err(|_| format!("the realm '{}' is no address", cut(realm)))?;
+        .map_err(|_| format!("the realm '{}' is not a URL", cut(realm)))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(format!("the realm '{}' is not absolute", cut(realm)));
+        return Err(format!("the realm '{}' is not an absolute URL", cut(realm)));
     };
     let registry_name = registry.split(':').next().unwrap_or(registry);
     let host = authority.host().to_ascii_lowercase();
@@ -136,8 +138,8 @@ fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
-/// `gitlab.example.com` for `registry.gitlab.example.com` or its siblings. Never where the parent is one that
-/// strangers share: a top-level domain, `co.uk` and the like, or a cloud's own suffix.
+/// `gitlab.example.com` for `registry.gitlab.example.com` or its siblings. Never where the parent
+/// is one that strangers share: a top-level domain, `co.uk` and the like, or a cloud's own suffix.
 fn shares_parent(host: &str, registry: &str) -> bool {
     const SHARED: [&str; 7] = [
         "azurecr.io",

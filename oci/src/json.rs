@@ -1,5 +1,5 @@
-//! JSON from a registry: bounded, and refused if an object names a key twice. Two readers of such an object may see
-//! two different images.
+//! JSON from a registry: bounded, and refused if an object names a key twice. Two readers of such
+//! an object may see two different images.
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;

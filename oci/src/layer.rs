@@ -1,9 +1,11 @@
-//! Unpacks one layer: counts and hashes the compressed bytes, decompresses, counts and hashes the result, and spools it to a
-//! file without a name. Only when every count and both digests fit does a [`VerifiedLayer`] exist; on any error the
-//! spool is gone with its descriptor. Runs on a blocking thread and is fed through a bounded channel.
+//! Unpacks one layer: counts and hashes the compressed bytes, decompresses, counts and hashes the
+//! result, and spools it to a file without a name. Only when every count and both digests fit does
+//! a [`VerifiedLayer`] exist; on any error the spool is gone with its descriptor. Runs on a
+//! blocking thread and is fed through a bounded channel.
 
-use super::manifest::{Blob, Compression};
-use super::{Digest, PullError};
+use crate::digest::Digest;
+use crate::error::PullError;
+use crate::manifest::{Blob, Compression};
 use bytes::{Buf as _, Bytes};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
@@ -14,11 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
-/// zstd may ask for a window of gigabytes; 128 MiB (2^27) is what its own tools accept unasked.
+/// zstd may ask for a window of gigabytes; 128 MiB (2^27) is what its own tools accept by default
+/// (`ZSTD_WINDOWLOG_LIMIT_DEFAULT`).
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+/// Bytes that are read, hashed and written at once.
 const PIECE: usize = 256 * 1024;
 
-/// The tar archive of a layer: every byte of it was checked against the image's config.
+/// The tar archive of a layer: every byte of it was checked against the image's config. It is in a
+/// file without a name, whose space is freed when this is dropped.
 #[derive(Debug)]
 pub struct VerifiedLayer {
     tar: File,
@@ -31,18 +36,25 @@ impl VerifiedLayer {
         self.len
     }
 
+    /// Whether the archive has no bytes at all; not even an empty directory's does.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// Fills `buffer` with the archive's bytes from `offset` (in bytes). Blocks on the disk.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where the archive ends earlier, or what the disk reports.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.tar.read_exact_at(buffer, offset)
     }
 
-    /// A layer whose uncompressed archive is at hand: it is verified against its diff_id like any other.
+    /// A layer whose uncompressed archive is at hand: it is verified against its diff_id like any
+    /// other. Blocks on the disk: a copy goes into the system's directory for temporary files.
     ///
     /// # Errors
-    /// The archive has another digest, or no temporary file can be written.
+    /// [`PullError::DigestMismatch`], or [`PullError::Disk`] where no temporary file can be
+    /// written.
     pub fn from_archive(tar: &[u8], diff_id: Digest) -> Result<VerifiedLayer, PullError> {
         let found = Digest::of(tar);
         if found != diff_id {
@@ -54,7 +66,7 @@ impl VerifiedLayer {
             });
         }
         let disk = |source| PullError::Disk {
-            path: "temporary file".to_owned(),
+            path: std::env::temp_dir(),
             source,
         };
         let mut file = tempfile::tempfile().map_err(disk)?;
@@ -81,7 +93,8 @@ pub(crate) struct Expected {
     pub(crate) max_unpacked: u64,
 }
 
-/// Consumes the feed to its end. Blocks.
+/// Consumes the feed to its end. Blocks on the feed and on the disk; ends when the feed's sender is
+/// dropped.
 pub(crate) fn unpack(
     feed: Feed,
     expected: &Expected,
@@ -89,7 +102,7 @@ pub(crate) fn unpack(
 ) -> Result<VerifiedLayer, PullError> {
     let name = &expected.name;
     let disk = |source| PullError::Disk {
-        path: work_dir.display().to_string(),
+        path: work_dir.to_owned(),
         source,
     };
     let spool = tempfile::tempfile_in(work_dir).map_err(disk)?;
@@ -166,7 +179,8 @@ fn copy_hashed(
     Ok(len)
 }
 
-/// Errors of the feed travel through the decoders as `io::Error`; everything else is the decoder's complaint.
+/// Errors of the feed travel through the decoders as `io::Error`; everything else is the decoder's
+/// complaint.
 fn read_error(error: io::Error, name: &str) -> PullError {
     let kind = error.kind();
     match error
@@ -174,8 +188,8 @@ fn read_error(error: io::Error, name: &str) -> PullError {
         .map(|inner| inner.downcast::<PullError>())
     {
         Some(Ok(pull)) => *pull,
-        Some(Err(other)) => PullError::invalid(name, other),
-        None => PullError::invalid(name, kind),
+        Some(Err(other)) => PullError::invalid(name, io::Error::new(kind, other)),
+        None => PullError::invalid(name, io::Error::from(kind)),
     }
 }
 

@@ -1,29 +1,42 @@
-//! From an image reference to a [`VerifiedImage`]: every byte counted and hashed before anybody reads it.
+//! From an image reference to a [`VerifiedImage`]: every byte is counted and hashed before it is
+//! used.
 //!
-//! The order of the files is the order of the data: [`reference`] says what is wanted, [`credentials`] who asks,
-//! `registry`, `auth` and `transport` carry it over HTTP, `manifest` reads what the registry answers, `layer` unpacks and checks the
-//! bodies, [`pull`] runs all of it.
+//! The files follow the data. [`mod@reference`] parses what is wanted, [`credentials`] finds who
+//! asks, `registry` talks HTTP with `auth` and `transport` below it, `manifest` and `image_config`
+//! read what the registry answers, `layer` unpacks and verifies the blobs, and [`pull`] runs all of
+//! it. Every failure is a [`PullError`].
+//!
+//! Two modules serve other crates as well: [`https`], a bounded client for services of the
+//! operator's, and [`address`], the one list of special-purpose addresses.
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 pub mod address;
 mod auth;
+mod content;
 pub mod credentials;
 mod digest;
 mod error;
+mod host;
 pub mod https;
+mod image_config;
 mod json;
 mod layer;
 mod manifest;
+mod platform;
 pub mod pull;
 pub mod reference;
 mod registry;
+mod secret;
 mod transport;
 
-pub use credentials::{Credentials, Secret};
-pub use digest::Digest;
+pub use address::AddressClass;
+pub use content::ContentError;
+pub use digest::{Digest, DigestError};
 pub use error::PullError;
+pub use image_config::ImageConfig;
 pub use layer::VerifiedLayer;
-pub use manifest::{ImageConfig, Platform};
-pub use pull::{Progress, VerifiedImage};
-pub use reference::Reference;
-pub use registry::Registry;
-pub use transport::{Endpoint, Http};
+pub use platform::{Platform, PlatformError};
+pub use pull::{PullProgress, PullRequest, VerifiedImage};
+pub use reference::{Reference, ReferenceError};
+pub use secret::{Credentials, Secret};
+pub use transport::Endpoint;

@@ -1,8 +1,12 @@
-//! Reads indexes, manifests and configs (OCI image-spec and Docker's schema 2, which says the same in other media types)
-//! and chooses the one image that fits a platform. Works on bytes that were already hashed; fetches nothing.
+//! Reads indexes and manifests (OCI image-spec, and Docker's schema 2, which is the same with other
+//! media types) and chooses the one image that fits a platform. Works on bytes that were already
+//! hashed; fetches nothing.
 
-use super::json;
-use super::{Digest, PullError};
+use crate::content::ContentError;
+use crate::digest::Digest;
+use crate::error::PullError;
+use crate::json;
+use crate::platform::Platform;
 use oci_spec::image::{self as oci, MediaType};
 use serde::Deserialize;
 
@@ -14,54 +18,6 @@ pub(crate) const ACCEPT: [&str; 4] = [
 ];
 /// Docker's own limit is 127; a manifest within 4 MiB could name 20,000.
 const MAX_LAYERS: usize = 1000;
-
-/// `os/architecture`, with an optional variant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
-    pub os: String,
-    pub architecture: String,
-    pub variant: Option<String>,
-}
-
-impl Platform {
-    pub fn linux_amd64() -> Platform {
-        Platform {
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-            variant: None,
-        }
-    }
-}
-
-impl std::str::FromStr for Platform {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split('/').map(str::to_owned);
-        match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(os), Some(architecture), variant, None)
-                if !os.is_empty() && !architecture.is_empty() =>
-            {
-                Ok(Platform {
-                    os,
-                    architecture,
-                    variant,
-                })
-            }
-            _ => Err(format!(
-                "'{text}' is not os/architecture, for example linux/amd64"
-            )),
-        }
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant
-            .as_ref()
-            .map_or(Ok(()), |variant| write!(f, "/{variant}"))
-    }
-}
 
 /// A part of an image: where it is and how long it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +47,8 @@ pub(crate) enum Document {
     Index(Blob),
 }
 
-/// Which of the two kinds this is, by the document's own words; no document may be read as both (CVE-2021-41190).
+/// Which of the two kinds this is, by the document's own words; no document may be read as both
+/// (CVE-2021-41190).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape {
@@ -101,62 +58,62 @@ struct Shape {
     schema_version: Option<u64>,
 }
 
+/// Reads what came for a manifest. `content_type` is the answer's header; of an index, the manifest
+/// for `wanted`.
 pub(crate) fn read(
     bytes: &[u8],
     content_type: Option<&str>,
     wanted: &Platform,
 ) -> Result<Document, PullError> {
-    let invalid = |problem: &dyn std::fmt::Display| PullError::invalid("the manifest", problem);
+    let invalid = |problem: ContentError| PullError::invalid("the manifest", problem);
     let Shape {
         media_type,
         layers,
         manifests,
         schema_version,
-    } = json::parse(bytes).map_err(|e| invalid(&e))?;
+    } = json::parse(bytes).map_err(|e| invalid(e.into()))?;
     if schema_version != Some(2) {
-        return Err(invalid(
-            &"its schemaVersion is not 2; push the image again with a current tool",
-        ));
+        return Err(invalid(ContentError::SchemaVersion));
     }
     let content_type = content_type
         .and_then(|value| value.split(';').next())
         .map(str::trim);
-    if let (Some(said), Some(carried)) = (content_type, &media_type)
-        && said != carried
+    if let (Some(content_type), Some(media_type)) = (content_type, media_type)
+        && content_type != media_type
     {
-        return Err(invalid(&format_args!(
-            "it came as '{said}' and calls itself '{carried}'"
-        )));
+        return Err(invalid(ContentError::MediaTypes {
+            content_type: content_type.to_owned(),
+            media_type,
+        }));
     }
     match (layers.is_some(), manifests.is_some()) {
-        (true, true) => Err(invalid(&"it has both layers and manifests")),
-        (false, false) => Err(invalid(&"it has neither layers nor manifests")),
+        (true, true) => Err(invalid(ContentError::LayersAndManifests)),
+        (false, false) => Err(invalid(ContentError::NoLayersNorManifests)),
         (true, false) => {
-            read_manifest(&json::parse(bytes).map_err(|e| invalid(&e))?).map(Document::Manifest)
+            let manifest = json::parse(bytes).map_err(|e| invalid(e.into()))?;
+            read_manifest(&manifest).map(Document::Manifest)
         }
         (false, true) => {
-            choose(&json::parse(bytes).map_err(|e| invalid(&e))?, wanted).map(Document::Index)
+            let index = json::parse(bytes).map_err(|e| invalid(e.into()))?;
+            choose(&index, wanted).map(Document::Index)
         }
     }
 }
 
 fn blob(descriptor: &oci::Descriptor, what: &str) -> Result<Blob, PullError> {
-    let digest = descriptor
-        .digest()
-        .to_string()
-        .parse()
-        .map_err(|e| PullError::invalid(what, e))?;
+    let digest = descriptor.digest().to_string().parse::<Digest>();
     Ok(Blob {
-        digest,
+        digest: digest.map_err(|e| PullError::invalid(what, e))?,
         size: descriptor.size(),
     })
 }
 
 fn read_manifest(manifest: &oci::ImageManifest) -> Result<Manifest, PullError> {
-    if manifest.layers().len() > MAX_LAYERS {
-        return Err(PullError::TooLong {
-            what: "the list of layers".to_owned(),
-            limit: MAX_LAYERS as u64,
+    let layers = manifest.layers();
+    if layers.len() > MAX_LAYERS {
+        return Err(PullError::TooManyLayers {
+            found: layers.len(),
+            limit: MAX_LAYERS,
         });
     }
     let config = manifest.config();
@@ -164,10 +121,8 @@ fn read_manifest(manifest: &oci::ImageManifest) -> Result<Manifest, PullError> {
         MediaType::ImageConfig => {}
         MediaType::Other(other) if other == "application/vnd.docker.container.image.v1+json" => {}
         other => {
-            return Err(PullError::invalid(
-                "the manifest",
-                format!("'{other}' is not a container image's config"),
-            ));
+            let problem = ContentError::ConfigType(other.to_string());
+            return Err(PullError::invalid("the manifest", problem));
         }
     }
     let config = blob(config, "the config's digest")?;
@@ -177,26 +132,20 @@ fn read_manifest(manifest: &oci::ImageManifest) -> Result<Manifest, PullError> {
             limit: json::MAX_DOCUMENT as u64,
         });
     }
-    let layers = manifest
-        .layers()
-        .iter()
-        .map(|layer| {
-            if layer.urls().as_ref().is_some_and(|urls| !urls.is_empty()) {
-                return Err(PullError::invalid(
-                    "a layer",
-                    "it is to be fetched from a foreign address; that is not done",
-                ));
-            }
-            Ok((
-                blob(layer, "a layer's digest")?,
-                compression(layer.media_type())?,
-            ))
-        })
-        .collect::<Result<_, _>>()?;
+    let layers = layers.iter().map(read_layer).collect::<Result<_, _>>()?;
     Ok(Manifest { config, layers })
 }
 
-fn compression(media_type: &MediaType) -> Result<Compression, PullError> {
+fn read_layer(layer: &oci::Descriptor) -> Result<(Blob, Compression), PullError> {
+    if layer.urls().as_ref().is_some_and(|urls| !urls.is_empty()) {
+        return Err(PullError::invalid("a layer", ContentError::ForeignLayer));
+    }
+    let compression =
+        compression(layer.media_type()).map_err(|e| PullError::invalid("a layer", e))?;
+    Ok((blob(layer, "a layer's digest")?, compression))
+}
+
+fn compression(media_type: &MediaType) -> Result<Compression, ContentError> {
     match media_type {
         MediaType::ImageLayer => Ok(Compression::None),
         MediaType::ImageLayerGzip => Ok(Compression::Gzip),
@@ -205,19 +154,14 @@ fn compression(media_type: &MediaType) -> Result<Compression, PullError> {
             "application/vnd.docker.image.rootfs.diff.tar" => Ok(Compression::None),
             "application/vnd.docker.image.rootfs.diff.tar.gzip" => Ok(Compression::Gzip),
             "application/vnd.docker.image.rootfs.diff.tar.zstd" => Ok(Compression::Zstd),
-            other => Err(PullError::invalid(
-                "a layer",
-                format!("unknown media type '{other}'"),
-            )),
+            other => Err(ContentError::UnknownLayerType(other.to_owned())),
         },
-        other => Err(PullError::invalid(
-            "a layer",
-            format!("media type '{other}' is not a layer that may be fetched"),
-        )),
+        other => Err(ContentError::LayerType(other.to_string())),
     }
 }
 
-/// The first entry that fits, as containerd does; entries without a platform and build attestations never fit.
+/// The first entry that fits, as containerd does; entries without a platform and build attestations
+/// never fit.
 fn choose(index: &oci::ImageIndex, wanted: &Platform) -> Result<Blob, PullError> {
     let mut offered = Vec::new();
     for entry in index.manifests() {
@@ -229,7 +173,7 @@ fn choose(index: &oci::ImageIndex, wanted: &Platform) -> Result<Blob, PullError>
             architecture: platform.architecture().to_string(),
             variant: platform.variant().clone(),
         };
-        if fits(wanted, &found) {
+        if wanted.is_served_by(&found) {
             return blob(entry, "a manifest's digest");
         }
         if found.os != "unknown" {
@@ -239,87 +183,6 @@ fn choose(index: &oci::ImageIndex, wanted: &Platform) -> Result<Blob, PullError>
     Err(PullError::NoPlatform {
         wanted: wanted.clone(),
         offered,
-    })
-}
-
-/// A variant that was not asked for is no obstacle.
-fn fits(wanted: &Platform, found: &Platform) -> bool {
-    wanted.os == found.os
-        && wanted.architecture == found.architecture
-        && (wanted.variant.is_none() || wanted.variant == found.variant)
-}
-
-/// What a verified config says of how to run the image, and what its layers unpack to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageConfig {
-    pub run: wire::spec::ImageDefaults,
-    pub(crate) diff_ids: Vec<Digest>,
-}
-
-pub(crate) fn read_config(
-    bytes: &[u8],
-    layers: usize,
-    wanted: &Platform,
-) -> Result<ImageConfig, PullError> {
-    let invalid =
-        |problem: &dyn std::fmt::Display| PullError::invalid("the image's config", problem);
-    let config: oci::ImageConfiguration = json::parse(bytes).map_err(|e| invalid(&e))?;
-    let found = Platform {
-        os: config.os().to_string(),
-        architecture: config.architecture().to_string(),
-        variant: config.variant().clone(),
-    };
-    if wanted.os != found.os || wanted.architecture != found.architecture {
-        return Err(PullError::NoPlatform {
-            wanted: wanted.clone(),
-            offered: vec![found.to_string()],
-        });
-    }
-    if config.rootfs().typ() != "layers" {
-        return Err(invalid(&format_args!(
-            "its rootfs has type '{}'",
-            config.rootfs().typ()
-        )));
-    }
-    let diff_ids: Vec<Digest> = config
-        .rootfs()
-        .diff_ids()
-        .iter()
-        .map(|id| id.parse())
-        .collect::<Result<_, _>>()
-        .map_err(|e: super::digest::DigestError| invalid(&e))?;
-    if diff_ids.len() != layers {
-        return Err(invalid(&format_args!(
-            "it names {} layers, the manifest {layers}",
-            diff_ids.len()
-        )));
-    }
-    let history = config.history().as_deref().unwrap_or_default();
-    let filled = history
-        .iter()
-        .filter(|entry| !entry.empty_layer().unwrap_or(false))
-        .count();
-    if !history.is_empty() && filled != layers {
-        return Err(invalid(&format_args!(
-            "its history has {filled} layers, the manifest {layers}"
-        )));
-    }
-    let run = config.config().as_ref();
-    let list = |read: fn(&oci::Config) -> &Option<Vec<String>>| {
-        run.and_then(|run| read(run).clone()).unwrap_or_default()
-    };
-    Ok(ImageConfig {
-        run: wire::spec::ImageDefaults {
-            entrypoint: list(oci::Config::entrypoint),
-            cmd: list(oci::Config::cmd),
-            env: list(oci::Config::env),
-            user: run.and_then(|run| run.user().clone()).unwrap_or_default(),
-            working_dir: run
-                .and_then(|run| run.working_dir().clone())
-                .unwrap_or_default(),
-            stop_signal: run.and_then(|run| run.stop_signal().clone()),
-        },
-        diff_ids,
     })
 }
 
@@ -342,6 +205,13 @@ mod tests {
 
     fn read_str(text: &str) -> Result<Document, String> {
         read(text.as_bytes(), None, &Platform::linux_amd64()).map_err(|e| e.to_string())
+    }
+
+    fn problem(text: &str, content_type: Option<&str>) -> ContentError {
+        match read(text.as_bytes(), content_type, &Platform::linux_amd64()) {
+            Err(PullError::Invalid { problem, .. }) => problem,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -372,58 +242,63 @@ mod tests {
 
     #[test]
     fn refuses_manifests_that_could_be_read_in_two_ways() {
-        for (text, problem) in [
-            (
-                manifest("").replace(r#""layers""#, r#""manifests":[],"layers""#),
-                "both layers and manifests",
-            ),
-            (
-                manifest("").replace(r#""layers""#, r#""layers":[],"layers""#),
-                "names a key twice",
-            ),
-            (
-                manifest("").replace(r#""layers":[]"#, r#""x":1"#),
-                "neither layers nor manifests",
-            ),
-            (
-                manifest("").replace(":2,\"media", ":1,\"media"),
-                "schemaVersion",
-            ),
-        ] {
-            assert!(read_str(&text).unwrap_err().contains(problem), "{text}");
-        }
-        let error = read(
-            manifest("").as_bytes(),
-            Some("application/vnd.oci.image.index.v1+json"),
-            &Platform::linux_amd64(),
+        let problem = |text: &str| self::problem(text, None);
+        let both = manifest("").replace(r#""layers""#, r#""manifests":[],"layers""#);
+        assert!(matches!(problem(&both), ContentError::LayersAndManifests));
+        let twice = manifest("").replace(r#""layers""#, r#""layers":[],"layers""#);
+        assert!(
+            matches!(problem(&twice), ContentError::Json(e) if e.to_string().contains("names a key twice"))
         );
-        assert!(error.unwrap_err().to_string().contains("calls itself"));
+        let neither = manifest("").replace(r#""layers":[]"#, r#""x":1"#);
+        assert!(matches!(
+            problem(&neither),
+            ContentError::NoLayersNorManifests
+        ));
+        let old = manifest("").replace(":2,\"media", ":1,\"media");
+        assert!(matches!(problem(&old), ContentError::SchemaVersion));
+
+        let index = "application/vnd.oci.image.index.v1+json";
+        let problem = self::problem(&manifest(""), Some(index));
+        assert!(
+            matches!(&problem, ContentError::MediaTypes { content_type, media_type } if content_type == index && media_type == MANIFEST),
+            "{problem}"
+        );
     }
 
     #[test]
     fn refuses_layers_that_must_not_be_fetched() {
         let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
-        for (text, problem) in [
-            (
-                layer(gzip, r#","urls":["http://10.0.0.1/x"]"#),
-                "foreign address",
-            ),
-            (
-                layer(
-                    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-                    "",
-                ),
-                "not a layer",
-            ),
-            (layer("application/x-unknown", ""), "unknown media type"),
-            (layer(gzip, "").replace(D, "sha256:../../x"), ""),
-            (layer(gzip, "").replace("\"size\":1", "\"size\":-1"), ""),
-        ] {
-            assert!(
-                read_str(&manifest(&text)).unwrap_err().contains(problem),
-                "{text}"
-            );
-        }
+        let problem = |layer: &str| self::problem(&manifest(layer), None);
+        let foreign = layer(gzip, r#","urls":["http://10.0.0.1/x"]"#);
+        assert!(matches!(problem(&foreign), ContentError::ForeignLayer));
+        let restricted = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+        assert!(matches!(
+            problem(&layer(restricted, "")),
+            ContentError::LayerType(_)
+        ));
+        let unknown = layer("application/x-unknown", "");
+        assert!(matches!(
+            problem(&unknown),
+            ContentError::UnknownLayerType(_)
+        ));
+        let path = layer(gzip, "").replace(D, "sha256:../../x");
+        assert!(matches!(
+            problem(&path),
+            ContentError::Json(_) | ContentError::Digest(_)
+        ));
+        let negative = layer(gzip, "").replace("\"size\":1", "\"size\":-1");
+        assert!(matches!(problem(&negative), ContentError::Json(_)));
+    }
+
+    #[test]
+    fn reads_a_thousand_layers_and_no_more() {
+        let gzip = layer("application/vnd.oci.image.layer.v1.tar+gzip", "");
+        let image = |layers: usize| read_str(&manifest(&vec![gzip.as_str(); layers].join(",")));
+        assert!(image(MAX_LAYERS).is_ok());
+        assert_eq!(
+            image(MAX_LAYERS + 1).unwrap_err(),
+            "the image has 1001 layers; at most 1000 are supported"
+        );
     }
 
     #[test]
@@ -455,38 +330,5 @@ mod tests {
             read_str(&index(&[unknown, arm])).unwrap_err(),
             "the image has no linux/amd64; it offers linux/arm64/v8"
         );
-    }
-
-    #[test]
-    fn a_config_must_agree_with_the_manifest() {
-        let config = |rootfs: &str, extra: &str| {
-            let text =
-                format!(r#"{{"os":"linux","architecture":"amd64","rootfs":{rootfs}{extra}}}"#);
-            read_config(text.as_bytes(), 1, &Platform::linux_amd64()).map_err(|e| e.to_string())
-        };
-        let one = format!(r#"{{"type":"layers","diff_ids":["{D}"]}}"#);
-        let read = config(
-            &one,
-            r#","config":{"User":"web","Cmd":["a"],"StopSignal":"SIGINT"}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (read.run.user.as_str(), read.run.cmd, read.run.stop_signal),
-            ("web", vec!["a".to_owned()], Some("SIGINT".to_owned()))
-        );
-        for (rootfs, extra, problem) in [
-            (r#"{"type":"layers","diff_ids":[]}"#, "", "names 0 layers"),
-            (r#"{"type":"odd","diff_ids":[]}"#, "", "type 'odd'"),
-            (
-                one.as_str(),
-                r#","history":[{"created_by":"a"},{"created_by":"b"}]"#,
-                "history has 2",
-            ),
-        ] {
-            assert!(
-                config(rootfs, extra).unwrap_err().contains(problem),
-                "{rootfs}{extra}"
-            );
-        }
     }
 }

@@ -1,10 +1,25 @@
 //! Image references: `registry-host/namespace/image:tag`, with or without a digest.
 //! Grammar: the `distribution/reference` package that Docker uses. Nothing here looks a name up.
 
-use super::Digest;
+use crate::digest::Digest;
+use crate::host::DOCKER_HUB;
+pub use crate::host::{RegistryKind, canonical_host};
+use explain::{Code, Explain};
 use serde::{Deserialize, Serialize};
 
-/// A parsed reference. Docker Hub's three host names are one, and its `library/` is filled in.
+/// A parsed reference. Docker Hub's four host names are one, and its `library/` is filled in. In
+/// JSON it is a string.
+///
+/// ```
+/// use oci::Reference;
+///
+/// let reference = Reference::parse("ghcr.io/my-org/app:v1").unwrap();
+/// assert_eq!((reference.host(), reference.repository()), ("ghcr.io", "my-org/app"));
+///
+/// // As Docker reads it: a default registry, a default namespace, a default tag.
+/// let short = Reference::parse("alpine").unwrap();
+/// assert_eq!(short.to_string(), "registry-1.docker.io/library/alpine:latest");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference {
@@ -14,37 +29,47 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
+/// A text that is not a [`Reference`]. It quotes at most 200 characters of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not an image reference: {problem}. Write registry-host/namespace/image:tag")]
 pub struct ReferenceError {
     text: String,
-    problem: &'static str,
+    problem: ReferenceProblem,
 }
 
-/// Whose registry a host name is. Decides which hint a person gets and which token realm is acceptable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RegistryKind {
-    DockerHub,
-    GitHub,
-    Ecr,
-    GoogleArtifactRegistry,
-    Azure,
-    SelfHosted,
+/// What is wrong with a text that is not a [`Reference`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum ReferenceProblem {
+    #[error("it is longer than {MAX_LEN} characters")]
+    TooLong,
+    #[error("the digest is not sha256:<64 digits>")]
+    Digest,
+    #[error("the tag is not 1 to 128 letters, digits, '_', '.' or '-'")]
+    Tag,
+    #[error("the registry host is not a host name with an optional port")]
+    Host,
+    #[error("the repository is missing")]
+    NoRepository,
+    #[error(
+        "a repository consists of lower-case letters and digits, with single '.', '_' or '-' between them"
+    )]
+    Repository,
 }
 
-pub(crate) const DOCKER_HUB: &str = "registry-1.docker.io";
-const MAX_LEN: usize = 1024;
-const MAX_REPOSITORY: usize = 255;
+impl Explain for ReferenceError {
+    fn code(&self) -> Code {
+        Code::RequestInvalid
+    }
 
-/// One name for each registry: Docker Hub is known by four.
-pub fn canonical_host(host: &str) -> String {
-    match host {
-        "docker.io" | "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => {
-            DOCKER_HUB.to_owned()
-        }
-        other => other.to_ascii_lowercase(),
+    fn next_step(&self) -> std::borrow::Cow<'_, str> {
+        "Correct the image reference; write registry-host/namespace/image:tag.".into()
     }
 }
+
+/// The longest reference that is read, in bytes.
+const MAX_LEN: usize = 1024;
+/// The longest repository in bytes (distribution/reference, `RepositoryNameTotalLengthMax`).
+const MAX_REPOSITORY: usize = 255;
 
 /// Whether this is `host[:port]` by the grammar of image references.
 pub fn is_registry_host(host: &str) -> bool {
@@ -52,110 +77,44 @@ pub fn is_registry_host(host: &str) -> bool {
     image.is_ok_and(|image| image.host() == canonical_host(host) && image.repository() == "a/b")
 }
 
-impl RegistryKind {
-    /// By host name alone; a port does not matter.
-    pub fn of(host: &str) -> RegistryKind {
-        let name = host.split(':').next().unwrap_or(host);
-        let amazon = [
-            ".amazonaws.com",
-            ".amazonaws.com.cn",
-            ".on.aws",
-            ".amazonaws.eu",
-        ];
-        if canonical_host(name) == DOCKER_HUB {
-            RegistryKind::DockerHub
-        } else if name == "ghcr.io" {
-            RegistryKind::GitHub
-        } else if name.contains(".dkr") && amazon.iter().any(|suffix| name.ends_with(suffix)) {
-            RegistryKind::Ecr
-        } else if name == "gcr.io" || name.ends_with(".gcr.io") || name.ends_with("-docker.pkg.dev")
-        {
-            RegistryKind::GoogleArtifactRegistry
-        } else if name.ends_with(".azurecr.io") {
-            RegistryKind::Azure
-        } else {
-            RegistryKind::SelfHosted
-        }
-    }
-
-    /// What to check when this registry refuses credentials.
-    pub fn credentials_hint(self) -> &'static str {
-        match self {
-            RegistryKind::DockerHub => {
-                "use your Docker Hub user name and an access token with Read permission"
-            }
-            RegistryKind::GitHub => {
-                "use your GitHub user name and a classic personal access token with read:packages; \
-                 fine-grained tokens are not accepted there"
-            }
-            RegistryKind::Ecr => {
-                "use the user name AWS and a fresh password from 'aws ecr get-login-password'; it lives 12 hours"
-            }
-            RegistryKind::GoogleArtifactRegistry => {
-                "use the user name _json_key with the service account's JSON key, or oauth2accesstoken with an access token"
-            }
-            RegistryKind::Azure => {
-                "use the registry's user name and password, or a service principal's id and secret"
-            }
-            RegistryKind::SelfHosted => {
-                "check user name and password, and that the account may pull this repository"
-            }
-        }
-    }
-}
-
 impl Reference {
+    /// Reads a reference as Docker does. Without a tag and a digest the tag is `latest`.
+    ///
+    /// # Errors
+    /// The text does not follow the grammar, names another digest than sha256, or is longer than
+    /// 1024 bytes.
     pub fn parse(text: &str) -> Result<Reference, ReferenceError> {
-        let error = |problem| ReferenceError {
-            text: text.chars().take(200).collect::<String>(),
+        Reference::read(text).map_err(|problem| ReferenceError {
+            text: text.chars().take(200).collect(),
             problem,
-        };
+        })
+    }
+
+    fn read(text: &str) -> Result<Reference, ReferenceProblem> {
         if text.len() > MAX_LEN {
-            return Err(error("it is longer than 1024 characters"));
+            return Err(ReferenceProblem::TooLong);
         }
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (
-                rest,
-                Some(
-                    digest
-                        .parse()
-                        .map_err(|_| error("the digest is not sha256:<64 digits>"))?,
-                ),
-            ),
+            Some((rest, digest)) => {
+                let digest = digest.parse().map_err(|_| ReferenceProblem::Digest)?;
+                (rest, Some(digest))
+            }
             None => (text, None),
         };
         let (host, path) = split_host(rest);
         let (repository, tag) = match path.rsplit_once(':') {
             Some((repository, tag)) if is_tag(tag) => (repository, Some(tag.to_owned())),
-            Some(_) => {
-                return Err(error(
-                    "the tag is not 1 to 128 letters, digits, '_', '.' or '-'",
-                ));
-            }
+            Some(_) => return Err(ReferenceProblem::Tag),
             None => (path, None),
         };
         let host = host.map_or_else(|| DOCKER_HUB.to_owned(), canonical_host);
         if !is_host(&host) {
-            return Err(error(
-                "the registry host is not a host name with an optional port",
-            ));
-        }
-        if repository.is_empty() {
-            return Err(error("the repository is missing"));
-        }
-        let repository = match host == DOCKER_HUB && !repository.contains('/') {
-            true => format!("library/{repository}"),
-            false => repository.to_owned(),
-        };
-        if repository.len() > MAX_REPOSITORY || !repository.split('/').all(is_component) {
-            return Err(error(
-                "a repository is made of lower-case letters, digits and single '.', '_', '-' between them",
-            ));
+            return Err(ReferenceProblem::Host);
         }
         let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
         Ok(Reference {
+            repository: full_repository(&host, repository)?,
             host,
-            repository,
             tag,
             digest,
         })
@@ -166,14 +125,17 @@ impl Reference {
         &self.host
     }
 
+    /// Whose registry it is.
     pub fn kind(&self) -> RegistryKind {
         RegistryKind::of(&self.host)
     }
 
+    /// The path at the registry, for example `library/alpine`.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
+    /// The digest that the manifest or index must have, if the reference names one.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
@@ -221,6 +183,22 @@ fn split_host(text: &str) -> (Option<&str>, &str) {
         }
         _ => (None, text),
     }
+}
+
+/// The repository's whole path: Docker Hub's official images are below `library/`.
+fn full_repository(host: &str, repository: &str) -> Result<String, ReferenceProblem> {
+    if repository.is_empty() {
+        return Err(ReferenceProblem::NoRepository);
+    }
+    let repository = if host == DOCKER_HUB && !repository.contains('/') {
+        format!("library/{repository}")
+    } else {
+        repository.to_owned()
+    };
+    if repository.len() > MAX_REPOSITORY || !repository.split('/').all(is_component) {
+        return Err(ReferenceProblem::Repository);
+    }
+    Ok(repository)
 }
 
 fn is_host(host: &str) -> bool {
@@ -332,14 +310,6 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_only_looks_like_amazon_is_not_ecr() {
-        assert_eq!(
-            RegistryKind::of("1.dkr.ecr.us-east-1.amazonaws.com.evil.example"),
-            RegistryKind::SelfHosted
-        );
-    }
-
-    #[test]
     fn a_digest_wins_over_the_tag() {
         let digest = Digest::of(b"x");
         let reference = Reference::parse(&format!("r.example/a:v1@{digest}")).unwrap();
@@ -371,10 +341,17 @@ mod tests {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
     }
-}
 
-impl explain::Explain for ReferenceError {
-    fn code(&self) -> explain::Code {
-        explain::Code::RequestInvalid
+    #[test]
+    fn a_wrong_reference_is_a_usage_error_that_shows_the_form() {
+        let error = Reference::parse("r.example/UPPER").unwrap_err();
+        assert_eq!(error.class().exit(), explain::Exit::Usage);
+        assert!(
+            error
+                .next_step()
+                .contains("registry-host/namespace/image:tag")
+        );
+        let long = Reference::parse(&"a".repeat(MAX_LEN + 1)).unwrap_err();
+        assert!(long.to_string().contains("longer than 1024") && long.to_string().len() < 400);
     }
 }

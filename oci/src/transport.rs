@@ -1,6 +1,8 @@
-//! How bytes reach a registry: TLS with the system's roots, names resolved by the system, and for redirects no address of this machine.
+//! How bytes reach a registry: TLS with the system's CAs, names resolved by the system, and for
+//! redirects no local address.
 
-use super::PullError;
+use crate::address::AddressClass;
+use crate::error::PullError;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
@@ -8,96 +10,81 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::TokioExecutor;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tower_service::Service;
 
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How registries may be reached: whom to trust, and which hosts are spoken to without TLS.
+/// How registries may be reached: which CAs to trust, and which hosts to reach without TLS.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoint {
-    /// `host` or `host:port`, exactly as in the reference.
+    /// Hosts to speak HTTP to without TLS: `host` or `host:port`, exactly as in the reference.
     pub plain_http: BTreeSet<String>,
-    /// PEM of a certificate authority beside the system's.
+    /// CA certificates (PEM) to trust beside the system's.
     pub ca_cert: Option<Vec<u8>>,
 }
 
 /// A client for HTTP and HTTPS that keeps connections and follows no redirects.
-pub type Http = Client<HttpsConnector<HttpConnector<GuardedResolver>>, Full<Bytes>>;
+pub(crate) type Http = Client<HttpsConnector<HttpConnector<GuardedResolver>>, Full<Bytes>>;
 
-impl Endpoint {
-    /// A client that trusts whom this endpoint trusts, for services beside registries.
-    pub fn client(&self) -> Result<Http, PullError> {
-        connect_with(self, false)
-    }
+/// Which addresses a client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Wherever the names lead.
+    Everywhere,
+    /// Not to [local](AddressClass::is_local) addresses.
+    Outward,
 }
 
-/// Addresses that a registry has no business sending us to: this machine, its link, its cloud's metadata service.
-pub(super) fn is_inward(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast()
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_inward(IpAddr::V4(v4)),
-            // fd00:ec2::254 is the metadata service (EC2 user guide, "Instance metadata").
-            None => {
-                v6.is_loopback()
-                    || v6.is_unspecified()
-                    || v6.is_unicast_link_local()
-                    || v6.segments().starts_with(&[0xfd00, 0xec2])
-            }
-        },
-    }
-}
-
-pub(super) fn connect_with(endpoint: &Endpoint, outward_only: bool) -> Result<Http, PullError> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // A certificate that the system trusts and rustls cannot read is the system's problem, not this pull's.
-        let _ = roots.add(certificate);
-    }
-    if let Some(pem) = &endpoint.ca_cert {
-        use rustls_pki_types::pem::PemObject as _;
-        for certificate in rustls_pki_types::CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|e| PullError::Authority(e.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|e| PullError::Authority(e.to_string()))?;
-        }
-    }
-    let tls = rustls::ClientConfig::builder_with_provider(
-        rustls::crypto::aws_lc_rs::default_provider().into(),
-    )
-    .with_safe_default_protocol_versions()
-    .map_err(|e| PullError::Authority(e.to_string()))?
-    .with_root_certificates(roots)
-    .with_no_client_auth();
+/// A client that trusts the CAs of `endpoint` and the system's. Reads the system's from the disk:
+/// blocks for some milliseconds.
+pub(crate) fn connect(endpoint: &Endpoint, reach: Reach) -> Result<Http, PullError> {
     let mut tcp = HttpConnector::new_with_resolver(GuardedResolver {
         inner: GaiResolver::new(),
-        outward_only,
+        reach,
     });
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     tcp.set_nodelay(true);
     let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
+        .with_tls_config(tls_config(endpoint.ca_cert.as_deref())?)
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp);
     Ok(Client::builder(TokioExecutor::new()).build(https))
 }
 
-/// Resolves names with the system's resolver and, for redirects, drops addresses that lead inwards.
+fn tls_config(ca_cert: Option<&[u8]>) -> Result<ClientConfig, PullError> {
+    let mut roots = RootCertStore::empty();
+    // A certificate that the system trusts and rustls cannot read is the system's problem, not this
+    // pull's.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in ca_cert.into_iter().flat_map(CertificateDer::pem_slice_iter) {
+        let certificate = certificate.map_err(|e| PullError::Ca(e.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|e| PullError::Ca(e.to_string()))?;
+    }
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| PullError::Ca(e.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Resolves names with the system's resolver and, for redirects, drops local addresses.
 #[derive(Debug, Clone)]
-pub struct GuardedResolver {
+pub(crate) struct GuardedResolver {
     inner: GaiResolver,
-    outward_only: bool,
+    reach: Reach,
 }
 
 impl Service<Name> for GuardedResolver {
@@ -110,19 +97,28 @@ impl Service<Name> for GuardedResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let (lookup, outward_only) = (self.inner.call(name), self.outward_only);
+        let (lookup, reach) = (self.inner.call(name), self.reach);
         Box::pin(async move {
             let all: Vec<SocketAddr> = lookup
                 .await?
-                .filter(|address| !(outward_only && is_inward(address.ip())))
+                .filter(|address| reach.allows(AddressClass::of(address.ip())))
                 .collect();
-            match all.is_empty() {
-                true => Err(std::io::Error::other(
-                    "the name leads to no address that may be used",
-                )),
-                false => Ok(all.into_iter()),
+            if all.is_empty() {
+                return Err(std::io::Error::other(
+                    "the name has no address that may be used",
+                ));
             }
+            Ok(all.into_iter())
         })
+    }
+}
+
+impl Reach {
+    fn allows(self, class: AddressClass) -> bool {
+        match self {
+            Reach::Everywhere => true,
+            Reach::Outward => !class.is_local(),
+        }
     }
 }
 
@@ -130,22 +126,26 @@ impl Service<Name> for GuardedResolver {
 mod tests {
     use super::*;
 
-    #[test]
-    fn knows_addresses_that_lead_inwards() {
-        for inward in [
-            "127.0.0.1",
-            "127.9.9.9",
-            "169.254.169.254",
-            "0.0.0.0",
-            "::1",
-            "fe80::1",
-            "fd00:ec2::254",
-            "::ffff:127.0.0.1",
-        ] {
-            assert!(is_inward(inward.parse().unwrap()), "{inward}");
-        }
-        for outward in ["10.0.0.1", "192.0.2.1", "2001:db8::1"] {
-            assert!(!is_inward(outward.parse().unwrap()), "{outward}");
+    async fn resolve(name: &str, reach: Reach) -> Result<usize, String> {
+        let mut resolver = GuardedResolver {
+            inner: GaiResolver::new(),
+            reach,
+        };
+        let found = resolver.call(name.parse().unwrap()).await;
+        found.map(Iterator::count).map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_redirect_reaches_no_local_address_by_name() {
+        // The last is 127.0.0.1 to the system's resolver and no address to a parser.
+        for local in ["localhost", "127.1", "2130706433"] {
+            assert!(resolve(local, Reach::Everywhere).await.is_ok(), "{local}");
+            let refused = resolve(local, Reach::Outward).await;
+            assert_eq!(
+                refused,
+                Err("the name has no address that may be used".to_owned()),
+                "{local}"
+            );
         }
     }
 }

@@ -97,7 +97,7 @@ fn registry_errors_say_whose_fault_it_is() {
         "{fault}"
     );
     assert!(
-        answer.stderr.contains("check user name and password"),
+        answer.stderr.contains("Check the user name and password"),
         "{}",
         answer.stderr
     );
@@ -140,7 +140,7 @@ fn registry_errors_say_whose_fault_it_is() {
         "REGISTRY_UNREACHABLE",
         "resolve",
         "cannot reach 127.0.0.1",
-        "check that the registry runs",
+        "Check that the registry is running",
     );
 }
 

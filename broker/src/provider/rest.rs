@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use oci::Secret;
-use oci::https::{Answer, Https, HttpsError};
+use oci::https::{HttpResponse, Https, HttpsError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::future::Future;
@@ -98,7 +98,7 @@ impl RestApi<'_> {
     }
 
     /// serde's message could quote a secret: the position is enough.
-    fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ProviderError> {
+    fn read<T: DeserializeOwned>(&self, answer: &HttpResponse) -> Result<T, ProviderError> {
         serde_json::from_slice(&answer.body).map_err(|e| {
             let RestApi { service, .. } = self;
             ProviderError::unavailable(format!(
@@ -114,7 +114,7 @@ impl RestApi<'_> {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Answer, ProviderError> {
+    ) -> Result<HttpResponse, ProviderError> {
         let RestApi {
             https,
             service,
@@ -146,8 +146,8 @@ impl RestApi<'_> {
 }
 
 /// What an answer without success means.
-fn error_of(service: &str, answer: &Answer) -> ProviderError {
-    let Answer {
+fn error_of(service: &str, answer: &HttpResponse) -> ProviderError {
+    let HttpResponse {
         status,
         headers,
         body,
