@@ -5,7 +5,7 @@
 //! PCR0, or PCR1 and PCR2 together.
 
 use crate::artifacts::{self, ArtifactError};
-use crate::eif::{BuildMetadata, Eif, EifError, Metadata, SectionKind, Writer};
+use crate::eif::{BuildMetadata, Eif, EifError, EifWriter, Metadata, SectionKind};
 use crate::rootfs::squashfs::{self, Options};
 use crate::rootfs::{self, RootfsError, cpio::Cpio};
 use attestation::Measurements;
@@ -118,7 +118,7 @@ pub fn build(
         .prefix(".eif-")
         .tempfile_in(folder)
         .map_err(write_error)?;
-    let mut writer = Writer::new(partial.as_file());
+    let mut writer = EifWriter::new(partial.as_file());
     let sections = [
         (SectionKind::Kernel, kernel.as_slice()),
         (SectionKind::Cmdline, inputs.cmdline.as_bytes()),

@@ -1,8 +1,8 @@
 //! Builds enclave images.
 //!
 //! The way of the data: the crate `oci` fetches and verifies a container image, [`rootfs`] merges its layers into one tree and
-//! writes it as a squashfs, [`eif`] puts kernel, command line and ramdisks into one file, [`measure`] computes what the
-//! Nitro hypervisor will measure. [`build`] walks that way from end to end.
+//! writes it as a squashfs, [`eif`] puts kernel, command line and ramdisks into one file and computes what the
+//! Nitro hypervisor will measure of it. [`build`] walks that way from end to end.
 //!
 //! [`seal`] is beside that way: it encrypts a config for the enclave that an image becomes.
 //!
@@ -12,6 +12,5 @@
 pub mod artifacts;
 pub mod build;
 pub mod eif;
-pub mod measure;
 pub mod rootfs;
 pub mod seal;

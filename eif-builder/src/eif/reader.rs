@@ -1,39 +1,45 @@
-//! Reads an EIF strictly: header and section headers must tell the same story, and nothing may be left over.
+//! Reads an EIF strictly: header and section headers must agree, and no byte may be left over.
 //! Lengths are compared with the file before anything is allocated.
 
-use super::writer::crc_of_body;
-use super::{
-    CRC_AT, HEADER_LEN, MAGIC, MAX_SECTIONS, Metadata, SECTION_HEADER_LEN, SectionKind, VERSION,
-};
+use super::error::{EifError, EifProblem};
+use super::format::{HEADER_LEN, SECTION_HEADER_LEN, Section, SectionKind};
+use super::header::{Header, Slot};
+use super::measure::measure;
+use super::metadata::Metadata;
+use super::range::crc;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest metadata that is read, in bytes.
 const MAX_METADATA: u64 = 1024 * 1024;
 
-#[derive(Debug, thiserror::Error)]
-pub enum EifError {
-    #[error("cannot read {path}: {source}")]
-    Read { path: String, source: io::Error },
-    #[error("{path} is not an EIF that this tool reads: {problem}")]
-    Invalid { path: String, problem: String },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Section {
-    pub kind: SectionKind,
-    /// Start of the data, in bytes from the start of the file.
-    pub start: u64,
-    /// End of the data.
-    pub end: u64,
-}
-
 /// An open EIF whose structure was checked.
+///
+/// ```
+/// use eif_builder::eif::{Eif, EifWriter, SectionKind};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let file = tempfile::NamedTempFile::new()?;
+/// let mut writer = EifWriter::new(file.as_file());
+/// writer.section(SectionKind::Kernel, b"a bzImage")?;
+/// writer.section(SectionKind::Cmdline, b"console=ttyS0")?;
+/// writer.section(SectionKind::Metadata, b"{}")?;
+/// writer.section(SectionKind::Ramdisk, b"a cpio archive")?;
+/// writer.finish()?;
+///
+/// let eif = Eif::open(file.path())?;
+/// assert!(eif.crc_matches()? && !eif.is_signed());
+/// // With a single ramdisk, PCR0 and PCR1 cover the same bytes.
+/// let measurements = eif.measure()?;
+/// assert_eq!(measurements.pcr0, measurements.pcr1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Eif {
-    path: String,
+    path: PathBuf,
     file: File,
     version: u16,
     stored_crc: u32,
@@ -43,63 +49,102 @@ pub struct Eif {
 }
 
 impl Eif {
+    /// Opens a file, and checks its header and the headers of its sections. Blocks on the disk, but
+    /// reads no section's data.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no EIF of version 2 to 4. A wrong checksum is no error: see
+    /// [`Eif::crc_matches`].
     pub fn open(path: &Path) -> Result<Eif, EifError> {
-        let shown = path.display().to_string();
-        let read = |source| EifError::Read {
-            path: shown.clone(),
-            source,
+        let fail = |cause| match cause {
+            Cause::Read(source) => EifError::Read {
+                path: path.to_owned(),
+                source,
+            },
+            Cause::Invalid(problem) => EifError::Invalid {
+                path: path.to_owned(),
+                problem,
+            },
         };
-        let file = File::open(path).map_err(read)?;
-        let len = file.metadata().map_err(read)?.len();
-        let mut header = vec![0; HEADER_LEN];
-        if len < HEADER_LEN as u64 {
-            return Err(EifError::Invalid {
-                path: shown,
-                problem: "it is shorter than a header".to_owned(),
-            });
-        }
-        file.read_exact_at(&mut header, 0).map_err(read)?;
-        let invalid = |problem: String| EifError::Invalid {
-            path: shown.clone(),
-            problem,
-        };
-        let fields = Header::parse(&header).map_err(|problem| invalid(problem.to_owned()))?;
-        let sections = read_sections(&file, &fields, len).map_err(|error| match error {
-            Problem::Read(source) => read(source),
-            Problem::Invalid(problem) => invalid(problem),
-        })?;
-        let Header {
-            version,
-            crc,
-            sections: _,
-        } = fields;
+        let file = File::open(path).map_err(|e| fail(e.into()))?;
+        let (len, header, fields) = read_header(&file).map_err(fail)?;
+        let sections = read_sections(&file, &fields, len).map_err(fail)?;
         Ok(Eif {
-            path: shown,
+            path: path.to_owned(),
             file,
-            version,
-            stored_crc: crc,
+            version: fields.version,
+            stored_crc: fields.crc,
             header,
             sections,
             len,
         })
     }
 
+    /// The version of the format: 2, 3 or 4.
     pub fn version(&self) -> u16 {
         self.version
     }
 
+    /// All sections in the order of the file.
     pub fn sections(&self) -> &[Section] {
         &self.sections
     }
 
+    /// The open file, to read the data of sections from.
     pub fn file(&self) -> &File {
         &self.file
     }
 
+    /// Whether it has a signature section. The signature is not verified.
     pub fn is_signed(&self) -> bool {
         self.sections
             .iter()
             .any(|section| section.kind == SectionKind::Signature)
+    }
+
+    /// Whether the checksum in the header is that of the file. Blocks: it reads the whole file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn crc_matches(&self) -> Result<bool, EifError> {
+        let crc = crc(&self.file, &self.header, self.len).map_err(|e| self.read_error(e))?;
+        Ok(crc == self.stored_crc)
+    }
+
+    /// The PCRs that an enclave of this image will have. Blocks: it reads the measured sections
+    /// twice.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn measure(&self) -> Result<attestation::Measurements, EifError> {
+        measure(&self.file, &self.sections).map_err(|e| self.read_error(e))
+    }
+
+    /// The metadata, if it has any. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its metadata is longer than 1 MiB or not the JSON of nitro-cli.
+    pub fn metadata(&self) -> Result<Option<Metadata>, EifError> {
+        let mut sections = self.sections.iter();
+        let Some(section) = sections.find(|section| section.kind == SectionKind::Metadata) else {
+            return Ok(None);
+        };
+        let invalid = |problem| EifError::Invalid {
+            path: self.path.clone(),
+            problem,
+        };
+        let len = section.end - section.start;
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|_| len <= MAX_METADATA)
+            .ok_or_else(|| invalid(EifProblem::MetadataTooLong))?;
+        let mut bytes = vec![0; len];
+        self.file
+            .read_exact_at(&mut bytes, section.start)
+            .map_err(|e| self.read_error(e))?;
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| invalid(EifProblem::MetadataSyntax(e.to_string())))
     }
 
     fn read_error(&self, source: io::Error) -> EifError {
@@ -108,183 +153,112 @@ impl Eif {
             source,
         }
     }
-
-    /// Whether the checksum in the header is the file's. Reads the whole file.
-    pub fn crc_matches(&self) -> Result<bool, EifError> {
-        let crc = crc_of_body(&self.file, crc32fast::Hasher::new(), &self.header, self.len);
-        Ok(crc.map_err(|e| self.read_error(e))? == self.stored_crc)
-    }
-
-    pub fn measure(&self) -> Result<attestation::Measurements, EifError> {
-        crate::measure::measure(&self.file, &self.sections).map_err(|e| self.read_error(e))
-    }
-
-    pub fn metadata(&self) -> Result<Option<Metadata>, EifError> {
-        let Some(section) = self
-            .sections
-            .iter()
-            .find(|section| section.kind == SectionKind::Metadata)
-        else {
-            return Ok(None);
-        };
-        let len = section.end - section.start;
-        let invalid = |problem: String| EifError::Invalid {
-            path: self.path.clone(),
-            problem,
-        };
-        let len = usize::try_from(len)
-            .ok()
-            .filter(|_| len <= MAX_METADATA)
-            .ok_or_else(|| invalid("its metadata is longer than 1 MiB".to_owned()))?;
-        let mut bytes = vec![0; len];
-        self.file
-            .read_exact_at(&mut bytes, section.start)
-            .map_err(|e| self.read_error(e))?;
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| invalid(format!("its metadata: {e}")))
-    }
 }
 
-struct Header {
-    version: u16,
-    crc: u32,
-    /// Offset of the section's header, length of its data.
-    sections: Vec<(u64, u64)>,
-}
-
-impl Header {
-    fn parse(bytes: &[u8]) -> Result<Header, &'static str> {
-        let short = "its header is short";
-        let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(short)?;
-        if *magic != MAGIC {
-            return Err("it does not start with '.eif'");
-        }
-        let (version, rest) = rest.split_first_chunk().ok_or(short)?;
-        let version = u16::from_be_bytes(*version);
-        if !(2..=VERSION).contains(&version) {
-            return Err("its version is not 2, 3 or 4");
-        }
-        let (flags, rest) = rest.split_first_chunk().ok_or(short)?;
-        if u16::from_be_bytes(*flags) > 1 {
-            return Err("it has unknown flags");
-        }
-        // Default memory, default CPUs and a reserved field: nobody reads them.
-        let (_, rest) = rest.split_first_chunk::<18>().ok_or(short)?;
-        let (count, rest) = rest.split_first_chunk().ok_or(short)?;
-        let count = usize::from(u16::from_be_bytes(*count));
-        if !(2..=MAX_SECTIONS).contains(&count) {
-            return Err("its number of sections is not 2 to 32");
-        }
-        let numbers = |bytes: &[u8]| -> Vec<u64> {
-            bytes
-                .as_chunks::<8>()
-                .0
-                .iter()
-                .map(|number| u64::from_be_bytes(*number))
-                .collect()
-        };
-        let (offsets, rest) = rest.split_at_checked(MAX_SECTIONS * 8).ok_or(short)?;
-        let (sizes, rest) = rest.split_at_checked(MAX_SECTIONS * 8).ok_or(short)?;
-        let mut sections: Vec<(u64, u64)> =
-            numbers(offsets).into_iter().zip(numbers(sizes)).collect();
-        if sections
-            .iter()
-            .skip(count)
-            .any(|section| *section != (0, 0))
-        {
-            return Err("it has offsets or sizes behind its last section");
-        }
-        sections.truncate(count);
-        let crc = rest.last_chunk().ok_or(short)?;
-        debug_assert_eq!(CRC_AT + 4, HEADER_LEN);
-        Ok(Header {
-            version,
-            crc: u32::from_be_bytes(*crc),
-            sections,
-        })
-    }
-}
-
-enum Problem {
+/// An [`EifError`] that does not know its path yet.
+enum Cause {
     Read(io::Error),
-    Invalid(String),
+    Invalid(EifProblem),
 }
 
-/// Sections must follow one another without a gap, each as its own header says, up to the end of the file.
-fn read_sections(file: &File, header: &Header, len: u64) -> Result<Vec<Section>, Problem> {
-    let invalid = |problem: &str| Problem::Invalid(problem.to_owned());
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Cause {
+        Cause::Read(error)
+    }
+}
+
+impl From<EifProblem> for Cause {
+    fn from(problem: EifProblem) -> Cause {
+        Cause::Invalid(problem)
+    }
+}
+
+/// The file's length, and its header as bytes and decoded.
+fn read_header(file: &File) -> Result<(u64, Vec<u8>, Header), Cause> {
+    let len = file.metadata()?.len();
+    if len < HEADER_LEN as u64 {
+        return Err(EifProblem::ShorterThanHeader.into());
+    }
+    let mut header = vec![0; HEADER_LEN];
+    file.read_exact_at(&mut header, 0)?;
+    let fields = Header::parse(&header)?;
+    Ok((len, header, fields))
+}
+
+/// Sections must follow one another without a gap, each as long as its own header has it, up to the
+/// end of the file.
+fn read_sections(file: &File, header: &Header, len: u64) -> Result<Vec<Section>, Cause> {
     let mut sections: Vec<Section> = Vec::new();
     let mut expected = HEADER_LEN as u64;
-    for &(at, size) in &header.sections {
-        let start = at.checked_add(SECTION_HEADER_LEN as u64);
-        let end = start
-            .and_then(|start| start.checked_add(size))
-            .filter(|&end| end <= len);
-        let (Some(start), Some(end)) = (start, end) else {
-            return Err(invalid("a section ends behind the file"));
-        };
-        if at != expected {
-            return Err(invalid("its sections do not follow one another"));
-        }
-        let mut own = [0; SECTION_HEADER_LEN];
-        file.read_exact_at(&mut own, at).map_err(Problem::Read)?;
-        let [k0, k1, f0, f1, size_bytes @ ..] = own;
-        if u64::from_be_bytes(size_bytes) != size {
-            return Err(invalid(
-                "a section's header and the file's disagree about its size",
-            ));
-        }
-        if [f0, f1] != [0, 0] {
-            return Err(invalid("a section has unknown flags"));
-        }
-        let kind = SectionKind::of(u16::from_be_bytes([k0, k1]))
-            .ok_or_else(|| invalid("a section has an unknown type"))?;
-        sections.push(Section { kind, start, end });
-        expected = end;
+    for slot in &header.slots {
+        let section = read_section(file, *slot, expected, len)?;
+        expected = section.end;
+        sections.push(section);
     }
     if expected != len {
-        return Err(invalid("bytes follow its last section"));
+        return Err(EifProblem::TrailingBytes.into());
     }
-    check_kinds(&sections, header.version).map_err(invalid)?;
+    check_kinds(&sections, header.version)?;
     Ok(sections)
 }
 
-fn check_kinds(sections: &[Section], version: u16) -> Result<(), &'static str> {
+/// Reads the header of the section that must start at `expected` in a file of `len` bytes.
+fn read_section(file: &File, slot: Slot, expected: u64, len: u64) -> Result<Section, Cause> {
+    let start = slot.at.checked_add(SECTION_HEADER_LEN as u64);
+    let end = start
+        .and_then(|start| start.checked_add(slot.len))
+        .filter(|&end| end <= len);
+    let (Some(start), Some(end)) = (start, end) else {
+        return Err(EifProblem::SectionTooLong.into());
+    };
+    if slot.at != expected {
+        return Err(EifProblem::NotContiguous.into());
+    }
+    let mut own = [0; SECTION_HEADER_LEN];
+    file.read_exact_at(&mut own, slot.at)?;
+    let [k0, k1, f0, f1, own_len @ ..] = own;
+    if u64::from_be_bytes(own_len) != slot.len {
+        return Err(EifProblem::SizesDisagree.into());
+    }
+    if [f0, f1] != [0, 0] {
+        return Err(EifProblem::SectionFlags.into());
+    }
+    let kind = SectionKind::of(u16::from_be_bytes([k0, k1])).ok_or(EifProblem::SectionType)?;
+    Ok(Section { kind, start, end })
+}
+
+fn check_kinds(sections: &[Section], version: u16) -> Result<(), EifProblem> {
     let count = |kind| {
         sections
             .iter()
             .filter(|section| section.kind == kind)
             .count()
     };
-    if sections
-        .first()
-        .is_none_or(|first| first.kind != SectionKind::Kernel)
-        || count(SectionKind::Kernel) != 1
-    {
-        return Err("it must start with its one kernel");
+    let first = sections.first().map(|first| first.kind);
+    if first != Some(SectionKind::Kernel) || count(SectionKind::Kernel) != 1 {
+        return Err(EifProblem::Kernel);
     }
     if count(SectionKind::Cmdline) != 1 {
-        return Err("it must have one command line");
+        return Err(EifProblem::Cmdline);
     }
     if count(SectionKind::Metadata) > 1 || (version >= 4 && count(SectionKind::Metadata) == 0) {
-        return Err("it must have one metadata section");
+        return Err(EifProblem::MetadataCount);
     }
     if count(SectionKind::Signature) > 1 {
-        return Err("it has two signatures");
+        return Err(EifProblem::Signatures);
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Writer;
+    use super::super::EifWriter;
     use super::*;
     use std::io::Write as _;
 
     fn image() -> Vec<u8> {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut writer = Writer::new(file.as_file());
+        let mut writer = EifWriter::new(file.as_file());
         writer.section(SectionKind::Kernel, b"kernel").unwrap();
         writer.section(SectionKind::Cmdline, b"quiet").unwrap();
         writer.section(SectionKind::Metadata, b"{}").unwrap();
@@ -329,23 +303,26 @@ mod tests {
         let offset = |n: usize| 0x1c + 8 * n + 7;
         let size = |n: usize| 0x11c + 8 * n + 7;
         type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
-        let cases: [(&str, Change<'_>); 10] = [
-            ("shorter", &|b| b.truncate(547)),
-            (".eif", &|b| b[0] = 0),
-            ("version", &|b| b[5] = 5),
-            ("flags", &|b| b[7] = 2),
-            ("number of sections", &|b| b[0x1b] = 33),
-            ("follow one another", &|b| b[offset(1)] += 1),
-            ("disagree", &|b| b[size(0)] -= 1),
-            ("behind the file", &|b| b[size(3) - 7] = 0xff),
-            ("bytes follow", &|b| b.push(0)),
-            ("unknown type", &|b| b[HEADER_LEN + 1] = 6),
+        let cases: [(EifProblem, Change<'_>); 10] = [
+            (EifProblem::ShorterThanHeader, &|b| b.truncate(547)),
+            (EifProblem::Magic, &|b| b[0] = 0),
+            (EifProblem::Version, &|b| b[5] = 5),
+            (EifProblem::Flags, &|b| b[7] = 2),
+            (EifProblem::SectionCount, &|b| b[0x1b] = 33),
+            (EifProblem::NotContiguous, &|b| b[offset(1)] += 1),
+            (EifProblem::SizesDisagree, &|b| b[size(0)] -= 1),
+            (EifProblem::SectionTooLong, &|b| b[size(3) - 7] = 0xff),
+            (EifProblem::TrailingBytes, &|b| b.push(0)),
+            (EifProblem::SectionType, &|b| b[HEADER_LEN + 1] = 6),
         ];
-        for (problem, change) in cases {
+        for (expected, change) in cases {
             let mut bytes = image();
             change(&mut bytes);
-            let error = open(&bytes).unwrap_err().to_string();
-            assert!(error.contains(problem), "{problem}: {error}");
+            let error = open(&bytes).unwrap_err();
+            assert!(
+                matches!(&error, EifError::Invalid { problem, .. } if *problem == expected),
+                "{expected:?}: {error}"
+            );
         }
     }
 
@@ -357,7 +334,7 @@ mod tests {
             if let Some(target) = bytes.get_mut(at) {
                 *target = byte;
             }
-            let _ = open(&bytes);
+            drop(open(&bytes));
         }
     }
 }

@@ -1,32 +1,34 @@
 //! Writes an EIF section by section, and the header when everything else is known.
 
-use super::{CRC_AT, HEADER_LEN, MAGIC, MAX_SECTIONS, SECTION_HEADER_LEN, SectionKind, VERSION};
+use super::format::{HEADER_LEN, MAX_SECTIONS, SECTION_HEADER_LEN, SectionKind};
+use super::header::{Header, Slot};
+use super::range::crc;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// What AWS's tools write into two fields that nobody reads.
-const DEFAULT_MEMORY: u64 = 1 << 30;
-const DEFAULT_CPUS: u64 = 2;
-
+/// Writes an EIF of version 4. The file is complete only after [`EifWriter::finish`].
 #[derive(Debug)]
-pub struct Writer<'a> {
+pub struct EifWriter<'a> {
     file: &'a File,
-    /// Offset of each section's header, and length of its data.
-    sections: Vec<(u64, u64)>,
+    slots: Vec<Slot>,
     end: u64,
 }
 
-impl<'a> Writer<'a> {
-    /// Starts an image in an empty file.
-    pub fn new(file: &'a File) -> Writer<'a> {
-        Writer {
+impl<'a> EifWriter<'a> {
+    /// Starts an image in an empty file. Nothing is written yet.
+    pub fn new(file: &'a File) -> EifWriter<'a> {
+        EifWriter {
             file,
-            sections: Vec::new(),
+            slots: Vec::new(),
             end: HEADER_LEN as u64,
         }
     }
 
+    /// Appends a section whose data is in memory.
+    ///
+    /// # Errors
+    /// The file cannot be written, or has 32 sections already.
     pub fn section(&mut self, kind: SectionKind, data: &[u8]) -> io::Result<()> {
         self.section_with(kind, |file, at| {
             file.write_all_at(data, at)?;
@@ -34,13 +36,17 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Lets `write` put data of any length at the given offset of the file; it answers how long the data is.
+    /// Appends a section of any length: `write` puts its data into the file at the given offset, in
+    /// bytes from the start of the file, and returns the length of the data in bytes.
+    ///
+    /// # Errors
+    /// `write` failed, the file cannot be written, or it has 32 sections already.
     pub fn section_with<E: From<io::Error>>(
         &mut self,
         kind: SectionKind,
         write: impl FnOnce(&File, u64) -> Result<u64, E>,
     ) -> Result<(), E> {
-        if self.sections.len() == MAX_SECTIONS {
+        if self.slots.len() == MAX_SECTIONS {
             return Err(io::Error::other("an EIF has 32 sections at most").into());
         }
         let at = self.end;
@@ -50,51 +56,21 @@ impl<'a> Writer<'a> {
         header.extend(0u16.to_be_bytes());
         header.extend(len.to_be_bytes());
         self.file.write_all_at(&header, at)?;
-        self.sections.push((at, len));
+        self.slots.push(Slot { at, len });
         self.end = at + SECTION_HEADER_LEN as u64 + len;
         Ok(())
     }
 
-    /// Writes the header and gives the length of the file in bytes.
+    /// Writes the header and returns the length of the file in bytes. Blocks: it reads the whole
+    /// file for the checksum.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
     pub fn finish(self) -> io::Result<u64> {
-        let mut header = Vec::with_capacity(HEADER_LEN);
-        header.extend(MAGIC);
-        header.extend(VERSION.to_be_bytes());
-        header.extend(0u16.to_be_bytes()); // x86_64
-        header.extend(DEFAULT_MEMORY.to_be_bytes());
-        header.extend(DEFAULT_CPUS.to_be_bytes());
-        header.extend(0u16.to_be_bytes());
-        header.extend(
-            u16::try_from(self.sections.len())
-                .map_err(io::Error::other)?
-                .to_be_bytes(),
-        );
-        let padded = |of: fn(&(u64, u64)) -> u64| {
-            let known = self.sections.iter().map(of).chain(std::iter::repeat(0));
-            known
-                .take(MAX_SECTIONS)
-                .flat_map(u64::to_be_bytes)
-                .collect::<Vec<u8>>()
-        };
-        header.extend(padded(|section| section.0));
-        header.extend(padded(|section| section.1));
-        header.extend(0u32.to_be_bytes());
-        debug_assert_eq!(header.len(), CRC_AT);
-        let crc = crc_of_body(self.file, crc32fast::Hasher::new(), &header, self.end)?;
+        let mut header = Header::encode(&self.slots);
+        let crc = crc(self.file, &header, self.end)?;
         header.extend(crc.to_be_bytes());
         self.file.write_all_at(&header, 0)?;
         Ok(self.end)
     }
-}
-
-/// CRC-32/ISO-HDLC over the header without its last field, then over everything behind the header.
-pub(super) fn crc_of_body(
-    file: &File,
-    mut hasher: crc32fast::Hasher,
-    header: &[u8],
-    end: u64,
-) -> io::Result<u32> {
-    hasher.update(header.get(..CRC_AT).unwrap_or(header));
-    crate::measure::read_range(file, HEADER_LEN as u64, end, |bytes| hasher.update(bytes))?;
-    Ok(hasher.finalize())
 }
