@@ -75,7 +75,7 @@ impl BuildError {
 }
 
 /// What is told while a build runs.
-pub trait Progress: Send + Sync {
+pub trait BuildProgress: Send + Sync {
     /// The layers were merged; this many bytes of files go into the image.
     fn merged(&self, bytes: u64);
     /// This many more bytes of files went in.
@@ -90,7 +90,7 @@ pub fn build(
     image: &VerifiedImage,
     inputs: &Inputs,
     output: &Path,
-    progress: &dyn Progress,
+    progress: &dyn BuildProgress,
 ) -> Result<Built, BuildError> {
     let unusable = |path: &Path, e: io::Error| ArtifactError::Unusable {
         path: path.to_owned(),
@@ -165,7 +165,7 @@ fn application_ramdisk(
     at: u64,
     image: &VerifiedImage,
     spec: &MeasuredSpec,
-    progress: &dyn Progress,
+    progress: &dyn BuildProgress,
 ) -> Result<u64, RootfsError> {
     let tree = rootfs::flatten(image.layers())?;
     progress.merged(tree.file_bytes());

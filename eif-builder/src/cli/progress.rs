@@ -67,7 +67,7 @@ impl oci::Progress for Bars {
     }
 }
 
-impl eif_builder::build::Progress for Bars {
+impl eif_builder::build::BuildProgress for Bars {
     fn merged(&self, bytes: u64) {
         self.stage("writing the root file system".to_owned(), Some(bytes));
     }

@@ -1,5 +1,6 @@
 //! Writes uncompressed `newc` cpio archives, the form of the kernel's initramfs (Linux,
-//! Documentation/driver-api/early-userspace/buffer-format.rst). No times, no inode numbers of the building machine.
+//! Documentation/driver-api/early-userspace/buffer-format.rst). No times, no inode numbers of the
+//! building machine.
 
 use std::fs::File;
 use std::io;
@@ -7,11 +8,15 @@ use std::os::unix::fs::FileExt as _;
 
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
+/// Bytes of a header without the name.
 const HEADER: usize = 110;
 /// The kernel looks for the next archive at a multiple of 4; everything here is aligned to it.
 const ALIGN: u64 = 4;
 
-/// Appends an archive to a file, from byte `base` on.
+/// Writes an archive into a file. Names are paths without a leading slash; a directory comes before
+/// what is in it.
+///
+/// All methods block on the disk, and fail if it does.
 #[derive(Debug)]
 pub struct Cpio<'a> {
     file: &'a File,
@@ -20,9 +25,9 @@ pub struct Cpio<'a> {
     inode: u32,
 }
 
-/// A file whose length is known only once its body was written.
+/// A file in an archive whose length is known only once its body was written.
 #[derive(Debug)]
-pub struct Open {
+pub struct UnfinishedFile {
     header_at: u64,
     name: &'static str,
     inode: u32,
@@ -31,6 +36,7 @@ pub struct Open {
 }
 
 impl<'a> Cpio<'a> {
+    /// Starts an archive at byte `base` of the file.
     pub fn new(file: &'a File, base: u64) -> Cpio<'a> {
         Cpio {
             file,
@@ -40,11 +46,19 @@ impl<'a> Cpio<'a> {
         }
     }
 
+    /// Adds an empty directory with mode 0755.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn directory(&mut self, name: &'static str) -> io::Result<()> {
         let inode = self.next_inode();
         self.append(&header(name, inode, S_IFDIR | 0o755, 0)?)
     }
 
+    /// Adds a file. `mode` has its permission bits.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the body has 4 GiB or more.
     pub fn file(&mut self, name: &'static str, mode: u32, body: &[u8]) -> io::Result<()> {
         let inode = self.next_inode();
         self.append(&header(name, inode, S_IFREG | mode, body.len() as u64)?)?;
@@ -52,12 +66,16 @@ impl<'a> Cpio<'a> {
         self.align()
     }
 
-    /// Leaves room for a header; the caller writes the body at `body_at` and then calls [`Cpio::close`].
-    pub fn open(&mut self, name: &'static str) -> io::Result<Open> {
+    /// Starts a file of mode 0444 whose length is not known yet: the caller writes its body at
+    /// [`body_at`](UnfinishedFile::body_at) and then calls [`Cpio::close`].
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn open(&mut self, name: &'static str) -> io::Result<UnfinishedFile> {
         let inode = self.next_inode();
         let header_at = self.base + self.len;
         self.append(&header(name, inode, S_IFREG | 0o444, 0)?)?;
-        Ok(Open {
+        Ok(UnfinishedFile {
             header_at,
             name,
             inode,
@@ -65,20 +83,27 @@ impl<'a> Cpio<'a> {
         })
     }
 
-    pub fn close(&mut self, open: Open, len: u64) -> io::Result<()> {
-        let Open {
+    /// Ends a file whose body of `len` bytes was written.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the body has 4 GiB or more.
+    pub fn close(&mut self, file: UnfinishedFile, len: u64) -> io::Result<()> {
+        let UnfinishedFile {
             header_at,
             name,
             inode,
             body_at: _,
-        } = open;
+        } = file;
         self.file
             .write_all_at(&header(name, inode, S_IFREG | 0o444, len)?, header_at)?;
         self.len += len;
         self.align()
     }
 
-    /// Ends the archive and gives its length in bytes, a multiple of 4.
+    /// Ends the archive and returns its length in bytes, a multiple of 4.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn finish(mut self) -> io::Result<u64> {
         self.append(&header("TRAILER!!!", 0, 0, 0)?)?;
         Ok(self.len)

@@ -1,11 +1,14 @@
 //! Merges layers into one tree, lowest first (OCI image-spec, layer.md, "Applying Changesets").
 //!
-//! Where engines disagree, the text of the specification decides, and umoci where the text is silent: whiteouts act on lower
-//! layers only, wherever they stand in the archive; the last of several entries with one path wins; a hard link
-//! shares everything with its target, and the metadata of its own header is ignored.
+//! Where engines disagree, the text of the specification decides, and umoci where the text is
+//! silent: whiteouts act on lower layers only, wherever they are in the archive; the last of
+//! several entries with one path wins; a hard link shares everything with its target, and the
+//! metadata of its own header is ignored.
 
-use super::archive::{self, Entry, EntryKind, Path};
-use super::{Body, Kind, Node, NodeId, RootfsError, Tree};
+use super::error::{EntryProblem, RootfsError};
+use super::path::TreePath;
+use super::tar::{self, Entry, EntryKind};
+use super::tree::{Body, Meta, Node, NodeId, NodeKind, Tree};
 use oci::VerifiedLayer;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -13,40 +16,47 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Nodes of all layers together: bounds memory.
 const MAX_NODES: usize = 4_000_000;
 
-/// What an entry's name says about lower layers.
-enum Mark {
+/// What an entry's name hides of lower layers.
+enum Whiteout<'a> {
     /// Nothing below this directory comes from lower layers.
-    Opaque(Path),
-    /// This path does not come from a lower layer.
-    Gone(Path),
+    Opaque(&'a [Vec<u8>]),
+    /// This name in this directory does not come from a lower layer.
+    Gone(&'a [Vec<u8>], &'a [u8]),
     /// Metadata of aufs.
     Ignored,
 }
 
+/// Merges the layers of an image, lowest first, into the file system that a container of it would
+/// see.
+///
+/// Blocks: it reads the headers of all layers, but not the data of their files. Memory grows with
+/// the number of files.
+///
+/// # Errors
+/// An entry is malformed or cannot be carried over exactly, there are more than 4,000,000 files, or
+/// a layer cannot be read.
 pub fn flatten(layers: &[VerifiedLayer]) -> Result<Tree, RootfsError> {
     let mut tree = Tree::default();
     for (index, archive) in layers.iter().enumerate() {
-        apply(&mut tree, index, archive::entries(archive, index + 1)?)?;
+        apply(&mut tree, index, tar::entries(archive, index + 1)?)?;
     }
     Ok(tree)
 }
 
 fn apply(tree: &mut Tree, layer: usize, entries: Vec<Entry>) -> Result<(), RootfsError> {
-    let error = |path: &Path, problem: String| RootfsError::Entry {
-        layer: layer + 1,
-        entry: Some(path.join(&b'/').escape_ascii().to_string()),
-        problem,
+    let error = |path: &TreePath, problem| {
+        RootfsError::entry(layer + 1, Some(path.to_bytes().as_slice()), problem)
     };
     let mut added = Vec::with_capacity(entries.len());
     for entry in entries {
-        match mark(&entry.path).map_err(|problem| error(&entry.path, problem))? {
+        let path = &entry.path;
+        match whiteout(path).map_err(|problem| error(path, problem))? {
             None => added.push(entry),
-            Some(mark) => hide(tree, &mark).map_err(|problem| error(&entry.path, problem))?,
+            Some(whiteout) => hide(tree, &whiteout).map_err(|problem| error(path, problem))?,
         }
     }
-    for entry in added {
-        let path = entry.path.clone();
-        add(tree, layer, entry).map_err(|problem| error(&path, problem))?;
+    for Entry { path, meta, kind } in added {
+        add(tree, layer, &path, meta, kind).map_err(|problem| error(&path, problem))?;
         if tree.capacity() > MAX_NODES {
             return Err(RootfsError::TooMany {
                 what: "files",
@@ -57,7 +67,7 @@ fn apply(tree: &mut Tree, layer: usize, entries: Vec<Entry>) -> Result<(), Rootf
     Ok(())
 }
 
-fn mark(path: &Path) -> Result<Option<Mark>, String> {
+fn whiteout(path: &TreePath) -> Result<Option<Whiteout<'_>>, EntryProblem> {
     let Some((name, parents)) = path.split_last() else {
         return Ok(None);
     };
@@ -65,103 +75,106 @@ fn mark(path: &Path) -> Result<Option<Mark>, String> {
         return Ok(None);
     };
     match hidden {
-        _ if name == OPAQUE => Ok(Some(Mark::Opaque(parents.to_vec()))),
-        b"" | b"." | b".." => Err("a whiteout names no file".to_owned()),
-        _ if hidden.starts_with(WHITEOUT) => Ok(Some(Mark::Ignored)),
-        _ => Ok(Some(Mark::Gone([parents, &[hidden.to_vec()]].concat()))),
+        _ if name == OPAQUE => Ok(Some(Whiteout::Opaque(parents))),
+        b"" | b"." | b".." => Err(EntryProblem::BareWhiteout),
+        _ if hidden.starts_with(WHITEOUT) => Ok(Some(Whiteout::Ignored)),
+        _ => Ok(Some(Whiteout::Gone(parents, hidden))),
     }
 }
 
-fn hide(tree: &mut Tree, mark: &Mark) -> Result<(), String> {
-    match mark {
-        Mark::Ignored => {}
-        Mark::Opaque(path) => {
-            // The last component is followed here like any parent: the mark is a file in that directory.
-            if let Some(directory) = tree.directory(path, false)? {
-                tree.children(directory)
-                    .map(std::collections::BTreeMap::clear);
+fn hide(tree: &mut Tree, whiteout: &Whiteout<'_>) -> Result<(), EntryProblem> {
+    match whiteout {
+        Whiteout::Ignored => {}
+        Whiteout::Opaque(path) => {
+            // The last component is followed here like any parent: the mark is a file in that
+            // directory.
+            if let Some(directory) = tree.find_directory(path)? {
+                tree.unlink_all(directory);
             }
         }
-        Mark::Gone(path) => {
-            if let Some((name, parents)) = path.split_last()
-                && let Some(parent) = tree.directory(&parents.to_vec(), false)?
-            {
-                tree.children(parent)
-                    .and_then(|children| children.remove(name));
+        Whiteout::Gone(parents, name) => {
+            if let Some(parent) = tree.find_directory(parents)? {
+                tree.unlink(parent, name);
             }
         }
     }
     Ok(())
 }
 
-fn add(tree: &mut Tree, layer: usize, entry: Entry) -> Result<(), String> {
-    let Entry { path, meta, kind } = entry;
+fn add(
+    tree: &mut Tree,
+    layer: usize,
+    path: &TreePath,
+    meta: Meta,
+    kind: EntryKind,
+) -> Result<(), EntryProblem> {
     let Some((name, parents)) = path.split_last() else {
         // `./` describes the root; only a directory can.
-        return match kind {
-            EntryKind::Directory => {
-                tree.set_meta(Tree::ROOT, meta);
-                Ok(())
-            }
-            _ => Err("the root must be a directory".to_owned()),
-        };
+        if kind != EntryKind::Directory {
+            return Err(EntryProblem::RootNotDirectory);
+        }
+        tree.set_meta(Tree::ROOT, meta);
+        return Ok(());
     };
-    // A link's target is looked up before its own name can make or replace anything.
-    let target = match &kind {
-        EntryKind::HardLink(target) => Some(link_target(tree, target)?),
-        _ => None,
-    };
-    let parent = tree
-        .directory(&parents.to_vec(), true)?
-        .ok_or("the parent cannot be made")?;
     let kind = match kind {
-        EntryKind::Directory => {
-            let existing = tree.child(parent, name);
-            if let Some(id) =
-                existing.filter(|&id| matches!(tree.node(id).kind, Kind::Directory(_)))
-            {
-                tree.set_meta(id, meta);
-                return Ok(());
-            }
-            Kind::Directory(Default::default())
+        EntryKind::Directory => return add_directory(tree, parents, name, meta),
+        EntryKind::HardLink(target) => {
+            // The target is looked up before the link's own name can make or replace anything.
+            let id = link_target(tree, &target)?;
+            let parent = tree.make_directory(parents)?;
+            return tree.link(parent, name, id);
         }
-        EntryKind::HardLink(_) => {
-            return name_it(tree, parent, name, target.ok_or("the link has no target")?);
-        }
-        EntryKind::File { offset, len } => Kind::File(Body { layer, offset, len }),
-        EntryKind::Symlink(target) => Kind::Symlink(target),
-        EntryKind::Char(device) => Kind::Char(device),
-        EntryKind::Block(device) => Kind::Block(device),
-        EntryKind::Fifo => Kind::Fifo,
+        EntryKind::File { offset, len } => NodeKind::File(Body { layer, offset, len }),
+        EntryKind::Symlink(target) => NodeKind::Symlink(target),
+        EntryKind::Char(device) => NodeKind::Char(device),
+        EntryKind::Block(device) => NodeKind::Block(device),
+        EntryKind::Fifo => NodeKind::Fifo,
     };
+    let parent = tree.make_directory(parents)?;
     let id = tree.add(Node { meta, kind });
-    name_it(tree, parent, name, id)
+    tree.link(parent, name, id)
 }
 
-fn link_target(tree: &mut Tree, target: &Path) -> Result<NodeId, String> {
-    let shown = || target.join(&b'/').escape_ascii().to_string();
-    let id = tree
-        .lookup(target)?
-        .ok_or_else(|| format!("the hard link's target '{}' does not exist", shown()))?;
-    match tree.node(id).kind {
-        Kind::Directory(_) => Err(format!(
-            "the hard link's target '{}' is a directory",
-            shown()
-        )),
-        _ => Ok(id),
+/// A directory keeps what it has from lower layers; anything else is replaced.
+fn add_directory(
+    tree: &mut Tree,
+    parents: &[Vec<u8>],
+    name: &[u8],
+    meta: Meta,
+) -> Result<(), EntryProblem> {
+    let parent = tree.make_directory(parents)?;
+    match tree.child(parent, name) {
+        Some(id) if matches!(tree.node(id).kind, NodeKind::Directory(_)) => {
+            tree.set_meta(id, meta);
+            Ok(())
+        }
+        _ => {
+            let kind = NodeKind::Directory(Default::default());
+            let id = tree.add(Node { meta, kind });
+            tree.link(parent, name, id)
+        }
     }
 }
 
-fn name_it(tree: &mut Tree, parent: NodeId, name: &[u8], id: NodeId) -> Result<(), String> {
-    tree.children(parent)
-        .ok_or("the parent is not a directory")?
-        .insert(name.to_vec(), id);
-    Ok(())
+fn link_target(tree: &Tree, target: &TreePath) -> Result<NodeId, EntryProblem> {
+    let shown = || target.to_bytes().escape_ascii().to_string();
+    match tree.lookup(target)? {
+        None => Err(EntryProblem::LinkToNothing(shown())),
+        Some(id) if matches!(tree.node(id).kind, NodeKind::Directory(_)) => {
+            Err(EntryProblem::LinkToDirectory(shown()))
+        }
+        Some(id) => Ok(id),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::path::PathError;
     use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text.as_bytes()).unwrap()
+    }
 
     /// One line an entry: `d path`, `f path LEN`, `l path -> target`, `h path -> target`.
     fn layer(text: &str) -> Vec<Entry> {
@@ -170,12 +183,6 @@ mod tests {
             .filter(|line| !line.is_empty())
             .map(|line| {
                 let words: Vec<&str> = line.split(' ').collect();
-                let path = |text: &str| -> Path {
-                    text.split('/')
-                        .filter(|p| !p.is_empty() && *p != ".")
-                        .map(|p| p.as_bytes().to_vec())
-                        .collect()
-                };
                 let kind = match words[0] {
                     "d" => EntryKind::Directory,
                     "f" => EntryKind::File {
@@ -186,7 +193,7 @@ mod tests {
                     "h" => EntryKind::HardLink(path(words[3])),
                     other => panic!("{other}"),
                 };
-                let meta = super::super::Meta {
+                let meta = Meta {
                     mode: 0o700,
                     ..Default::default()
                 };
@@ -199,10 +206,13 @@ mod tests {
             .collect()
     }
 
-    fn flat(layers: &[&str]) -> Result<String, String> {
+    fn flat(layers: &[&str]) -> Result<String, EntryProblem> {
         let mut tree = Tree::default();
         for (index, text) in layers.iter().enumerate() {
-            apply(&mut tree, index, layer(text)).map_err(|e| e.to_string())?;
+            apply(&mut tree, index, layer(text)).map_err(|error| match error {
+                RootfsError::Entry { problem, .. } => problem,
+                other => panic!("{other}"),
+            })?;
         }
         let mut lines = Vec::new();
         list(&tree, Tree::ROOT, "", &mut lines);
@@ -210,15 +220,15 @@ mod tests {
     }
 
     fn list(tree: &Tree, id: NodeId, path: &str, lines: &mut Vec<String>) {
-        let Kind::Directory(children) = &tree.node(id).kind else {
+        let NodeKind::Directory(children) = &tree.node(id).kind else {
             return;
         };
         for (name, &child) in children {
             let path = format!("{path}/{}", String::from_utf8_lossy(name));
             lines.push(match &tree.node(child).kind {
-                Kind::Directory(_) => format!("{path}/"),
-                Kind::File(body) => format!("{path}={}.{}", body.layer, body.len),
-                Kind::Symlink(target) => format!("{path}->{}", String::from_utf8_lossy(target)),
+                NodeKind::Directory(_) => format!("{path}/"),
+                NodeKind::File(body) => format!("{path}={}.{}", body.layer, body.len),
+                NodeKind::Symlink(target) => format!("{path}->{}", String::from_utf8_lossy(target)),
                 _ => path.clone(),
             });
             list(tree, child, &path, lines);
@@ -277,19 +287,24 @@ mod tests {
     #[test]
     fn refuses_marks_links_and_roots_that_mean_nothing() {
         for (layers, problem) in [
-            (vec!["f d/.wh."], "names no file"),
-            (vec!["f .wh.."], "names no file"),
-            (vec!["f .wh..."], "names no file"),
-            (vec!["h a -> missing"], "does not exist"),
-            (vec!["d d\nh a -> d"], "is a directory"),
+            (vec!["f d/.wh."], EntryProblem::BareWhiteout),
+            (vec!["f .wh.."], EntryProblem::BareWhiteout),
+            (vec!["f .wh..."], EntryProblem::BareWhiteout),
+            (
+                vec!["h a -> missing"],
+                EntryProblem::LinkToNothing("missing".to_owned()),
+            ),
+            (
+                vec!["d d\nh a -> d"],
+                EntryProblem::LinkToDirectory("d".to_owned()),
+            ),
             (
                 vec!["l a -> b\nl b -> a\nf a/x 1"],
-                "more than 40 symbolic links",
+                EntryProblem::TooManySymlinks { limit: 40 },
             ),
-            (vec!["f . 1"], "root must be a directory"),
+            (vec!["f . 1"], EntryProblem::RootNotDirectory),
         ] {
-            let error = flat(&layers).unwrap_err();
-            assert!(error.contains(problem), "{layers:?}: {error}");
+            assert_eq!(flat(&layers), Err(problem), "{layers:?}");
         }
     }
 
@@ -298,12 +313,8 @@ mod tests {
         let mut tree = Tree::default();
         apply(&mut tree, 0, layer("f a 1\nh b -> a\nh c -> b")).unwrap();
         apply(&mut tree, 1, layer("f a 2\nh d -> c")).unwrap();
-        let id = |tree: &mut Tree, name: &str| {
-            tree.lookup(&vec![name.as_bytes().to_vec()])
-                .unwrap()
-                .unwrap()
-        };
-        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| id(&mut tree, name));
+        let id = |name| tree.lookup(&path(name)).unwrap().unwrap();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(id);
         assert!(b == c && c == d && a != b);
         assert_eq!(tree.link_counts()[Tree::index(b)], 3);
     }
@@ -312,18 +323,12 @@ mod tests {
     fn a_directory_entry_sets_metadata_and_a_missing_parent_is_0755() {
         let mut tree = Tree::default();
         apply(&mut tree, 0, layer("d .\nf implied/x 1\nd given")).unwrap();
-        let mode = |tree: &mut Tree, name: &str| {
-            let id = tree
-                .lookup(&vec![name.as_bytes().to_vec()])
-                .unwrap()
-                .unwrap();
+        let mode = |name| {
+            let id = tree.lookup(&path(name)).unwrap().unwrap();
             tree.node(id).meta.mode
         };
         assert_eq!(tree.node(Tree::ROOT).meta.mode, 0o700);
-        assert_eq!(
-            (mode(&mut tree, "implied"), mode(&mut tree, "given")),
-            (0o755, 0o700)
-        );
+        assert_eq!((mode("implied"), mode("given")), (0o755, 0o700));
     }
 
     #[test]
@@ -332,10 +337,6 @@ mod tests {
         let mut text = String::from("d a\nl l0 -> /a\n");
         let down = vec!["d"; 1000].join("/");
         text += &format!("d l0/{down}\nl l1 -> /a/{down}\nd l1/{down}\n");
-        assert!(
-            flat(&[&text])
-                .unwrap_err()
-                .contains("more than 1024 directories")
-        );
+        assert_eq!(flat(&[&text]), Err(PathError::TooDeep.into()));
     }
 }

@@ -1,8 +1,12 @@
 //! File data: full blocks one after another, and the ends of files packed together into fragments.
-//! Files with equal content share their blocks. Compression runs on several threads; writing keeps the order.
+//! Files with equal content share their blocks. Compression runs on several threads; writing keeps
+//! the order.
 
-use super::{BLOCK_SIZE, Bodies, Options, Region, STORED};
-use crate::rootfs::{Body, Kind, RootfsError, Tree};
+use super::format::{BLOCK_SIZE, STORED};
+use super::region::Region;
+use super::source::{Bodies, Options};
+use crate::rootfs::error::RootfsError;
+use crate::rootfs::tree::{Body, NodeKind, Tree};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -58,13 +62,11 @@ pub(super) fn write(
     options: Options,
     progress: &dyn Fn(u64),
 ) -> Result<Data, RootfsError> {
-    let files = tree
-        .in_order()
-        .into_iter()
-        .filter_map(|id| match tree.node(id).kind {
-            Kind::File(body) => Some(body),
-            _ => None,
-        });
+    let nodes = tree.in_order().into_iter();
+    let files = nodes.filter_map(|id| match tree.node(id).kind {
+        NodeKind::File(body) => Some(body),
+        _ => None,
+    });
     let order: Vec<Body> = files.collect();
     let originals = originals(&order, bodies)?;
     std::thread::scope(|scope| {
@@ -74,15 +76,7 @@ pub(super) fn write(
             let queue = queue.clone();
             scope.spawn(move || compress(&queue, options.level));
         }
-        let mut packer = Packer {
-            out,
-            jobs,
-            pending: VecDeque::new(),
-            capacity: options.threads * 4,
-            files: Vec::new(),
-            fragments: Vec::new(),
-            tails: Vec::new(),
-        };
+        let mut packer = Packer::new(out, jobs, options.threads * 4);
         let mut packed: HashMap<Body, usize> = HashMap::new();
         for body in &order {
             if originals.get(body) == Some(body) && !packed.contains_key(body) {
@@ -104,7 +98,8 @@ pub(super) fn write(
     })
 }
 
-/// Maps each body to the first one with the same content. Only bodies of equal length are read and hashed.
+/// Maps each body to the first one with the same content. Only bodies of equal length are read and
+/// hashed.
 fn originals(
     order: &[Body],
     bodies: &(impl Bodies + ?Sized),
@@ -179,8 +174,8 @@ fn compress(queue: &Mutex<Receiver<Job>>, level: i32) {
                 (bytes, true)
             }
         });
-        // Nobody listens after an error elsewhere; then the result is not needed.
-        let _ = answer.send(result);
+        // After an error elsewhere the receiver is gone, and the result is not needed.
+        answer.send(result).ok();
     }
 }
 
@@ -190,7 +185,8 @@ enum Target {
     Fragment { number: usize },
 }
 
-/// Hands blocks to the compressors and writes what comes back in the order in which it was handed out.
+/// Hands blocks to the compressors and writes what comes back in the order in which it was handed
+/// out.
 struct Packer<'a, 'b> {
     out: &'a mut Region<'b>,
     jobs: SyncSender<Job>,
@@ -202,7 +198,20 @@ struct Packer<'a, 'b> {
     tails: Vec<u8>,
 }
 
-impl Packer<'_, '_> {
+impl<'a, 'b> Packer<'a, 'b> {
+    /// `capacity` is the number of blocks that may wait for a compressor or for the disk.
+    fn new(out: &'a mut Region<'b>, jobs: SyncSender<Job>, capacity: usize) -> Packer<'a, 'b> {
+        Packer {
+            out,
+            jobs,
+            pending: VecDeque::new(),
+            capacity,
+            files: Vec::new(),
+            fragments: Vec::new(),
+            tails: Vec::new(),
+        }
+    }
+
     fn add(&mut self, body: &Body, bodies: &(impl Bodies + ?Sized)) -> Result<(), RootfsError> {
         let file = self.files.len();
         self.files.push(Layout::default());
@@ -257,7 +266,7 @@ impl Packer<'_, '_> {
         let (answer, result) = sync_channel(1);
         self.jobs
             .send((bytes, answer))
-            .map_err(|_| io::Error::other("the compressors are gone"))?;
+            .map_err(|_| io::Error::other("the compressing threads ended"))?;
         self.pending.push_back((target, result));
         Ok(())
     }
@@ -268,7 +277,7 @@ impl Packer<'_, '_> {
         };
         let (bytes, stored) = result
             .recv()
-            .map_err(|_| io::Error::other("a compressor is gone"))??;
+            .map_err(|_| io::Error::other("a compressing thread ended"))??;
         let start = self.out.append(&bytes)?;
         let size =
             u32::try_from(bytes.len()).map_err(io::Error::other)? | if stored { STORED } else { 0 };

@@ -1,6 +1,8 @@
-//! Metadata blocks: 8 KiB each before compression, behind a 16-bit length whose top bit says "stored as it is".
+//! Metadata blocks: 8 KiB each before compression, behind a 16-bit length whose top bit means
+//! "stored as it is".
 
-use super::{NONE, Region};
+use super::format::NONE;
+use super::region::Region;
 use std::io;
 
 const BLOCK: usize = 8192;
@@ -8,9 +10,9 @@ const STORED: u16 = 0x8000;
 /// zstd level of metadata; there is little of it.
 const LEVEL: i32 = 9;
 
-/// Collects a table and remembers where things stand in it.
+/// Collects a table and remembers where things are in it.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub(super) struct MetadataWriter {
     finished: Vec<u8>,
     /// Start of each finished block, in bytes from the start of the table.
     starts: Vec<u64>,
@@ -31,8 +33,8 @@ impl Place {
     }
 }
 
-impl Writer {
-    /// Where the next byte will stand.
+impl MetadataWriter {
+    /// Where the next byte will be.
     pub(super) fn place(&self) -> io::Result<Place> {
         let too_big = |_| io::Error::other("a squashfs table is larger than 4 GiB");
         Ok(Place {
@@ -78,12 +80,13 @@ impl Writer {
     }
 }
 
-/// Writes a table of fixed-size entries with the index that its readers start from; gives the index's place.
+/// Writes a table of fixed-size entries with the index that its readers start from; returns the
+/// index's place.
 pub(super) fn write_indexed<const N: usize>(
     out: &mut Region<'_>,
     entries: impl Iterator<Item = [u8; N]>,
 ) -> io::Result<u64> {
-    let mut writer = Writer::default();
+    let mut writer = MetadataWriter::default();
     for entry in entries {
         writer.write(&entry)?;
     }

@@ -1,25 +1,29 @@
 //! Extended attributes: each different set is stored once and named by number.
 
-use super::metadata::Writer;
-use super::{NONE, Region};
-use crate::rootfs::{NodeId, RootfsError, Tree, Xattrs};
+use super::format::NONE;
+use super::metadata::MetadataWriter;
+use super::region::Region;
+use crate::rootfs::error::RootfsError;
+use crate::rootfs::tree::{NodeId, Tree, Xattrs};
 use std::collections::BTreeMap;
 use std::io;
 
 /// "No attributes" in an inode.
 pub(super) const NO_XATTRS: u32 = u32::MAX;
+/// Prefixes of names, and their numbers. Names are stored without them.
 const PREFIXES: [(&[u8], u16); 3] = [(b"user.", 0), (b"trusted.", 1), (b"security.", 2)];
 
+/// The sets of attributes in a tree, and which node has which.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct XattrTable {
     sets: Vec<Xattrs>,
     of_node: Vec<u32>,
 }
 
-impl Table {
-    pub(super) fn of(tree: &Tree) -> Result<Table, RootfsError> {
+impl XattrTable {
+    pub(super) fn of(tree: &Tree) -> Result<XattrTable, RootfsError> {
         let mut numbers: BTreeMap<&Xattrs, u32> = BTreeMap::new();
-        let mut table = Table {
+        let mut table = XattrTable {
             sets: Vec::new(),
             of_node: vec![NO_XATTRS; tree.capacity()],
         };
@@ -50,54 +54,30 @@ impl Table {
             .unwrap_or(NO_XATTRS)
     }
 
-    /// Values first, then a table of sets, then an index with its own small header.
+    /// Values first, then a table of sets, then an index with its own small header; returns the
+    /// index's place.
     pub(super) fn write(&self, out: &mut Region<'_>) -> io::Result<u64> {
         if self.sets.is_empty() {
             return Ok(NONE);
         }
-        let too_long = |_| io::Error::other("an attribute is too long");
-        let mut values = Writer::default();
-        let mut entries = Vec::new();
+        let mut values = MetadataWriter::default();
+        let mut sets = MetadataWriter::default();
         for set in &self.sets {
-            let place = values.place()?;
-            let mut bytes = Vec::new();
-            for (name, value) in set {
-                let (kind, rest) = PREFIXES
-                    .iter()
-                    .find_map(|(prefix, kind)| Some((*kind, name.strip_prefix(*prefix)?)))
-                    .ok_or_else(|| {
-                        io::Error::other("an attribute outside user, trusted and security")
-                    })?;
-                bytes.extend(kind.to_le_bytes());
-                bytes.extend(u16::try_from(rest.len()).map_err(too_long)?.to_le_bytes());
-                bytes.extend_from_slice(rest);
-                bytes.extend(u32::try_from(value.len()).map_err(too_long)?.to_le_bytes());
-                bytes.extend_from_slice(value);
-            }
+            let reference = values.place()?.reference();
+            let bytes = encode(set)?;
             values.write(&bytes)?;
-            let mut entry = [0; 16];
-            let (reference, rest) = entry.split_at_mut(8);
-            let (count, size) = rest.split_at_mut(4);
-            reference.copy_from_slice(&place.reference().to_le_bytes());
-            count.copy_from_slice(&u32::try_from(set.len()).map_err(too_long)?.to_le_bytes());
-            size.copy_from_slice(&u32::try_from(bytes.len()).map_err(too_long)?.to_le_bytes());
-            entries.push(entry);
+            sets.write(&reference.to_le_bytes())?;
+            sets.write(&u32::try_from(set.len()).map_err(too_long)?.to_le_bytes())?;
+            sets.write(&u32::try_from(bytes.len()).map_err(too_long)?.to_le_bytes())?;
         }
         let (bytes, _) = values.finish()?;
         let values_start = out.append(&bytes)?;
-        let mut sets = Writer::default();
-        for entry in &entries {
-            sets.write(entry)?;
-        }
         let (bytes, starts) = sets.finish()?;
         let sets_start = out.append(&bytes)?;
+        let count = u32::try_from(self.sets.len()).map_err(too_long)?;
         let mut index = Vec::new();
         index.extend(values_start.to_le_bytes());
-        index.extend(
-            u32::try_from(entries.len())
-                .map_err(too_long)?
-                .to_le_bytes(),
-        );
+        index.extend(count.to_le_bytes());
         index.extend(0u32.to_le_bytes());
         index.extend(
             starts
@@ -106,4 +86,24 @@ impl Table {
         );
         out.append(&index)
     }
+}
+
+fn encode(set: &Xattrs) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (name, value) in set {
+        let mut prefixes = PREFIXES.iter();
+        let (kind, rest) = prefixes
+            .find_map(|(prefix, kind)| Some((*kind, name.strip_prefix(*prefix)?)))
+            .ok_or_else(|| io::Error::other("an attribute outside user, trusted and security"))?;
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(u16::try_from(rest.len()).map_err(too_long)?.to_le_bytes());
+        bytes.extend_from_slice(rest);
+        bytes.extend(u32::try_from(value.len()).map_err(too_long)?.to_le_bytes());
+        bytes.extend_from_slice(value);
+    }
+    Ok(bytes)
+}
+
+fn too_long(_: std::num::TryFromIntError) -> io::Error {
+    io::Error::other("an attribute is too long")
 }
