@@ -1,4 +1,5 @@
-//! `eif-builder`: the command line. Results go to standard output, prose and progress to standard error.
+//! `eif-builder`: the command line. Results go to standard output, messages and progress to
+//! standard error.
 
 mod cli;
 

@@ -2,13 +2,13 @@
 
 use attestation::Measurements;
 use eif_builder::eif::{BuildMetadata, Eif, EifError, Metadata};
-use explain::{CliError, Exit};
+use explain::CliError;
 use serde::Serialize;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The enclave image
+    /// Enclave image (EIF)
     eif: PathBuf,
 }
 
@@ -39,10 +39,7 @@ struct DescribedMetadata {
 }
 
 pub(super) fn run(args: &Args) -> Result<String, CliError> {
-    describe(&args.eif).map_err(|error| match &error {
-        EifError::Read { .. } => CliError::new(Exit::Unavailable, &error, "check the path"),
-        EifError::Invalid { .. } => CliError::new(Exit::Data, &error, "build it again"),
-    })
+    Ok(describe(&args.eif)?)
 }
 
 fn describe(path: &std::path::Path) -> Result<String, EifError> {

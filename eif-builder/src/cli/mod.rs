@@ -1,20 +1,22 @@
-//! What the command line can do. Exit codes: 0 done, 64 usage, 65 bad data, 69 unavailable, 70 bug, 77 refused, 78 config.
+//! What the command line can do, and how it ends.
 
 mod build;
+mod credentials;
 mod describe;
+mod output;
 mod progress;
+mod pull_error;
+mod seal;
+mod spec;
 
 use clap::Parser as _;
-use eif_builder::seal::command as seal;
 use explain::{CliError, Exit};
+use std::future::Future;
 use std::process::ExitCode;
 
-/// Builds reproducible Nitro Enclave images from container images, without Docker and without root.
+/// Builds reproducible Nitro Enclave images from container images, without Docker and without root
 #[derive(Debug, clap::Parser)]
-#[command(
-    version,
-    after_help = "Exit codes: 0 done, 64 usage, 65 bad data, 69 unavailable, 70 bug, 77 refused, 78 configuration."
-)]
+#[command(version, after_help = exit_codes())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -24,63 +26,80 @@ struct Cli {
 enum Command {
     /// Pull a container image, verify it, and write an enclave image (EIF)
     Build(Box<build::Args>),
-    /// Print what an enclave image is and measures to, as nitro-cli describe-eif does
+    /// Print an enclave image's measurements and metadata, in the format of nitro-cli describe-eif
     Describe(describe::Args),
-    /// Encrypt a config that only the attested enclave of a spec can open
-    Seal {
-        #[command(flatten)]
-        args: seal::Args,
-        /// Print the result as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Encrypt a config that only an attested enclave of a spec can open
+    Seal(seal::Args),
+}
+
+/// For `--help`. The others belong to other programs.
+fn exit_codes() -> String {
+    let mut text = String::from("Exit codes:");
+    for exit in Exit::ALL {
+        if !matches!(exit, Exit::Negative | Exit::Unreadable) {
+            text += &format!("\n  {:>2}  {}", exit.number(), exit.meaning());
+        }
+    }
+    text
 }
 
 pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            // Where the terminal is gone there is nothing left to report to.
+            error.print().ok();
             return if error.use_stderr() {
                 Exit::Usage.into()
             } else {
-                ExitCode::SUCCESS
+                Exit::Success.into()
             };
         }
     };
     let result = match cli.command {
-        Command::Build(args) => build::run(*args),
+        Command::Build(args) => block_on(build::run(*args)),
         Command::Describe(args) => describe::run(&args),
-        Command::Seal { args, json } => run_seal(&args, json),
+        Command::Seal(args) => block_on(seal::run(&args)),
     };
     match result {
-        Ok(text) => print(&text),
+        Ok(text) => output::print(&text),
         Err(error) => {
-            warn(&error.to_string());
+            output::warn(&error.to_string());
             error.exit.into()
         }
     }
 }
 
-fn run_seal(args: &seal::Args, json: bool) -> Result<String, CliError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
-    let runtime = runtime
-        .map_err(|e| CliError::new(Exit::Unavailable, format!("cannot start: {e}"), "try again"))?;
-    runtime.block_on(seal::run(args, json))
+    let runtime = runtime.map_err(|e| {
+        CliError::new(
+            Exit::Unavailable,
+            format!("cannot start threads: {e}"),
+            "Try again, or raise the limit on processes.",
+        )
+    })?;
+    runtime.block_on(work)
 }
 
-/// A closed pipe at the other end is no reason to panic.
-fn print(text: &str) -> ExitCode {
-    use std::io::Write as _;
-    match writeln!(std::io::stdout(), "{text}") {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => Exit::Unavailable.into(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
-}
 
-fn warn(text: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "{text}");
+    #[test]
+    fn help_lists_the_exit_codes_of_this_program() {
+        let help = Cli::command().render_help().to_string();
+        for exit in ["0  success", "64  usage error", "78  configuration error"] {
+            assert!(help.contains(exit), "{exit} is not in {help}");
+        }
+        assert!(!help.contains("FAILED"), "{help}");
+    }
 }

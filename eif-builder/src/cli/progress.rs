@@ -1,17 +1,18 @@
-//! Progress bars on a terminal, one line a stage elsewhere.
+//! Progress bars on a terminal, one line per stage elsewhere.
 
+use super::output::warn;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oci::Digest;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-pub(super) struct Bars {
+pub(super) struct ProgressBars {
     bar: ProgressBar,
     terminal: bool,
 }
 
-impl Bars {
-    pub(super) fn new() -> Bars {
+impl ProgressBars {
+    pub(super) fn new() -> ProgressBars {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(
             None,
@@ -22,12 +23,12 @@ impl Bars {
             },
         );
         bar.enable_steady_tick(Duration::from_millis(100));
-        Bars { bar, terminal }
+        ProgressBars { bar, terminal }
     }
 
     fn stage(&self, message: String, bytes: Option<u64>) {
         if !self.terminal {
-            super::warn(&message);
+            warn(&message);
             return;
         }
         let template = match bytes {
@@ -51,7 +52,7 @@ impl Bars {
     }
 }
 
-impl oci::Progress for Bars {
+impl oci::Progress for ProgressBars {
     fn resolved(&self, digest: Digest, layers: &[u64]) {
         let total = layers.iter().sum();
         let digest = digest.to_string();
@@ -67,7 +68,7 @@ impl oci::Progress for Bars {
     }
 }
 
-impl eif_builder::build::BuildProgress for Bars {
+impl eif_builder::build::BuildProgress for ProgressBars {
     fn merged(&self, bytes: u64) {
         self.stage("writing the root file system".to_owned(), Some(bytes));
     }

@@ -190,7 +190,7 @@ pub enum EntryProblem {
 }
 
 /// Whether a disk or a quota is full.
-fn is_disk_full(error: &io::Error) -> bool {
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

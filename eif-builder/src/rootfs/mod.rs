@@ -13,6 +13,7 @@ pub mod squashfs;
 mod tar;
 mod tree;
 
+pub(crate) use error::is_disk_full;
 pub use error::{EntryProblem, RootfsError};
 pub use flatten::flatten;
 pub use path::PathError;

@@ -1,0 +1,19 @@
+//! The two streams that people and pipelines read.
+
+use explain::Exit;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Writes a result to standard output. If the reader is gone, the command fails, but does not
+/// panic.
+pub(super) fn print(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => Exit::Success.into(),
+        Err(_) => Exit::Unavailable.into(),
+    }
+}
+
+/// Writes a message to standard error. Where that is closed, nothing can be reported.
+pub(super) fn warn(text: &str) {
+    writeln!(std::io::stderr(), "{text}").ok();
+}
