@@ -61,13 +61,13 @@ pub enum InvalidLine {
     #[error("has no =")]
     NoEqualsSign,
     /// What stands before the `=` is not letters, digits and `_`.
-    #[error("does not start with a variable's name")]
+    #[error("does not start with a variable name")]
     Name,
     /// A variable of a process cannot hold one.
     #[error("has a NUL byte")]
     NulByte,
     /// An earlier line sets the same variable.
-    #[error("sets a variable again")]
+    #[error("sets a variable that an earlier line sets")]
     Repeated,
 }
 

@@ -158,7 +158,7 @@ impl<'b> Sealed<'b> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecMismatch {
     /// It was sealed for another name.
-    #[error("the config was sealed for the name '{found}', the spec says '{expected}'")]
+    #[error("the config was sealed for the name '{found}', but the spec has '{expected}'")]
     Name {
         /// The config's.
         found: String,
@@ -166,7 +166,7 @@ pub enum SpecMismatch {
         expected: String,
     },
     /// Its data key is encrypted with another KMS key.
-    #[error("the config was sealed for the key '{found}', the spec says '{expected}'")]
+    #[error("the config was sealed for the key '{found}', but the spec has '{expected}'")]
     Key {
         /// The config's.
         found: String,
@@ -174,7 +174,7 @@ pub enum SpecMismatch {
         expected: String,
     },
     /// It was sealed with another encryption context.
-    #[error("the config was sealed for the context '{found}', the spec says '{expected}'")]
+    #[error("the config was sealed for the context '{found}', but the spec has '{expected}'")]
     Context {
         /// The config's.
         found: String,
@@ -264,7 +264,8 @@ mod tests {
         [header.encode(), vec![5; 20]].concat()
     }
 
-    /// Files of version 1 must stay readable: these bytes were written once and are not made anew.
+    /// Files of version 1 must stay readable: these bytes were written once and are not
+    /// regenerated.
     #[test]
     fn the_form_of_version_1_does_not_change() {
         let golden = include_bytes!("../../golden/config-1.sealed");

@@ -31,16 +31,16 @@ pub enum SpecError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidValue {
     /// Memory or CPUs beyond what an enclave can have.
-    #[error("memory_mib is 64 to 1048576 and cpus 1 to 128")]
+    #[error("memory_mib must be 64 to 1048576, and cpus 1 to 128")]
     Resources,
     /// A path that must start with `/`.
     #[error("'{0}' is not absolute")]
     NotAbsolute(String),
     /// Empty, or with `=` in it.
-    #[error("'{0}' cannot be the name of a variable")]
+    #[error("'{0}' is not a valid variable name")]
     VariableName(String),
     /// A measured spec of a version that this crate does not read.
-    #[error("{0} is unknown; this Redoubt reads 1")]
+    #[error("{0} is not supported; Redoubt reads version 1")]
     Version(u32),
     /// Linux ends paths, arguments and variables at a NUL byte.
     #[error("holds a NUL byte")]
@@ -87,7 +87,7 @@ pub enum InvalidValue {
     #[error("'{0}' is set by Redoubt itself")]
     ReservedContext(&'static str),
     /// The egress list does not let the enclave reach KMS.
-    #[error("add \"{0}\" to network.egress: that is where KMS answers")]
+    #[error("add \"{0}\" to network.egress: it is the KMS endpoint")]
     KmsNotInEgress(String),
     /// `config.deliver` that is neither `env` nor a usable path.
     #[error(
