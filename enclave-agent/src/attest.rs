@@ -1,6 +1,7 @@
-//! HTTP for relying parties, on port 9004: `GET /attestation?nonce=HEX` and `GET /healthz`. Anybody may ask.
+//! HTTP for relying parties, on port 9004: `GET /attestation?nonce=HEX` and `GET /healthz`. Every
+//! client may ask.
 
-use crate::accept;
+use crate::listen::{self, Vsock};
 use crate::nsm::{Nsm, Question};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -20,8 +21,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) fn serve(nsm: Arc<dyn Nsm>) -> io::Result<()> {
-    let listener = accept::vsock(wire::ATTESTATION_PORT)?;
-    accept::serve(listener, MAX_CONNECTIONS, move |stream| {
+    let listener = Vsock::bind(wire::ATTESTATION_PORT)?;
+    listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
         let nsm = nsm.clone();
         async move {
             let service = service_fn(|request| {
@@ -32,7 +33,8 @@ pub(crate) fn serve(nsm: Arc<dyn Nsm>) -> io::Result<()> {
                 .header_read_timeout(HEADER_TIMEOUT)
                 .max_buf_size(16 * 1024)
                 .serve_connection(TokioIo::new(stream), service);
-            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+            // How a connection ends concerns the client only.
+            timeout(CONNECTION_TIMEOUT, connection).await.ok();
         }
     });
     Ok(())
@@ -40,33 +42,35 @@ pub(crate) fn serve(nsm: Arc<dyn Nsm>) -> io::Result<()> {
 
 fn answer(nsm: &dyn Nsm, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is supported\n");
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/attestation" => match nonce(request.uri().query()) {
-            Err(problem) => text(StatusCode::BAD_REQUEST, problem),
-            Ok(nonce) => match nsm.attest(Question {
-                nonce,
-                public_key: None,
-            }) {
-                Ok(document) => response(StatusCode::OK, "application/cbor", document.into()),
-                Err(problem) => response(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "text/plain",
-                    format!("{problem}\n").into(),
-                ),
-            },
-        },
+        "/attestation" => attestation(nsm, request.uri().query()),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /attestation?nonce=HEX and /healthz\n",
+            "not found; try /attestation?nonce=HEX or /healthz\n",
         ),
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    response(status, "text/plain", Bytes::from_static(body.as_bytes()))
+fn attestation(nsm: &dyn Nsm, query: Option<&str>) -> Response<Full<Bytes>> {
+    let nonce = match nonce(query) {
+        Ok(nonce) => nonce,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let question = Question {
+        nonce,
+        public_key: None,
+    };
+    match nsm.attest(question) {
+        Ok(document) => response(StatusCode::OK, "application/cbor", document.into()),
+        Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    response(status, "text/plain", body.into())
 }
 
 fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
@@ -82,16 +86,27 @@ fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Ful
     response
 }
 
-fn nonce(query: Option<&str>) -> Result<Option<Vec<u8>>, &'static str> {
+/// Why a query asks for nothing that can be given.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum QueryError {
+    #[error("the only parameter is nonce, in hexadecimal digits")]
+    UnknownParameter,
+    #[error("the nonce is not in hexadecimal digits")]
+    NotHexadecimal,
+    #[error("the nonce is longer than {limit} bytes", limit = wire::MAX_NONCE)]
+    TooLong,
+}
+
+fn nonce(query: Option<&str>) -> Result<Option<Vec<u8>>, QueryError> {
     let Some(query) = query else { return Ok(None) };
     let digits = query
         .strip_prefix("nonce=")
-        .ok_or("the only parameter is nonce, in hexadecimal digits\n")?;
-    let nonce = hex::decode(digits).map_err(|_| "the nonce is not in hexadecimal digits\n")?;
-    match nonce.len() <= wire::MAX_NONCE {
-        true => Ok(Some(nonce)),
-        false => Err("the nonce is longer than 1024 bytes\n"),
+        .ok_or(QueryError::UnknownParameter)?;
+    let nonce = hex::decode(digits).map_err(|_| QueryError::NotHexadecimal)?;
+    if nonce.len() > wire::MAX_NONCE {
+        return Err(QueryError::TooLong);
     }
+    Ok(Some(nonce))
 }
 
 #[cfg(test)]
@@ -106,14 +121,15 @@ mod tests {
             nonce(Some(&format!("nonce={}", "00".repeat(1024)))),
             Ok(Some(vec![0; 1024]))
         );
-        for bad in [
-            "nonce=0",
-            "nonce=zz",
-            "x=1",
-            "nonce=00&x=1",
-            &format!("nonce={}", "00".repeat(1025)),
+        let long = format!("nonce={}", "00".repeat(1025));
+        for (bad, error) in [
+            ("nonce=0", QueryError::NotHexadecimal),
+            ("nonce=zz", QueryError::NotHexadecimal),
+            ("x=1", QueryError::UnknownParameter),
+            ("nonce=00&x=1", QueryError::NotHexadecimal),
+            (&long, QueryError::TooLong),
         ] {
-            assert!(nonce(Some(bad)).is_err(), "{bad}");
+            assert_eq!(nonce(Some(bad)), Err(error), "{bad}");
         }
     }
 }

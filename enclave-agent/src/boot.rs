@@ -1,9 +1,10 @@
 //! The sequence of a life, from the first mount to the workload's end.
 
-use crate::config::Brought;
+use crate::config::{BootPayload, Variables};
 use crate::control::{Control, Order, Report};
-use crate::failure::Fatal;
+use crate::error::BootError;
 use crate::nsm::Nsm;
+use crate::user::User;
 use crate::workload::Workload;
 use crate::{
     attest, config, console, control, forward, ingress, mounts, network, nsm, rootfs, workload,
@@ -12,20 +13,22 @@ use nix::sys::resource::{Resource, setrlimit};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_vsock::{VsockAddr, VsockStream};
-use wire::control::{ALIVE_EVERY_MS, Exit, AbortReason};
+use wire::control::{ALIVE_EVERY_MS, AbortReason, WorkloadExit};
 use wire::spec::MeasuredSpec;
 
+/// How long the host may take for the heartbeat, and the workload to end once the host is gone.
 const HOST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The limit of open file descriptors, for the agent and the workload each.
 const DESCRIPTORS: u64 = 65_536;
 const SPEC: &str = "/app/enclave.json";
 
 pub(crate) async fn live() {
     if let Err(error) = mounts::kernel_file_systems() {
-        return console::say(&format!("cannot mount what the kernel offers: {error}"));
+        return console::say(&format!("cannot mount the kernel's file systems: {error}"));
     }
     mounts::reopen_console();
     raise_descriptor_limit();
@@ -33,24 +36,27 @@ pub(crate) async fn live() {
     if let Err(error) = heartbeat(parent).await {
         return console::say(&format!("the host did not answer the heartbeat: {error}"));
     }
-    let (mut control, brought) = match Control::connect(parent).await {
+    let (mut control, payload) = match Control::connect(parent).await {
         Ok(connected) => connected,
         Err(error) => return console::say(&format!("no control connection: {error}")),
     };
-    let last = match run(parent, &mut control, brought).await {
+    let last = match run(parent, &mut control, payload).await {
         Ok(exit) => Report::Exited(exit),
-        Err(fatal) => {
-            console::say(&fatal.detail);
-            Report::Failed(fatal)
+        Err(error) => {
+            console::say(&error.detail);
+            Report::Failed(error)
         }
     };
     control.finish(last).await;
 }
 
-/// The kernel starts PID 1 with 1024 descriptors; two make one connection. The workload inherits the limit, as from container engines.
+/// The kernel starts PID 1 with 1024 descriptors; two make one connection. The workload inherits
+/// the limit, as from container engines.
 fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS) {
-        console::say(&format!("cannot raise the limit of descriptors: {error}"));
+        console::say(&format!(
+            "cannot raise the limit of file descriptors: {error}"
+        ));
     }
 }
 
@@ -64,7 +70,7 @@ async fn heartbeat(parent: u32) -> std::io::Result<()> {
         stream.read_exact(&mut answer).await?;
         match answer {
             [wire::HEARTBEAT] => Ok(()),
-            _ => Err(std::io::Error::other("another byte came back")),
+            _ => Err(std::io::Error::other("the host echoed another byte")),
         }
     };
     timeout(HOST_TIMEOUT, exchange)
@@ -72,42 +78,76 @@ async fn heartbeat(parent: u32) -> std::io::Result<()> {
         .map_err(|_| std::io::Error::other("no answer within 30 seconds"))?
 }
 
-async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exit, Fatal> {
+async fn run(
+    parent: u32,
+    control: &mut Control,
+    payload: BootPayload,
+) -> Result<WorkloadExit, BootError> {
     let spec = read_spec()?;
-    network::raise_loopback().map_err(Fatal::of(
+    network::raise_loopback().map_err(BootError::of(
         AbortReason::Network,
-        "cannot raise the loopback interface",
+        "cannot bring up the loopback interface",
     ))?;
     rootfs::mount()?;
     let nsm: Arc<dyn Nsm> = Arc::new(nsm::Device::open()?);
     let user = workload::user(&spec.run.user)?;
-    let config = config::open(&spec, brought, parent, nsm.as_ref()).await?;
-    let secrets = match (&config, &spec.config) {
-        (Some(config), Some(rules)) => config::deliver(config, &rules.deliver, &user)?,
-        _ => Vec::new(),
-    };
-    drop(config);
+    let secrets = secrets(&spec, payload, parent, nsm.as_ref(), &user).await?;
     // From here on every ending child is noticed, however early it ends.
-    let mut children = signal(SignalKind::child())
-        .map_err(Fatal::of(AbortReason::RootFs, "cannot watch processes"))?;
-    attest::serve(nsm).map_err(Fatal::of(
+    let children = signal(SignalKind::child()).map_err(BootError::of(
+        AbortReason::RootFs,
+        "cannot watch for ending processes",
+    ))?;
+    listen(&spec, parent, nsm).await?;
+    let (reports, outgoing) = mpsc::channel(control::QUEUE);
+    let workload = workload::start(&spec, user, &secrets, &reports)?;
+    drop(secrets);
+    drop(reports);
+    control.send(Report::Started(workload.pid())).await;
+    Ok(supervise(workload, children, outgoing, control).await)
+}
+
+/// Opens the sealed config, if the spec asks for one. Gives the variables that it adds to the
+/// workload's environment.
+async fn secrets(
+    spec: &MeasuredSpec,
+    payload: BootPayload,
+    parent: u32,
+    nsm: &dyn Nsm,
+    user: &User,
+) -> Result<Variables, BootError> {
+    let config = config::open(spec, payload, parent, nsm).await?;
+    match (&config, &spec.config) {
+        (Some(config), Some(rules)) => config::deliver(config, &rules.deliver, user),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Opens every port of the enclave: for relying parties, for the host, and for the workload.
+async fn listen(spec: &MeasuredSpec, parent: u32, nsm: Arc<dyn Nsm>) -> Result<(), BootError> {
+    attest::serve(nsm).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for relying parties",
     ))?;
-    ingress::serve(spec.network.ingress.clone())
-        .map_err(Fatal::of(AbortReason::Network, "cannot listen for the host"))?;
+    ingress::serve(spec.network.ingress.clone()).map_err(BootError::of(
+        AbortReason::Network,
+        "cannot listen for the host",
+    ))?;
     for rule in &spec.network.forward {
-        forward::serve(parent, rule).await.map_err(Fatal::of(
+        forward::serve(parent, rule).await.map_err(BootError::of(
             AbortReason::Network,
             format_args!("cannot listen on {}", rule.listen),
         ))?;
     }
-    let (reports, mut outgoing) = mpsc::channel(control::QUEUE);
-    let mut workload = workload::start(&spec, user, &secrets, &reports)?;
-    drop(secrets);
-    drop(reports);
-    control.send(Report::Started(workload.pid())).await;
+    Ok(())
+}
 
+/// Reports to the host and obeys it until the workload has ended.
+async fn supervise(
+    mut workload: Workload,
+    mut children: Signal,
+    mut outgoing: mpsc::Receiver<Report>,
+    control: &mut Control,
+) -> WorkloadExit {
     let mut alive = tokio::time::interval(Duration::from_millis(ALIVE_EVERY_MS));
     let mut kill_at: Option<Instant> = None;
     loop {
@@ -115,7 +155,7 @@ async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exi
             _ = children.recv() => {
                 if let Some(exit) = workload.reap() {
                     drain(&mut outgoing, control).await;
-                    return Ok(exit);
+                    return exit;
                 }
             }
             _ = alive.tick() => control.send(Report::Alive).await,
@@ -125,12 +165,12 @@ async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exi
                     workload.stop();
                     kill_at.get_or_insert(Instant::now() + deadline);
                 }
-                // Without its host the enclave has nobody to serve.
+                // Without its host the enclave has no one to serve.
                 Err(error) => {
                     console::say(&format!("the control connection ended: {error}"));
                     kill_at.get_or_insert(Instant::now() + HOST_TIMEOUT);
                     workload.stop();
-                    control.forget();
+                    control.expect_no_orders();
                 }
             },
             () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
@@ -141,18 +181,19 @@ async fn run(parent: u32, control: &mut Control, brought: Brought) -> Result<Exi
     }
 }
 
-fn read_spec() -> Result<MeasuredSpec, Fatal> {
-    let bytes =
-        rootfs::read_bounded(SPEC, wire::spec::MAX_LEN).map_err(Fatal::of(AbortReason::Spec, SPEC))?;
-    MeasuredSpec::parse(&bytes).map_err(Fatal::of(AbortReason::Spec, SPEC))
+fn read_spec() -> Result<MeasuredSpec, BootError> {
+    let bytes = rootfs::read_bounded(SPEC, wire::spec::MAX_LEN)
+        .map_err(BootError::of(AbortReason::Spec, SPEC))?;
+    MeasuredSpec::parse(&bytes).map_err(BootError::of(AbortReason::Spec, SPEC))
 }
 
-/// What the workload wrote before it ended. A process that it left behind may hold the pipes: it gets half a second.
+/// What the workload wrote before it ended. A process that it left behind may hold the pipes: it
+/// gets half a second.
 async fn drain(outgoing: &mut mpsc::Receiver<Report>, control: &mut Control) {
-    let _ = timeout(Duration::from_millis(500), async {
+    let reports = async {
         while let Some(report) = outgoing.recv().await {
             control.send(report).await;
         }
-    })
-    .await;
+    };
+    timeout(Duration::from_millis(500), reports).await.ok();
 }

@@ -1,13 +1,13 @@
 //! The agent's side of the control connection.
 
-use crate::config::Brought;
-use crate::failure::Fatal;
+use crate::config::BootPayload;
+use crate::error::BootError;
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use tokio_vsock::{OwnedReadHalf, OwnedWriteHalf, VsockAddr, VsockStream};
-use wire::control::{Exit, FromAgent, FromHost, Stream};
+use wire::control::{FromAgent, FromHost, OutputStream, WorkloadExit};
 use wire::frame::Reader;
 
 /// Reports that may wait to be sent; the workload's output then waits too.
@@ -20,9 +20,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub(crate) enum Report {
     Started(u32),
     Alive,
-    Log(Stream, Vec<u8>),
-    Exited(Exit),
-    Failed(Fatal),
+    Log(OutputStream, Vec<u8>),
+    Exited(WorkloadExit),
+    Failed(BootError),
 }
 
 #[derive(Debug)]
@@ -34,13 +34,13 @@ pub(crate) struct Control {
     input: Option<OwnedReadHalf>,
     output: OwnedWriteHalf,
     reader: Reader,
-    /// Nobody reads any more: further reports are dropped.
+    /// The host reads no more: further reports are dropped.
     broken: bool,
 }
 
 impl Control {
-    /// Connects, says hello and waits for the host's word to go on, and for what it brings.
-    pub(crate) async fn connect(parent: u32) -> io::Result<(Control, Brought)> {
+    /// Connects, says hello and waits for the host's `Boot`.
+    pub(crate) async fn connect(parent: u32) -> io::Result<(Control, BootPayload)> {
         let connecting = VsockStream::connect(VsockAddr::new(parent, wire::CONTROL_PORT.0));
         let stream = timeout(TIMEOUT, connecting)
             .await
@@ -58,20 +58,18 @@ impl Control {
         };
         let written = timeout(TIMEOUT, wire::io::write(&mut control.output, &hello)).await;
         written.map_err(|_| io::ErrorKind::TimedOut)??;
-        match timeout(TIMEOUT, control.next())
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)??
-        {
+        let first = timeout(TIMEOUT, control.next()).await;
+        match first.map_err(|_| io::ErrorKind::TimedOut)?? {
             FromHost::Boot {
                 config,
                 credentials,
-            } => Ok((
-                control,
-                Brought {
+            } => {
+                let payload = BootPayload {
                     config,
                     credentials,
-                },
-            )),
+                };
+                Ok((control, payload))
+            }
             FromHost::Stop { .. } => Err(io::Error::other(
                 "the host stopped the enclave before it booted",
             )),
@@ -88,18 +86,18 @@ impl Control {
         }
     }
 
-    /// What the host wants. Cancelling is safe.
+    /// What the host wants. Cancel-safe.
     pub(crate) async fn order(&mut self) -> io::Result<Order> {
         match self.next().await? {
             FromHost::Stop { deadline_ms } => Ok(Order::Stop {
                 deadline: Duration::from_millis(u64::from(deadline_ms)),
             }),
-            FromHost::Boot { .. } => Err(io::Error::other("a second Boot")),
+            FromHost::Boot { .. } => Err(io::Error::other("the host sent Boot twice")),
         }
     }
 
     /// No orders are expected any more; [`Control::order`] never returns again.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn expect_no_orders(&mut self) {
         self.input = None;
     }
 
@@ -112,8 +110,8 @@ impl Control {
             Report::Alive => FromAgent::Alive,
             Report::Log(stream, bytes) => FromAgent::Log { stream, bytes },
             Report::Exited(status) => FromAgent::Exited { status },
-            Report::Failed(Fatal { failure, detail }) => FromAgent::Failed {
-                failure,
+            Report::Failed(BootError { reason, detail }) => FromAgent::Failed {
+                reason,
                 detail: detail.chars().take(2000).collect(),
             },
         };
@@ -121,15 +119,14 @@ impl Control {
         self.broken = !matches!(sent, Ok(Ok(())));
     }
 
-    /// Sends the last report and waits until the host has read it: power would cut it off on the way.
+    /// Sends the last report and waits until the host has read it: power would cut it off on the
+    /// way.
     pub(crate) async fn finish(mut self, last: Report) {
         self.send(last).await;
         if let Some(mut input) = self.input.take() {
             let mut rest = [0; 256];
-            let _ = timeout(FAREWELL, async {
-                while matches!(input.read(&mut rest).await, Ok(n) if n > 0) {}
-            })
-            .await;
+            let closed = async { while matches!(input.read(&mut rest).await, Ok(n) if n > 0) {} };
+            timeout(FAREWELL, closed).await.ok();
         }
     }
 }

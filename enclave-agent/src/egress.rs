@@ -1,4 +1,5 @@
-//! Connections out of the enclave, which the host opens. What may leave is in the measured spec; the host checks its own copy too.
+//! Connections out of the enclave, which the host opens. What may leave is in the measured spec;
+//! the host checks its own copy too.
 
 use std::io;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use tokio::io::DuplexStream;
 use tokio::time::timeout;
 use tokio_vsock::{VsockAddr, VsockStream};
 use wire::frame::Reader;
-use wire::relay::{Answer, Connect, MAX_CHUNK, Refusal};
+use wire::relay::{ConnectRequest, MAX_CHUNK, OpenReply, RefuseReason};
 use wire::spec::Destination;
 
 /// The host resolves and connects within this.
@@ -16,7 +17,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(20 * 60);
 
 #[derive(Debug)]
 pub(crate) enum ConnectError {
-    Refused(Refusal),
+    Refused(RefuseReason),
     Io(io::Error),
 }
 
@@ -27,18 +28,15 @@ pub(crate) async fn open(
 ) -> Result<(VsockStream, Vec<u8>), ConnectError> {
     let opening = async {
         let mut host = VsockStream::connect(VsockAddr::new(parent, wire::EGRESS_PORT.0)).await?;
-        wire::io::write(
-            &mut host,
-            &Connect {
-                host: to.host.clone(),
-                port: to.port,
-            },
-        )
-        .await?;
+        let request = ConnectRequest {
+            host: to.host.clone(),
+            port: to.port,
+        };
+        wire::io::write(&mut host, &request).await?;
         let mut reader = Reader::default();
         match wire::io::read(&mut host, &mut reader).await? {
-            Some(Answer::Opened) => Ok(Ok((host, reader.into_rest()))),
-            Some(Answer::Refused { why }) => Ok(Err(why)),
+            Some(OpenReply::Opened) => Ok(Ok((host, reader.into_rest()))),
+            Some(OpenReply::Refused { why }) => Ok(Err(why)),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     };

@@ -1,7 +1,7 @@
 //! A loopback address inside the enclave stands for one destination outside.
 
-use crate::accept;
 use crate::egress::{self, ConnectError};
+use crate::listen;
 use std::io;
 use tokio::net::{TcpListener, TcpStream};
 use wire::spec::{Destination, Forward};
@@ -10,17 +10,14 @@ const MAX_CONNECTIONS: usize = 1024;
 
 pub(crate) async fn serve(parent: u32, rule: &Forward) -> io::Result<()> {
     let destination = rule.to.clone();
-    accept::serve(
-        TcpListener::bind(rule.listen).await?,
-        MAX_CONNECTIONS,
-        move |stream| {
-            let destination = destination.clone();
-            async move {
-                // The workload sees a refusal as a connection that closes.
-                let _ = relay(parent, stream, destination).await;
-            }
-        },
-    );
+    let listener = TcpListener::bind(rule.listen).await?;
+    listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
+        let destination = destination.clone();
+        async move {
+            // The workload sees a refusal as a connection that closes.
+            relay(parent, stream, destination).await.ok();
+        }
+    });
     Ok(())
 }
 

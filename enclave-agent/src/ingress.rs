@@ -1,6 +1,7 @@
-//! Connections into the enclave: the host opens one to a port of the measured spec, and bytes go both ways.
+//! Connections into the enclave: the host opens one to a port of the measured spec, and bytes go
+//! both ways.
 
-use crate::accept;
+use crate::listen::{self, Vsock};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_vsock::VsockStream;
 use wire::frame::Reader;
-use wire::relay::{Answer, Open, Refusal};
+use wire::relay::{OpenReply, OpenRequest, RefuseReason};
 
 const MAX_CONNECTIONS: usize = 10_000;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,48 +22,36 @@ const IDLE: Duration = Duration::from_secs(20 * 60);
 
 pub(crate) fn serve(allowed: Vec<u16>) -> io::Result<()> {
     let allowed = Arc::new(allowed);
-    accept::serve(
-        accept::vsock(wire::INGRESS_PORT)?,
-        MAX_CONNECTIONS,
-        move |stream| {
-            let allowed = allowed.clone();
-            async move {
-                // How a connection ends concerns its two ends only.
-                let _ = relay(stream, &allowed).await;
-            }
-        },
-    );
+    let listener = Vsock::bind(wire::INGRESS_PORT)?;
+    listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
+        let allowed = allowed.clone();
+        async move {
+            // How a connection ends concerns its two ends only.
+            relay(stream, &allowed).await.ok();
+        }
+    });
     Ok(())
 }
 
 async fn relay(mut host: VsockStream, allowed: &[u16]) -> io::Result<()> {
     let mut reader = Reader::default();
-    let Some(Open { port }) =
-        timeout(OPEN_TIMEOUT, wire::io::read(&mut host, &mut reader)).await??
-    else {
+    let request = timeout(OPEN_TIMEOUT, wire::io::read(&mut host, &mut reader)).await??;
+    let Some(OpenRequest { port }) = request else {
         return Ok(());
     };
     if !allowed.contains(&port) {
-        return wire::io::write(
-            &mut host,
-            &Answer::Refused {
-                why: Refusal::NotAllowed,
-            },
-        )
-        .await;
+        return refuse(&mut host, RefuseReason::NotAllowed).await;
     }
     let Ok(service) = connect(port).await else {
-        return wire::io::write(
-            &mut host,
-            &Answer::Refused {
-                why: Refusal::Unreachable,
-            },
-        )
-        .await;
+        return refuse(&mut host, RefuseReason::Unreachable).await;
     };
-    wire::io::write(&mut host, &Answer::Opened).await?;
+    wire::io::write(&mut host, &OpenReply::Opened).await?;
     wire::io::relay(service, host, reader.into_rest(), IDLE).await?;
     Ok(())
+}
+
+async fn refuse(host: &mut VsockStream, why: RefuseReason) -> io::Result<()> {
+    wire::io::write(host, &OpenReply::Refused { why }).await
 }
 
 async fn connect(port: u16) -> io::Result<TcpStream> {

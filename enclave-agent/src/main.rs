@@ -1,25 +1,28 @@
 //! PID 1 of an enclave.
 //!
-//! The way of a life: [`boot`] mounts what the kernel needs, tells the host that it is alive, and reads the measured spec;
-//! [`rootfs`] mounts the image; [`config`] opens the sealed config, if the spec asks for one; [`workload`] runs the image's program; [`control`] reports to the host until the program has ended. Then the
-//! enclave powers off. Whatever goes wrong, the host is told why, and the enclave powers off all the same: it never runs
-//! on in a state that nobody measured.
+//! The sequence: [`boot`] mounts what the kernel needs, tells the host that it is alive, and reads
+//! the measured spec; [`rootfs`] mounts the image; [`config`] opens the sealed config, if the spec
+//! asks for one; [`workload`] runs the image's program; [`control`] reports to the host until the
+//! program has ended. Then the enclave powers off. Whatever goes wrong, the host gets the reason,
+//! and the enclave powers off all the same: it never runs on in a state that was not measured.
 //!
-//! The agent talks over vsock only. It trusts nothing that comes from there; what it may do is in the measured spec.
+//! The agent talks over vsock only. It trusts nothing that comes from there; what it may do is in
+//! the measured spec.
 
-mod accept;
 mod attest;
 mod boot;
 mod config;
 mod console;
 mod control;
 mod egress;
-mod failure;
+mod error;
 mod forward;
 mod ingress;
+mod listen;
 mod mounts;
 mod network;
 mod nsm;
+mod output;
 mod rootfs;
 mod sys;
 mod user;
@@ -32,7 +35,8 @@ fn main() {
         );
         return;
     }
-    // One thread: a child between fork and exec may then use memory freely, and 16 MiB are enough for all of this.
+    // One thread: a child between fork and exec may then use memory freely, and 16 MiB are enough
+    // for all of this.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

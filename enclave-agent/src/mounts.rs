@@ -1,4 +1,5 @@
-//! Mount tables as data: what the kernel offers, once for the agent and once inside the workload's root.
+//! Mount tables as data: what the kernel offers, once for the agent and once inside the workload's
+//! root.
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -138,9 +139,10 @@ pub(crate) fn reopen_console() {
         .read(true)
         .write(true)
         .open("/dev/console");
+    // Without a console there is nowhere to report that.
     if let Ok(console) = console {
-        let _ = nix::unistd::dup2_stdin(&console);
-        let _ = nix::unistd::dup2_stdout(&console);
-        let _ = nix::unistd::dup2_stderr(&console);
+        nix::unistd::dup2_stdin(&console).ok();
+        nix::unistd::dup2_stdout(&console).ok();
+        nix::unistd::dup2_stderr(&console).ok();
     }
 }

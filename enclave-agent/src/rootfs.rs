@@ -1,6 +1,7 @@
-//! Mounts the measured squashfs, lays a tmpfs over it for what the workload writes, and fills in what containers expect.
+//! Mounts the measured squashfs, lays a tmpfs over it for what the workload writes, and fills in
+//! what containers expect.
 
-use crate::failure::Fatal;
+use crate::error::BootError;
 use crate::mounts::WORKLOAD;
 use crate::sys;
 use nix::mount::{self, MsFlags};
@@ -15,14 +16,36 @@ const IMAGE: &str = "/app/rootfs.squashfs";
 const LOWER: &str = "/run/image";
 const OVERLAY: &str = "/run/overlay";
 
-pub(crate) fn mount() -> Result<(), Fatal> {
-    let fail = |what: &'static str| Fatal::of::<io::Error>(AbortReason::RootFs, what);
-    for folder in [ROOT, LOWER, OVERLAY] {
-        fs::create_dir_all(folder).map_err(fail("cannot make a mount point"))?;
+pub(crate) fn mount() -> Result<(), BootError> {
+    mount_image()?;
+    for entry in &WORKLOAD {
+        if !is_below_root(Path::new(entry.target)) {
+            let detail = format!(
+                "the image's {} is or is below a symbolic link",
+                entry.target
+            );
+            return Err(BootError::new(AbortReason::RootFs, detail));
+        }
+        entry
+            .mount_below(ROOT)
+            .map_err(failed("cannot mount the kernel's file systems"))?;
+    }
+    populate_dev().map_err(failed("cannot populate /dev"))?;
+    write_hosts().map_err(failed("cannot write /etc/hosts"))
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> BootError {
+    BootError::of(AbortReason::RootFs, doing)
+}
+
+/// The squashfs, and the overlay on it at [`ROOT`].
+fn mount_image() -> Result<(), BootError> {
+    for directory in [ROOT, LOWER, OVERLAY] {
+        fs::create_dir_all(directory).map_err(failed("cannot create a mount point"))?;
     }
     let device = sys::attach_loop(Path::new(IMAGE))
-        .map_err(fail("cannot attach the image to a loop device"))?;
-    let read_only = MsFlags::MS_RDONLY;
+        .map_err(failed("cannot attach the image to a loop device"))?;
+    let (read_only, none) = (MsFlags::MS_RDONLY, MsFlags::empty());
     mount::mount(
         Some(&device),
         LOWER,
@@ -30,29 +53,16 @@ pub(crate) fn mount() -> Result<(), Fatal> {
         read_only,
         None::<&str>,
     )
-    .map_err(|e| fail("cannot mount the image")(e.into()))?;
+    .map_err(|e| failed("cannot mount the image")(e.into()))?;
     mount::mount(
         Some("tmpfs"),
         OVERLAY,
         Some("tmpfs"),
-        MsFlags::empty(),
+        none,
         Some("mode=0755"),
     )
-    .map_err(|e| fail("cannot mount a tmpfs over the image")(e.into()))?;
-    overlay().map_err(fail("cannot lay the overlay"))?;
-    for entry in &WORKLOAD {
-        if !is_below_root(Path::new(entry.target)) {
-            let detail = format!(
-                "the image's {} leads elsewhere: it is a symbolic link",
-                entry.target
-            );
-            return Err(Fatal::new(AbortReason::RootFs, detail));
-        }
-        entry
-            .mount_below(ROOT)
-            .map_err(fail("cannot mount what the kernel offers"))?;
-    }
-    furnish().map_err(fail("cannot furnish /dev and /etc"))
+    .map_err(|e| failed("cannot mount a tmpfs over the image")(e.into()))?;
+    overlay().map_err(failed("cannot mount the overlay"))
 }
 
 fn overlay() -> io::Result<()> {
@@ -73,8 +83,8 @@ fn overlay() -> io::Result<()> {
     )?)
 }
 
-/// Links and a hosts file that container engines provide too; what the image has stays.
-fn furnish() -> io::Result<()> {
+/// Links that container engines provide too; what the image has stays.
+fn populate_dev() -> io::Result<()> {
     let dev = Path::new(ROOT).join("dev");
     for (name, target) in [
         ("fd", "/proc/self/fd"),
@@ -87,6 +97,11 @@ fn furnish() -> io::Result<()> {
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// A hosts file, as container engines provide one; what the image has stays, unless it is empty.
+fn write_hosts() -> io::Result<()> {
     let etc = Path::new(ROOT).join("etc");
     let hosts = etc.join("hosts");
     let usable = is_below_root(Path::new("/etc/hosts")) && etc.is_dir();
@@ -104,14 +119,14 @@ pub(crate) fn read_bounded(path: &str, limit: usize) -> io::Result<Vec<u8>> {
     fs::File::open(path)?
         .take(limit as u64 + 1)
         .read_to_end(&mut bytes)?;
-    match bytes.len() <= limit {
-        true => Ok(bytes),
-        false => Err(io::Error::other(format!("it is longer than {limit} bytes"))),
+    if bytes.len() > limit {
+        return Err(io::Error::other(format!("it is longer than {limit} bytes")));
     }
+    Ok(bytes)
 }
 
-/// Whether a path of the image means inside its root what it means here: no part of it is a symbolic link, which would be resolved
-/// in the agent's own root.
+/// Whether a path of the image means inside its root what it means here: no part of it is a
+/// symbolic link, which would be resolved in the agent's own root.
 pub(crate) fn is_below_root(path: &Path) -> bool {
     let inside = path.strip_prefix("/").unwrap_or(path);
     let mut prefix = Path::new(ROOT).to_owned();

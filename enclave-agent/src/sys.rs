@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use wire::control::Exit;
+use wire::control::WorkloadExit;
 
 /// linux/loop.h
 const LOOP_SET_FD: libc::Ioctl = 0x4C00;
@@ -21,7 +21,7 @@ const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 /// Ends the enclave. Returns only if the kernel refuses, and then PID 1 ends, which ends it too.
 pub(crate) fn power_off() {
     nix::unistd::sync();
-    let _ = reboot(RebootMode::RB_AUTOBOOT);
+    reboot(RebootMode::RB_AUTOBOOT).ok();
 }
 
 /// Attaches a file to a free loop device, read-only because the file is opened so.
@@ -30,7 +30,8 @@ pub(crate) fn attach_loop(file: &Path) -> io::Result<PathBuf> {
         .read(true)
         .write(true)
         .open("/dev/loop-control")?;
-    // SAFETY: LOOP_CTL_GET_FREE takes no argument and touches no memory of ours; the descriptor is open.
+    // SAFETY: LOOP_CTL_GET_FREE takes no argument and touches no memory of ours; the descriptor is
+    // open.
     let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
     if number < 0 {
         return Err(io::Error::last_os_error());
@@ -39,7 +40,8 @@ pub(crate) fn attach_loop(file: &Path) -> io::Result<PathBuf> {
     // Read-write, as LOOP_SET_FD on a device opened read-only is refused by newer kernels.
     let device = OpenOptions::new().read(true).write(true).open(&path)?;
     let backing = File::open(file)?;
-    // SAFETY: LOOP_SET_FD takes a descriptor by value; both descriptors are open, and the kernel keeps its own reference.
+    // SAFETY: LOOP_SET_FD takes a descriptor by value; both descriptors are open, and the kernel
+    // keeps its own reference.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, backing.as_raw_fd()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -47,8 +49,9 @@ pub(crate) fn attach_loop(file: &Path) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// A child that ended: its number, and how. Signals are numbers here, since real-time ones have no name in `nix`.
-pub(crate) fn reap() -> io::Result<Option<(libc::pid_t, Exit)>> {
+/// A child that ended: its number, and how. Signals are numbers here, since real-time ones have no
+/// name in `nix`.
+pub(crate) fn reap() -> io::Result<Option<(libc::pid_t, WorkloadExit)>> {
     let mut status = 0;
     // SAFETY: waitpid writes one int through the pointer, which lives until the call returns.
     let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
@@ -57,11 +60,11 @@ pub(crate) fn reap() -> io::Result<Option<(libc::pid_t, Exit)>> {
         pid if pid < 0 => Err(io::Error::last_os_error()),
         pid if libc::WIFSIGNALED(status) => Ok(Some((
             pid,
-            Exit::Signal(u8::try_from(libc::WTERMSIG(status)).unwrap_or(u8::MAX)),
+            WorkloadExit::Signal(u8::try_from(libc::WTERMSIG(status)).unwrap_or(u8::MAX)),
         ))),
         pid => Ok(Some((
             pid,
-            Exit::Code(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX)),
+            WorkloadExit::Code(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX)),
         ))),
     }
 }
@@ -69,10 +72,11 @@ pub(crate) fn reap() -> io::Result<Option<(libc::pid_t, Exit)>> {
 /// Sends a signal by number.
 pub(crate) fn signal(pid: libc::pid_t, number: u8) -> io::Result<()> {
     // SAFETY: kill takes numbers only.
-    match unsafe { libc::kill(pid, libc::c_int::from(number)) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    let result = unsafe { libc::kill(pid, libc::c_int::from(number)) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
     }
+    Ok(())
 }
 
 /// A socket to configure interfaces with.
@@ -82,7 +86,7 @@ pub(crate) fn inet_socket() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just made and nobody else owns it.
+    // SAFETY: the descriptor was just made and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -125,7 +129,8 @@ pub(crate) fn spawn_after(
     command: &mut Command,
     enter: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) -> io::Result<Child> {
-    // SAFETY: between fork and exec only this thread exists, and no other thread could have held a lock at the fork.
+    // SAFETY: between fork and exec only this thread exists, and no other thread could have held a
+    // lock at the fork.
     unsafe { command.pre_exec(enter) };
     command.spawn()
 }

@@ -1,7 +1,7 @@
-//! `user[:group]` of an image, as numbers: resolved in the image's own `/etc/passwd` and `/etc/group`
-//! (OCI image-spec, config.md, "User"; passwd(5), group(5)).
+//! `user[:group]` of an image, as numbers: resolved in the image's own `/etc/passwd` and
+//! `/etc/group` (OCI image-spec, config.md, "User"; passwd(5), group(5)).
 
-use crate::failure::Fatal;
+use crate::error::BootError;
 use wire::control::AbortReason;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ struct Account {
     home: String,
 }
 
-pub(crate) fn resolve(user: &str, passwd: &str, group: &str) -> Result<User, Fatal> {
+pub(crate) fn resolve(user: &str, passwd: &str, group: &str) -> Result<User, BootError> {
     let (name, group_name) = match user.split_once(':') {
         Some((name, group)) => (name, Some(group)),
         None => (user, None),
@@ -55,9 +55,9 @@ pub(crate) fn resolve(user: &str, passwd: &str, group: &str) -> Result<User, Fat
     })
 }
 
-fn missing(what: &str, name: &str, file: &str) -> Fatal {
+fn missing(what: &str, name: &str, file: &str) -> BootError {
     let shown: String = name.chars().take(100).collect();
-    Fatal::new(
+    BootError::new(
         AbortReason::User,
         format!("the {what} '{shown}' is not in the image's {file}"),
     )
@@ -91,7 +91,7 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-fn find_group(wanted: &str, group: &str) -> Result<u32, Fatal> {
+fn find_group(wanted: &str, group: &str) -> Result<u32, BootError> {
     let known = groups(group).find(|(name, gid, _)| *name == wanted || gid.to_string() == wanted);
     match (known, wanted.parse()) {
         (Some((_, gid, _)), _) => Ok(gid),
@@ -114,7 +114,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\nweb:x:1001:\nlogs:x:4:syslog,web\nssl:x:5:web\n";
 
     fn user(text: &str) -> Result<User, String> {
-        resolve(text, PASSWD, GROUP).map_err(|fatal| fatal.detail)
+        resolve(text, PASSWD, GROUP).map_err(|error| error.detail)
     }
 
     fn is(uid: u32, gid: u32, groups: &[u32], home: &str) -> Result<User, String> {

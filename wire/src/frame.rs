@@ -1,23 +1,35 @@
 //! Length-prefixed CBOR: turns messages into bytes and a byte stream back into messages.
-//! Never reads or writes a socket; [`Reader`] is fed by whoever owns one.
+//! Never reads or writes a socket; the owner of one feeds [`Reader`].
 
 use minicbor::{Decode, Encode};
 
 /// The longest frame body, in bytes.
 pub const MAX_LEN: usize = 64 * 1024;
+/// The length of a frame's length prefix, in bytes.
 const PREFIX: usize = 4;
 
+/// Why bytes are not a frame, or a message does not fit into one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    #[error("the peer announced a frame of {0} bytes; the limit is {MAX_LEN}")]
+    /// The length of the body in bytes, as announced by the peer or as encoded here; more than
+    /// [`MAX_LEN`].
+    #[error("a frame of {0} bytes is too long; the limit is {MAX_LEN}")]
     TooLong(usize),
-    #[error("the peer sent an unknown or malformed message: {0}")]
+    /// The body is not CBOR, or not a message that this crate knows: minicbor's message.
+    #[error("an unknown or malformed message: {0}")]
     Malformed(String),
+    /// The body holds this many bytes more than the message.
+    #[error("{0} bytes follow the message in its frame")]
+    TrailingBytes(usize),
+    /// The stream ended inside of a frame.
     #[error("the peer closed the connection in the middle of a frame")]
     Truncated,
 }
 
-/// The bytes of one message, prefix included. Fails only for a message over [`MAX_LEN`].
+/// The bytes of one message, prefix included.
+///
+/// # Errors
+/// [`FrameError::TooLong`] for a message of more than [`MAX_LEN`] bytes.
 pub fn encode<M: Encode<()>>(message: &M) -> Result<Vec<u8>, FrameError> {
     let mut bytes = vec![0; PREFIX];
     minicbor::encode(message, &mut bytes).map_err(|e| FrameError::Malformed(e.to_string()))?;
@@ -37,24 +49,48 @@ fn decode<M: for<'b> Decode<'b, ()>>(body: &[u8]) -> Result<M, FrameError> {
         .map_err(|e| FrameError::Malformed(e.to_string()))?;
     match body.len() - decoder.position() {
         0 => Ok(message),
-        extra => Err(FrameError::Malformed(format!(
-            "{extra} bytes after the message"
-        ))),
+        extra => Err(FrameError::TrailingBytes(extra)),
     }
 }
 
-/// Collects the bytes of a stream and gives out whole messages. Holds at most one frame beyond what was pushed.
+/// Collects the bytes of a stream and gives out whole messages. Holds the bytes that were pushed
+/// and not yet taken; a caller that takes messages after each push holds one frame at most beside
+/// them.
+///
+/// ```
+/// use wire::control::FromHost;
+/// use wire::frame::{Reader, encode};
+///
+/// let bytes = encode(&FromHost::Stop { deadline_ms: 500 })?;
+/// let (first, rest) = bytes.split_at(3);
+/// let mut reader = Reader::default();
+/// reader.push(first);
+/// assert_eq!(reader.message::<FromHost>()?, None);
+/// reader.push(rest);
+/// assert_eq!(
+///     reader.message()?,
+///     Some(FromHost::Stop { deadline_ms: 500 })
+/// );
+/// reader.finish()?;
+/// # Ok::<(), wire::frame::FrameError>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Reader {
     pending: Vec<u8>,
 }
 
 impl Reader {
+    /// Adds bytes of the stream, cut anywhere.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
     }
 
-    /// The next whole message; `None` until its last byte was pushed.
+    /// The next whole message; `None` until its last byte was pushed. After an error the stream
+    /// cannot be read on.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`] as soon as the prefix announces too much; [`FrameError::Malformed`]
+    /// or [`FrameError::TrailingBytes`] for a body that is not exactly one `M`.
     pub fn message<M: for<'b> Decode<'b, ()>>(&mut self) -> Result<Option<M>, FrameError> {
         let Some((prefix, rest)) = self.pending.split_first_chunk::<PREFIX>() else {
             return Ok(None);
@@ -77,6 +113,9 @@ impl Reader {
     }
 
     /// To be called at the end of the stream: an unfinished frame is an error, not an end.
+    ///
+    /// # Errors
+    /// [`FrameError::Truncated`] if bytes of a frame are left.
     pub fn finish(&self) -> Result<(), FrameError> {
         if self.pending.is_empty() {
             Ok(())
@@ -134,9 +173,7 @@ mod tests {
         reader.push(&bytes);
         assert_eq!(
             reader.message::<FromHost>(),
-            Err(FrameError::Malformed(
-                "1 bytes after the message".to_owned()
-            ))
+            Err(FrameError::TrailingBytes(1))
         );
     }
 

@@ -1,60 +1,103 @@
-//! Relayed streams: the first frames, and the chunks that follow an [`Answer::Opened`] in both directions.
+//! Relayed streams: the first frames, and the chunks that follow an [`OpenReply::Opened`] in both
+//! directions.
 //!
-//! A chunk is a big-endian `u32` length, at most [`MAX_CHUNK`], and that many bytes; a length of 0 ends its direction and leaves
-//! the other one open. Ends have a form of their own because not every vsock carries half-closes: vhost-device-vsock
-//! 0.3.0 turns the host's into a full close and forgets the enclave's.
+//! A chunk is a big-endian `u32` length, at most [`MAX_CHUNK`], and that many bytes; a length of 0
+//! ends its direction and leaves the other one open. Ends have a form of their own because not
+//! every vsock carries half-closes: vhost-device-vsock 0.3.0 turns the host's into a full close and
+//! forgets the enclave's.
 
 use minicbor::{Decode, Encode};
 
-/// The longest host name in a [`Connect`], in bytes (RFC 1035, 2.3.4).
+/// The longest host name in a [`ConnectRequest`], in bytes (RFC 1035, 2.3.4).
 pub const MAX_HOST: usize = 253;
 
-/// Bytes of a chunk's length.
+/// The length of a chunk's length prefix, in bytes.
 pub const PREFIX: usize = 4;
 
-/// The longest chunk, in bytes: with its length it is one write.
+/// The longest chunk, in bytes, prefix excluded: prefix and chunk are one write.
 pub const MAX_CHUNK: usize = crate::MAX_WRITE - PREFIX;
 
 /// Agent to host, port 9002: open a TCP connection for the enclave.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Connect {
+pub struct ConnectRequest {
+    /// A host name or IP address, [`MAX_HOST`] bytes at most. The host resolves it.
     #[n(0)]
     pub host: String,
+    /// The TCP port.
     #[n(1)]
     pub port: u16,
 }
 
 /// Host to agent, port 9003: open a TCP connection to 127.0.0.1:`port` in the enclave.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Open {
+pub struct OpenRequest {
+    /// The TCP port inside the enclave, one of `network.ingress`.
     #[n(0)]
     pub port: u16,
 }
 
+/// The answer to a [`ConnectRequest`] or an [`OpenRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Answer {
+pub enum OpenReply {
+    /// The connection is open: chunks follow in both directions.
     #[n(0)]
     Opened,
+    /// There is no connection; nothing follows.
     #[n(1)]
     Refused {
+        /// The reason.
         #[n(0)]
-        why: Refusal,
+        why: RefuseReason,
     },
 }
 
+/// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, thiserror::Error)]
 #[cbor(index_only)]
-pub enum Refusal {
+pub enum RefuseReason {
+    /// The measured spec does not list the destination or port.
     #[n(0)]
     #[error("the measured spec does not allow it")]
     NotAllowed,
+    /// The name has no address, or resolving it took too long.
     #[n(1)]
     #[error("the name could not be resolved")]
     Unresolved,
+    /// The address is one that the host does not let enclaves reach.
     #[n(2)]
-    #[error("the name leads to a loopback, link-local, private-use or metadata address")]
+    #[error("the name resolves to a loopback, link-local, private-use or metadata address")]
     ForbiddenAddress,
+    /// No address accepted the connection in time.
     #[n(3)]
-    #[error("nobody answered")]
+    #[error("the destination did not answer")]
     Unreachable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Host and agent may be of different releases: these bytes were written once and do not
+    /// change.
+    #[test]
+    fn the_bytes_of_requests_and_replies_do_not_change() {
+        let connect = ConnectRequest {
+            host: "h".to_owned(),
+            port: 1,
+        };
+        let refused = OpenReply::Refused {
+            why: RefuseReason::Unreachable,
+        };
+        let encoded = minicbor::to_vec(&connect).unwrap();
+        assert_eq!(encoded, [0x82, 0x61, b'h', 1]);
+        assert_eq!(
+            minicbor::to_vec(OpenRequest { port: 1 }).unwrap(),
+            [0x81, 1]
+        );
+        assert_eq!(
+            minicbor::to_vec(OpenReply::Opened).unwrap(),
+            [0x82, 0, 0x80]
+        );
+        assert_eq!(minicbor::to_vec(refused).unwrap(), [0x82, 1, 0x81, 3]);
+    }
 }

@@ -1,11 +1,12 @@
-//! Hands an open config to the workload: as environment, or as a file that only its user can read, in memory.
+//! Hands an open config to the workload: as environment, or as a file that only its user can read,
+//! in memory.
 
-use crate::failure::Fatal;
+use crate::error::BootError;
 use crate::rootfs::{ROOT, is_below_root};
 use crate::user::User;
 use nix::mount::{MsFlags, mount};
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 use wire::control::AbortReason;
@@ -15,16 +16,17 @@ use zeroize::Zeroizing;
 /// Variables for the workload, if the config is to be its environment.
 pub(crate) type Variables = Vec<(String, Zeroizing<String>)>;
 
-pub(crate) fn deliver(config: &[u8], how: &Deliver, user: &User) -> Result<Variables, Fatal> {
+pub(crate) fn deliver(config: &[u8], how: &Deliver, user: &User) -> Result<Variables, BootError> {
     match how {
         Deliver::Env => variables(config),
         Deliver::File(path) => file(config, path, user).map(|()| Vec::new()),
     }
 }
 
-fn variables(config: &[u8]) -> Result<Variables, Fatal> {
-    let unusable =
-        |problem: &dyn std::fmt::Display| Fatal::new(AbortReason::ConfigUnusable, problem.to_string());
+fn variables(config: &[u8]) -> Result<Variables, BootError> {
+    let unusable = |problem: &dyn std::fmt::Display| {
+        BootError::new(AbortReason::ConfigUnusable, problem.to_string())
+    };
     let text = std::str::from_utf8(config).map_err(|_| unusable(&"the config is not text"))?;
     let pairs = wire::sealed::environment(text).map_err(|e| unusable(&e))?;
     Ok(pairs
@@ -33,44 +35,40 @@ fn variables(config: &[u8]) -> Result<Variables, Fatal> {
         .collect())
 }
 
-/// The folder becomes a tmpfs of its user, with this one file in it.
-fn file(config: &[u8], path: &str, user: &User) -> Result<(), Fatal> {
+/// The directory becomes a tmpfs of its user, with this one file in it.
+fn file(config: &[u8], path: &str, user: &User) -> Result<(), BootError> {
     let unusable = |problem: &dyn std::fmt::Display| {
-        Fatal::new(
+        BootError::new(
             AbortReason::ConfigUnusable,
-            format!("the config cannot be put at {path}: {problem}"),
+            format!("the config cannot be written to {path}: {problem}"),
         )
     };
     if !is_below_root(Path::new(path)) {
         return Err(unusable(&"a part of that path is a symbolic link"));
     }
     let inside = Path::new(ROOT).join(path.trim_start_matches('/'));
-    let folder = inside
+    let directory = inside
         .parent()
-        .ok_or_else(|| unusable(&"it is in no folder"))?;
+        .ok_or_else(|| unusable(&"it is in no directory"))?;
+    write_alone(config, directory, &inside, user).map_err(|e| unusable(&e))
+}
+
+fn write_alone(config: &[u8], directory: &Path, file: &Path, user: &User) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o755)
-        .create(folder)
-        .map_err(|e| unusable(&e))?;
+        .create(directory)?;
     let options = format!("mode=0500,uid={},gid={},size=1m", user.uid, user.gid);
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID;
-    mount(
-        Some("tmpfs"),
-        folder,
-        Some("tmpfs"),
-        flags,
-        Some(options.as_str()),
-    )
-    .map_err(|e| unusable(&e))?;
+    let tmpfs = Some("tmpfs");
+    mount(tmpfs, directory, tmpfs, flags, Some(options.as_str()))?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o400)
-        .open(&inside)
-        .map_err(|e| unusable(&e))?;
-    fchown(&file, Some(user.uid), Some(user.gid)).map_err(|e| unusable(&e))?;
-    file.write_all(config).map_err(|e| unusable(&e))
+        .open(file)?;
+    fchown(&file, Some(user.uid), Some(user.gid))?;
+    file.write_all(config)
 }
 
 #[cfg(test)]
@@ -79,9 +77,9 @@ mod tests {
 
     #[test]
     fn errors_do_not_quote_the_config() {
-        let fatal = variables(b"A=1\nsecret").unwrap_err();
+        let error = variables(b"A=1\nsecret").unwrap_err();
         assert_eq!(
-            (fatal.failure, fatal.detail.as_str()),
+            (error.reason, error.detail.as_str()),
             (AbortReason::ConfigUnusable, "line 2 of the config has no =")
         );
         assert_eq!(

@@ -1,7 +1,8 @@
-//! The two envelopes around a config: KMS's answer, for the RSA key of this enclave, holds the data key; the data key opens the file.
+//! The two envelopes around a config: KMS's answer, for the RSA key of this enclave, holds the data
+//! key; the data key opens the file.
 
-use super::recipient::{self, Enveloped};
-use crate::failure::Fatal;
+use super::recipient::{self, AnswerError, Enveloped};
+use crate::error::BootError;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_256, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
@@ -21,62 +22,81 @@ pub(super) struct Recipient {
 
 impl Recipient {
     /// RSA-2048, which KMS asks for (API reference, "RecipientInfo"). Takes a second or so.
-    pub(super) fn new() -> Result<Recipient, Fatal> {
+    pub(super) fn new() -> Result<Recipient, BootError> {
         let key = PrivateDecryptingKey::generate(KeySize::Rsa2048)
-            .map_err(|_| Fatal::new(AbortReason::Nsm, "no key pair could be made"))?;
+            .map_err(|_| BootError::new(AbortReason::Nsm, "cannot generate a key pair"))?;
         Ok(Recipient { key })
     }
 
     /// SubjectPublicKeyInfo, in DER.
-    pub(super) fn public_key(&self) -> Result<Vec<u8>, Fatal> {
+    pub(super) fn public_key(&self) -> Result<Vec<u8>, BootError> {
         let der: PublicKeyX509Der<'_> = self
             .key
             .public_key()
             .as_der()
-            .map_err(|_| Fatal::new(AbortReason::Nsm, "the public key cannot be encoded"))?;
+            .map_err(|_| BootError::new(AbortReason::Nsm, "cannot encode the public key"))?;
         Ok(der.as_ref().to_vec())
     }
 
-    /// The data key in KMS's answer. Anybody can encrypt for a public key: that this came from KMS is what TLS says.
-    pub(super) fn open(self, answer: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, Fatal> {
-        let unusable = |problem| {
-            Fatal::new(
-                AbortReason::KmsAnswer,
-                format!("KMS's answer cannot be opened: {problem}"),
-            )
-        };
+    /// The data key in KMS's answer. Everyone can encrypt for a public key: that this came from KMS
+    /// is proved by TLS.
+    pub(super) fn open(self, answer: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, BootError> {
+        self.decrypt(answer).map_err(BootError::of(
+            AbortReason::KmsAnswer,
+            "KMS's answer cannot be opened",
+        ))
+    }
+
+    fn decrypt(self, answer: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, OpenError> {
         let Enveloped {
             encrypted_key,
             iv,
             content,
-        } = recipient::parse(answer).map_err(unusable)?;
-        let oaep = OaepPrivateDecryptingKey::new(self.key)
-            .map_err(|_| unusable("the key pair is unusable"))?;
+        } = recipient::parse(answer)?;
+        let oaep = OaepPrivateDecryptingKey::new(self.key).map_err(|_| OpenError::KeyPair)?;
         let mut buffer = Zeroizing::new(vec![0; oaep.min_output_size()]);
         let content_key = oaep
             .decrypt(&OAEP_SHA256_MGF1SHA256, encrypted_key, &mut buffer, None)
-            .map_err(|_| unusable("it is not for this enclave's key"))?;
+            .map_err(|_| OpenError::NotForUs)?;
         let unbound = UnboundCipherKey::new(&AES_256, content_key)
-            .map_err(|_| unusable("its key is not for AES-256"))?;
-        let cbc = PaddedBlockDecryptingKey::cbc_pkcs7(unbound)
-            .map_err(|_| unusable("its key is unusable"))?;
+            .map_err(|_| OpenError::ContentKeyLength)?;
+        let cbc =
+            PaddedBlockDecryptingKey::cbc_pkcs7(unbound).map_err(|_| OpenError::ContentKey)?;
         let mut content = Zeroizing::new(content);
         let plain = cbc
             .decrypt(&mut content, DecryptionContext::Iv128(iv.into()))
-            .map_err(|_| unusable("its content does not decrypt"))?;
-        let key = <[u8; KEY_LEN]>::try_from(&*plain)
-            .map_err(|_| unusable("the data key is not 32 bytes long"))?;
+            .map_err(|_| OpenError::Content)?;
+        let key = <[u8; KEY_LEN]>::try_from(&*plain).map_err(|_| OpenError::DataKeyLength)?;
         Ok(Zeroizing::new(key))
     }
+}
+
+/// Why KMS's answer gives no data key.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Malformed(#[from] AnswerError),
+    #[error("the key pair is unusable")]
+    KeyPair,
+    #[error("it is not for this enclave's key")]
+    NotForUs,
+    #[error("its key is not for AES-256")]
+    ContentKeyLength,
+    #[error("its key is unusable")]
+    ContentKey,
+    #[error("its content does not decrypt")]
+    Content,
+    #[error("the data key is not 32 bytes long")]
+    DataKeyLength,
 }
 
 /// Decrypts the file in place, and checks every bit of it on the way.
 pub(super) fn unseal(
     sealed: &Sealed<'_>,
     key: &[u8; KEY_LEN],
-) -> Result<Zeroizing<Vec<u8>>, Fatal> {
+) -> Result<Zeroizing<Vec<u8>>, BootError> {
     let damaged = |_| {
-        Fatal::new(
+        BootError::new(
             AbortReason::ConfigDamaged,
             "the config was changed after it was sealed",
         )
@@ -136,26 +156,28 @@ mod tests {
         assert!(unseal(&Sealed::parse(&good).unwrap(), &[8; KEY_LEN]).is_err());
     }
 
-    /// A complete vector: RSA key, KMS's answer, plaintext. Third-party data that is not kept in the repository.
+    /// A complete vector: RSA key, KMS's answer, plaintext. Third-party data that is not kept in
+    /// the repository.
     #[test]
     fn opens_what_kms_encrypted() {
         let beside = || {
             std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/attestation")
         };
-        let folder = std::env::var_os("REDOUBT_SAMPLES")
+        let directory = std::env::var_os("REDOUBT_SAMPLES")
             .map_or_else(beside, Into::into)
             .join("cms");
-        let Ok(answer) = std::fs::read(folder.join("edgebit-ciphertext-for-recipient.ber")) else {
+        let Ok(answer) = std::fs::read(directory.join("edgebit-ciphertext-for-recipient.ber"))
+        else {
             return;
         };
-        let pem = std::fs::read_to_string(folder.join("edgebit-rsa2048-test-key.pem")).unwrap();
-        let plaintext = std::fs::read(folder.join("edgebit-plaintext.bin")).unwrap();
+        let pem = std::fs::read_to_string(directory.join("edgebit-rsa2048-test-key.pem")).unwrap();
+        let plaintext = std::fs::read(directory.join("edgebit-plaintext.bin")).unwrap();
         let recipient = || Recipient {
             key: PrivateDecryptingKey::from_pkcs8(&pkcs8(&pem)).unwrap(),
         };
         assert_eq!(recipient().open(&answer).unwrap().as_slice(), plaintext);
         let other = Recipient::new().unwrap().open(&answer).unwrap_err();
-        assert_eq!(other.failure, AbortReason::KmsAnswer);
+        assert_eq!(other.reason, AbortReason::KmsAnswer);
         assert!(
             other.detail.contains("not for this enclave's key"),
             "{}",

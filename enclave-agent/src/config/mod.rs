@@ -1,121 +1,136 @@
-//! The sealed config: opened by proving to KMS what this enclave is, measured into PCR16, and handed to the workload.
+//! The sealed config: opened by proving to KMS what this enclave is, measured into PCR16, and
+//! handed to the workload.
 //!
-//! The parent brings the file and credentials for KMS, and may do its worst: every step compares with the measured spec or is authenticated,
-//! and the first that fails ends the enclave with a reason.
+//! The parent sends the file and credentials for KMS, and may be hostile: every step compares with
+//! the measured spec or is authenticated, and the first that fails ends the enclave with a reason.
 
 mod deliver;
 mod envelope;
 mod kms;
 mod recipient;
+mod transport;
 
 pub(crate) use deliver::{Variables, deliver};
 
-use crate::failure::Fatal;
-use crate::nsm::{Nsm, Question};
+use crate::error::BootError;
+use crate::nsm::{Nsm, NsmError, Question};
 use aws_lc_rs::digest::{SHA384, digest};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use wire::control::{AwsCredentials, AbortReason};
-use wire::sealed::{Foreign, Sealed, SealedError};
+use wire::control::{AbortReason, AwsCredentials};
+use wire::sealed::{Sealed, SpecMismatch};
 use wire::spec::MeasuredSpec;
 use zeroize::Zeroizing;
 
-/// The register that says which file was opened (`wire::sealed`, "Which config runs"). It and all above are locked once a config is open.
+/// The register that says which file was opened (`wire::sealed`, "Which config runs"). It and all
+/// above are locked once a config is open.
 const REGISTER: u16 = 16;
 const REGISTERS: u16 = 32;
-/// TLS certificates and AWS signatures need about the right time; AWS allows five minutes (Signature Version 4, "Date").
+/// TLS certificates and AWS signatures need about the right time; AWS allows five minutes
+/// (Signature Version 4, "Date").
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
 
-/// What the host brought for this.
+/// What the host sent with `Boot`.
 #[derive(Debug)]
-pub(crate) struct Brought {
+pub(crate) struct BootPayload {
     pub(crate) config: Option<Vec<u8>>,
     pub(crate) credentials: Option<AwsCredentials>,
 }
 
-/// The config of the spec, open and measured; `None` if the spec asks for none, whatever the host brought.
+/// The config of the spec, open and measured; `None` if the spec asks for none, whatever the host
+/// sent.
 pub(crate) async fn open(
     spec: &MeasuredSpec,
-    brought: Brought,
+    payload: BootPayload,
     parent: u32,
     nsm: &dyn Nsm,
-) -> Result<Option<Zeroizing<Vec<u8>>>, Fatal> {
+) -> Result<Option<Zeroizing<Vec<u8>>>, BootError> {
     let Some(config) = &spec.config else {
         return Ok(None);
     };
-    let missing = |what| Fatal::new(AbortReason::ConfigMissing, what);
-    let bytes = brought
+    let missing = |what| BootError::new(AbortReason::ConfigMissing, what);
+    let bytes = payload
         .config
         .ok_or_else(|| missing("the spec asks for a sealed config, and the host sent none"))?;
     let sealed = Sealed::parse(&bytes)
-        .map_err(|e: SealedError| Fatal::new(AbortReason::ConfigDamaged, e.to_string()))?;
+        .map_err(|e| BootError::new(AbortReason::ConfigDamaged, e.to_string()))?;
     sealed
         .header
         .belongs_to(spec.name.as_deref().unwrap_or_default(), config)
-        .map_err(|foreign| {
-            let failure = match foreign {
-                Foreign::TooOld { .. } => AbortReason::ConfigTooOld,
-                Foreign::Other { .. } => AbortReason::ConfigForeign,
-            };
-            Fatal::new(failure, foreign.to_string())
-        })?;
-    let credentials = brought
+        .map_err(|mismatch| explain(&mismatch))?;
+    let credentials = payload
         .credentials
         .ok_or_else(|| missing("the host sent no AWS credentials to ask KMS with"))?;
-    let nsm_failed = |problem: String| Fatal::new(AbortReason::Nsm, problem);
-    seed(nsm).map_err(nsm_failed)?;
+    seed(nsm)?;
 
     let recipient = envelope::Recipient::new()?;
-    let mut nonce = vec![0; 32];
-    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| nsm_failed("no random numbers".to_owned()))?;
-    let question = Question {
-        nonce: Some(nonce),
-        public_key: Some(recipient.public_key()?),
-    };
-    let document = nsm.attest(question).map_err(nsm_failed)?;
+    let document = document(nsm, recipient.public_key()?)?;
     check_clock(&document, SystemTime::now())?;
     let answer = kms::decrypt(config, &sealed.header, document, credentials, parent).await?;
     let key = recipient.open(&answer)?;
     let plaintext = envelope::unseal(&sealed, &key)?;
 
-    measure(&bytes, nsm).map_err(nsm_failed)?;
+    measure(&bytes, nsm)?;
     Ok(Some(plaintext))
 }
 
-/// Writes into PCR16 which file was opened. After this nobody can write anything else there.
-fn measure(sealed: &[u8], nsm: &dyn Nsm) -> Result<(), String> {
+fn explain(mismatch: &SpecMismatch) -> BootError {
+    let reason = match mismatch {
+        SpecMismatch::TooOld { .. } => AbortReason::ConfigTooOld,
+        SpecMismatch::Name { .. } | SpecMismatch::Key { .. } | SpecMismatch::Context { .. } => {
+            AbortReason::ConfigForeign
+        }
+    };
+    BootError::new(reason, mismatch.to_string())
+}
+
+/// An attestation document that tells KMS which key to answer for.
+fn document(nsm: &dyn Nsm, public_key: Vec<u8>) -> Result<Vec<u8>, BootError> {
+    let mut nonce = vec![0; 32];
+    aws_lc_rs::rand::fill(&mut nonce)
+        .map_err(|_| BootError::new(AbortReason::Nsm, "cannot generate random numbers"))?;
+    let question = Question {
+        nonce: Some(nonce),
+        public_key: Some(public_key),
+    };
+    Ok(nsm.attest(question)?)
+}
+
+/// Writes into PCR16 which file was opened. After this nothing else can be written there.
+fn measure(sealed: &[u8], nsm: &dyn Nsm) -> Result<(), NsmError> {
     nsm.extend(REGISTER, digest(&SHA384, sealed).as_ref().to_vec())?;
     nsm.lock_below(REGISTERS)?;
     let locked = nsm.describe()?.locked;
-    match (REGISTER..REGISTERS).all(|register| locked.contains(&register)) {
-        true => Ok(()),
-        false => Err("the NSM did not lock PCR16 to 31".to_owned()),
+    if (REGISTER..REGISTERS).all(|register| locked.contains(&register)) {
+        Ok(())
+    } else {
+        Err(NsmError::NotLocked)
     }
 }
 
-/// The kernel's generator hears the hypervisor's too: an enclave has few other sources.
-fn seed(nsm: &dyn Nsm) -> Result<(), String> {
+/// The kernel's generator gets the hypervisor's random numbers too: an enclave has few other
+/// sources.
+fn seed(nsm: &dyn Nsm) -> Result<(), BootError> {
     let random = Zeroizing::new(nsm.random()?);
-    std::fs::write("/dev/urandom", &random).map_err(|e| format!("/dev/urandom: {e}"))
+    std::fs::write("/dev/urandom", &random)
+        .map_err(BootError::of(AbortReason::Nsm, "cannot seed /dev/urandom"))
 }
 
 /// The hypervisor's time is in every document of the NSM, and the parent cannot change it.
-fn check_clock(document: &[u8], now: SystemTime) -> Result<(), Fatal> {
-    let unreadable = || Fatal::new(AbortReason::Nsm, "the NSM's document has no timestamp");
+fn check_clock(document: &[u8], now: SystemTime) -> Result<(), BootError> {
+    let unreadable = || BootError::new(AbortReason::Nsm, "the NSM's document has no timestamp");
     let theirs = timestamp(document)
         .map_err(|_| unreadable())?
         .ok_or_else(unreadable)?;
     let ours = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let difference = ours.abs_diff(Duration::from_millis(theirs));
-    match difference <= MAX_CLOCK_DIFFERENCE {
-        true => Ok(()),
-        false => Err(Fatal::new(
+    if difference > MAX_CLOCK_DIFFERENCE {
+        let seconds = difference.as_secs();
+        return Err(BootError::new(
             AbortReason::Clock,
-            format!(
-                "the enclave's clock is {} s away from the hypervisor's",
-                difference.as_secs()
-            ),
-        )),
+            format!("the enclave's clock differs from the hypervisor's by {seconds} s"),
+        ));
     }
+    Ok(())
 }
 
 /// Milliseconds since 1970 of a document of our own NSM, which needs no verification.
@@ -139,6 +154,7 @@ fn timestamp(document: &[u8]) -> Result<Option<u64>, minicbor::decode::Error> {
 mod tests {
     use super::*;
     use crate::nsm::Description;
+    use aws_nitro_enclaves_nsm_api::api::ErrorCode;
 
     /// A fake NSM that keeps what it is asked, and fails at one question.
     #[derive(Default)]
@@ -149,33 +165,37 @@ mod tests {
     }
 
     impl FakeNsm {
-        fn ask(&self, what: String) -> Result<(), String> {
+        fn ask(&self, what: String) -> Result<(), NsmError> {
             let fails = self
                 .fails_at
                 .is_some_and(|fails_at| what.starts_with(fails_at));
             self.asked.lock().unwrap().push(what);
-            if fails { Err("no".to_owned()) } else { Ok(()) }
+            if fails {
+                Err(NsmError::Code(ErrorCode::InternalError))
+            } else {
+                Ok(())
+            }
         }
     }
 
     impl Nsm for FakeNsm {
-        fn attest(&self, _: Question) -> Result<Vec<u8>, String> {
-            Err("not asked here".to_owned())
+        fn attest(&self, _: Question) -> Result<Vec<u8>, NsmError> {
+            unreachable!("measuring needs no document")
         }
 
-        fn random(&self) -> Result<Vec<u8>, String> {
-            Err("not asked here".to_owned())
+        fn random(&self) -> Result<Vec<u8>, NsmError> {
+            unreachable!("measuring needs no random numbers")
         }
 
-        fn extend(&self, register: u16, data: Vec<u8>) -> Result<(), String> {
+        fn extend(&self, register: u16, data: Vec<u8>) -> Result<(), NsmError> {
             self.ask(format!("extend {register} {}", hex::encode(data)))
         }
 
-        fn lock_below(&self, end: u16) -> Result<(), String> {
+        fn lock_below(&self, end: u16) -> Result<(), NsmError> {
             self.ask(format!("lock {end}"))
         }
 
-        fn describe(&self) -> Result<Description, String> {
+        fn describe(&self) -> Result<Description, NsmError> {
             self.ask("describe".to_owned())?;
             Ok(Description {
                 locked: (0..if self.locks { 32 } else { 16 }).collect(),
@@ -189,7 +209,7 @@ mod tests {
             locks: true,
             ..FakeNsm::default()
         };
-        assert_eq!(measure(b"abc", &good), Ok(()));
+        measure(b"abc", &good).unwrap();
         // FIPS 180-4's example: SHA-384 of "abc".
         let abc = "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7";
         assert_eq!(
@@ -206,13 +226,14 @@ mod tests {
                 fails_at: Some(fails_at),
                 ..FakeNsm::default()
             };
-            assert_eq!(measure(b"abc", &nsm), Err("no".to_owned()), "{fails_at}");
+            let error = measure(b"abc", &nsm).unwrap_err();
+            assert!(
+                matches!(error, NsmError::Code(ErrorCode::InternalError)),
+                "{fails_at}: {error}"
+            );
         }
-        assert!(
-            measure(b"abc", &FakeNsm::default())
-                .unwrap_err()
-                .contains("did not lock")
-        );
+        let unlocked = measure(b"abc", &FakeNsm::default());
+        assert!(matches!(unlocked, Err(NsmError::NotLocked)));
     }
 
     #[test]
@@ -232,7 +253,7 @@ mod tests {
             .unwrap();
         let document = cose.into_writer();
         let at = |seconds: u64| {
-            check_clock(&document, UNIX_EPOCH + Duration::from_secs(seconds)).map_err(|e| e.failure)
+            check_clock(&document, UNIX_EPOCH + Duration::from_secs(seconds)).map_err(|e| e.reason)
         };
         assert_eq!((at(1_000_300), at(999_700)), (Ok(()), Ok(())));
         assert_eq!(
@@ -240,7 +261,7 @@ mod tests {
             (Err(AbortReason::Clock), Err(AbortReason::Clock))
         );
         assert_eq!(
-            check_clock(b"x", UNIX_EPOCH).unwrap_err().failure,
+            check_clock(b"x", UNIX_EPOCH).unwrap_err().reason,
             AbortReason::Nsm
         );
     }

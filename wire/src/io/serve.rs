@@ -1,4 +1,5 @@
-//! The one accept loop: so many connections at once and no more, and an error of one accept never ends it.
+//! The one accept loop: so many connections at once and no more, and an error of one accept never
+//! ends it.
 
 use std::future::Future;
 use std::io;
@@ -26,7 +27,10 @@ pub trait Accept: Send + Sync {
     /// A connection.
     type Stream: Send + 'static;
 
-    /// The next connection. Cancelling is safe.
+    /// The next connection. Must be cancel-safe.
+    ///
+    /// # Errors
+    /// Those of accept; [`serve`] waits 100 ms and tries again.
     fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
@@ -44,8 +48,8 @@ impl Accept for UnixListener {
     }
 }
 
-/// Accepts connections and handles each in a task of its own, `limit` at a time. Never returns: dropping the future closes the listener and
-/// ends every connection.
+/// Accepts connections and handles each in a task of its own, `limit` at a time. Never returns:
+/// dropping the future closes the listener and ends every connection.
 pub async fn serve<L, F>(
     listener: L,
     limit: usize,

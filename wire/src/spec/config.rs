@@ -1,16 +1,22 @@
 //! `[config]`: which sealed config an enclave opens, how, and how its workload gets it.
 
-use super::{Destination, NetworkRules, SpecError, value};
+use super::destination::Destination;
+use super::error::{InvalidValue, SpecError};
+use super::network::NetworkRules;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A config that KMS unseals for this enclave alone.
+/// Names in the encryption context that Redoubt sets, and a spec cannot: those of the config's name
+/// and version.
+pub const RESERVED_CONTEXT: [&str; 2] = ["name", "version"];
+
+/// `[config]` as written: a config that KMS unseals for this enclave alone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigSpec {
     /// ARN of the key: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
     pub kms_key: String,
-    /// The key's own region if left out.
+    /// AWS region of the call to KMS; the key's own if left out.
     pub region: Option<String>,
     /// `env`, or the absolute path of a file.
     #[serde(default)]
@@ -18,25 +24,32 @@ pub struct ConfigSpec {
     /// Added to the encryption context.
     #[serde(default)]
     pub context: BTreeMap<String, String>,
-    /// Older configs are refused.
+    /// Configs whose version is lower are refused. 0 accepts every version.
     #[serde(default)]
     pub minimum_version: u64,
     /// `HOST:PORT` of a private endpoint; KMS's public one of the region if left out.
     pub endpoint: Option<String>,
-    /// PEM of the only authority to trust for that endpoint; the public ones if left out.
+    /// PEM of the only CA to trust for that endpoint; the public ones if left out.
     pub ca: Option<String>,
 }
 
-/// Where the config comes from and goes to.
+/// `config` of the measured spec: where the sealed config comes from and goes to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredConfig {
+    /// ARN of the key.
     pub kms_key: String,
+    /// AWS region of the call to KMS.
     pub region: String,
+    /// How the workload gets it.
     pub deliver: Deliver,
+    /// What the spec adds to the encryption context, without [`RESERVED_CONTEXT`].
     pub context: BTreeMap<String, String>,
+    /// Sealed configs of a lower version are refused.
     pub minimum_version: u64,
+    /// Where KMS answers; covered by the egress list.
     pub endpoint: Destination,
+    /// PEM of the only CA to trust for that endpoint; the public ones if absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ca: Option<String>,
 }
@@ -48,7 +61,7 @@ pub enum Deliver {
     /// Lines of `NAME=value` become its environment.
     #[default]
     Env,
-    /// A file that only its user can read, alone in a folder in memory.
+    /// A file at this absolute path that only its user can read, alone in a directory in memory.
     File(String),
 }
 
@@ -91,13 +104,7 @@ fn check_key(kms_key: &str) -> Result<(), SpecError> {
         {
             Ok(())
         }
-        _ => {
-            let form = "arn:aws:kms:REGION:ACCOUNT:key/ID";
-            Err(value(
-                "config.kms_key",
-                format!("'{kms_key}' is not the ARN of a key ({form})"),
-            ))
-        }
+        _ => Err(InvalidValue::NotAKeyArn(kms_key.to_owned()).of("config.kms_key")),
     }
 }
 
@@ -117,35 +124,21 @@ impl MeasuredConfig {
             ca: _,
         } = self;
         if name.is_none_or(str::is_empty) {
-            return Err(value(
-                "name",
-                "a config is sealed for a name: give the spec one",
-            ));
+            return Err(InvalidValue::NameMissing.of("name"));
         }
         check_key(kms_key)?;
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if region.is_empty() || !region.bytes().all(plain) {
-            return Err(value(
-                "config.region",
-                format!("'{region}' is not a region"),
-            ));
+            return Err(InvalidValue::Region(region.clone()).of("config.region"));
         }
-        if let Some(reserved) = crate::sealed::RESERVED
-            .iter()
-            .find(|name| context.contains_key(**name))
-        {
-            return Err(value(
-                "config.context",
-                format!("'{reserved}' is set by Redoubt itself"),
-            ));
+        let reserved = |name: &&str| context.contains_key(*name);
+        if let Some(name) = RESERVED_CONTEXT.into_iter().find(reserved) {
+            return Err(InvalidValue::ReservedContext(name).of("config.context"));
         }
-        match endpoint.host.starts_with("*.") || !network.allows(&endpoint.host, endpoint.port) {
-            true => Err(value(
-                "config",
-                format!("add \"{endpoint}\" to network.egress: that is where KMS answers"),
-            )),
-            false => Ok(()),
+        if endpoint.host.starts_with("*.") || !network.allows(&endpoint.host, endpoint.port) {
+            return Err(InvalidValue::KmsNotInEgress(endpoint.to_string()).of("config"));
         }
+        Ok(())
     }
 }
 
@@ -161,12 +154,7 @@ impl TryFrom<String> for Deliver {
             path if path.starts_with('/') && !path.contains('\0') && inner(path) => {
                 Ok(Deliver::File(text))
             }
-            _ => Err(value(
-                "config.deliver",
-                format!(
-                    "'{text}' is neither \"env\" nor a file in a folder of its own, like \"/run/config/app.json\""
-                ),
-            )),
+            _ => Err(InvalidValue::Deliver(text).of("config.deliver")),
         }
     }
 }
@@ -183,8 +171,7 @@ impl From<Deliver> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::tests::image;
-    use crate::spec::{MeasuredSpec, Spec};
+    use crate::spec::{ImageDefaults, MeasuredSpec, Spec};
 
     const SEALED: &str = r#"
         name = "orders"
@@ -197,7 +184,10 @@ mod tests {
 
     #[test]
     fn a_config_is_resolved_to_its_keys_region_and_must_be_reachable() {
-        let spec = Spec::parse(SEALED).unwrap().resolve(image()).unwrap();
+        let spec = Spec::parse(SEALED)
+            .unwrap()
+            .resolve(ImageDefaults::any())
+            .unwrap();
         let config = spec.config.clone().unwrap();
         assert_eq!(
             (config.region.as_str(), config.deliver),
@@ -209,9 +199,12 @@ mod tests {
         );
         assert_eq!(MeasuredSpec::parse(&spec.to_json()).unwrap(), spec);
         let problem = |from: &str, to: &str| {
-            let manifest = Spec::parse(&SEALED.replace(from, to)).map_err(|e| e.to_string());
-            manifest
-                .and_then(|manifest| manifest.resolve(image()).map_err(|e| e.to_string()))
+            let written = Spec::parse(&SEALED.replace(from, to)).map_err(|e| e.to_string());
+            written
+                .and_then(|spec| {
+                    spec.resolve(ImageDefaults::any())
+                        .map_err(|e| e.to_string())
+                })
                 .unwrap_err()
         };
         assert!(
@@ -230,6 +223,11 @@ mod tests {
         let china = SEALED
             .replace("eu-west-1", "cn-north-1")
             .replace("amazonaws.com:", "amazonaws.com.cn:");
-        assert!(Spec::parse(&china).unwrap().resolve(image()).is_ok());
+        assert!(
+            Spec::parse(&china)
+                .unwrap()
+                .resolve(ImageDefaults::any())
+                .is_ok()
+        );
     }
 }

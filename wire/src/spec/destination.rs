@@ -1,27 +1,45 @@
 //! Where an enclave may connect to.
 
-use super::{SpecError, value};
+use super::error::{InvalidValue, SpecError};
 use serde::{Deserialize, Serialize};
 
-/// `host:port`, or `*.domain:port` for every name below a domain. Lower case; names are not resolved here.
+/// `host:port`, or `*.domain:port` for every name below a domain. Lower case; names are not
+/// resolved here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Destination {
+    /// A host name or IPv4 address in lower case, or `*.` and a domain; 253 bytes at most without
+    /// the `*.`.
     pub host: String,
+    /// The TCP port, never 0.
     pub port: u16,
 }
 
 impl Destination {
+    /// Parses `HOST:PORT` or `*.DOMAIN:PORT`.
+    ///
+    /// ```
+    /// use wire::spec::Destination;
+    ///
+    /// let rule = Destination::parse("*.example.com:443")?;
+    /// assert!(rule.covers("api.example.com", 443));
+    /// assert!(!rule.covers("example.com", 443));
+    /// assert!(!rule.covers("api.example.com", 80));
+    /// # Ok::<(), wire::spec::SpecError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SpecError::Value`] if the text has no colon, no port of 1 to 65535, or no valid host name.
     pub fn parse(text: &str) -> Result<Destination, SpecError> {
-        let bad = |problem: &str| value("network", format!("'{text}' {problem}"));
+        let bad = |problem: fn(String) -> InvalidValue| problem(text.to_owned()).of("network");
         let (host, port) = text
             .rsplit_once(':')
-            .ok_or_else(|| bad("is not HOST:PORT"))?;
+            .ok_or_else(|| bad(InvalidValue::NotHostAndPort))?;
         let port = port
             .parse()
             .ok()
             .filter(|&port| port != 0)
-            .ok_or_else(|| bad("has no valid port"))?;
+            .ok_or_else(|| bad(InvalidValue::DestinationPort))?;
         let host = host.to_ascii_lowercase();
         let name = host.strip_prefix("*.").unwrap_or(&host);
         let label = |label: &str| {
@@ -33,12 +51,14 @@ impl Destination {
                     .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         if name.len() > crate::relay::MAX_HOST || !name.split('.').all(label) {
-            return Err(bad("has no valid host name"));
+            return Err(bad(InvalidValue::DestinationHost));
         }
         Ok(Destination { host, port })
     }
 
-    /// `*.example.com` covers `a.example.com` and `a.b.example.com`, not `example.com`.
+    /// Whether a connection to `host`:`port` is one to this destination. Case does not matter, and
+    /// names are compared, not resolved: `*.example.com` covers `a.example.com` and
+    /// `a.b.example.com`, not `example.com`.
     pub fn covers(&self, host: &str, port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         let named = match self.host.strip_prefix('*') {

@@ -1,6 +1,7 @@
 //! `enclave.toml` as it was given, beside what it means.
 
-use super::{Spec, SpecError};
+use super::error::SpecError;
+use super::written::Spec;
 use serde::{Deserialize, Serialize};
 
 /// The text of an `enclave.toml` that parses, and the [`Spec`] in it. Serialised as the text.

@@ -1,6 +1,6 @@
 //! The signal that ends a workload.
 
-use super::{SpecError, value};
+use super::error::{InvalidValue, SpecError};
 use serde::{Deserialize, Serialize};
 
 /// A Linux signal number that may end a workload (signal(7), x86 and arm numbering).
@@ -9,9 +9,13 @@ use serde::{Deserialize, Serialize};
 pub struct Signal(u8);
 
 impl Signal {
+    /// SIGTERM.
     pub const TERM: Signal = Signal(15);
 
-    /// `SIGTERM`, `TERM` or `15`, as image configs write it.
+    /// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`, as image configs write it.
+    ///
+    /// # Errors
+    /// [`SpecError::Value`] if the text is no such name and no number of 1 to 64.
     pub fn parse(text: &str) -> Result<Signal, SpecError> {
         const NAMES: [(&str, u8); 10] = [
             ("HUP", 1),
@@ -25,7 +29,7 @@ impl Signal {
             ("CONT", 18),
             ("WINCH", 28),
         ];
-        let bad = || value("stop_signal", format!("'{text}' is not a signal"));
+        let bad = || InvalidValue::Signal(text.to_owned()).of("stop_signal");
         let name = text.strip_prefix("SIG").unwrap_or(text);
         if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
             return Ok(Signal(*number));
@@ -37,6 +41,7 @@ impl Signal {
         Signal::try_from(name.parse::<u8>().map_err(|_| bad())?).map_err(|_| bad())
     }
 
+    /// 1 to 64.
     pub fn number(self) -> u8 {
         self.0
     }
@@ -47,7 +52,7 @@ impl TryFrom<u8> for Signal {
     fn try_from(number: u8) -> Result<Self, SpecError> {
         match number {
             1..=64 => Ok(Signal(number)),
-            _ => Err(value("stop_signal", format!("{number} is not a signal"))),
+            _ => Err(InvalidValue::Signal(number.to_string()).of("stop_signal")),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The sealed config: a file that an operator makes once, that the parent keeps and carries, and that only an enclave which proves itself
-//! to KMS can open. This module reads and writes its form; it holds no key and opens nothing.
+//! The sealed config: a file that an operator makes once, that the parent stores and carries, and
+//! that only an enclave which proves itself to KMS can open. This module reads and writes its form;
+//! it holds no key and decrypts nothing.
 //!
 //! # Version 1
 //!
@@ -10,42 +11,47 @@
 //! | … | the [`Header`], one CBOR array of exactly that length |
 //! | … | the config, encrypted with AES-256-GCM (NIST SP 800-38D): ciphertext, then a tag of 16 bytes |
 //!
-//! Everything before the ciphertext is additional authenticated data: no bit of the file can change unnoticed. The data key is made by KMS's
-//! `GenerateDataKey` and travels in the header, encrypted under an encryption context (AWS KMS developer guide,
-//! "Encryption context") of the config's `name`, its `version` and whatever the spec adds. KMS encrypts 4096 bytes at most, hence the
+//! Everything before the ciphertext is additional authenticated data: no bit of the file can change
+//! unnoticed. The data key is made by KMS's `GenerateDataKey` and travels in the header, encrypted
+//! under an encryption context (AWS KMS developer guide, "Encryption context") of the config's
+//! `name`, its `version` and what the spec adds. KMS encrypts 4096 bytes at most, hence the
 //! envelope.
 //!
 //! # Which config runs
 //!
-//! The agent extends PCR16 with the SHA-384 of the whole file, and locks it before the workload starts: PCR16 is SHA-384 of 48 zero bytes and
-//! that SHA-384. A file is proof of nothing by itself: whoever may use the KMS key to encrypt can seal one. A relying party
-//! that cares compares PCR16 with that of the file it means.
+//! The agent extends PCR16 with the SHA-384 of the whole file, and locks it before the workload
+//! starts: PCR16 is SHA-384 of 48 zero bytes and that SHA-384. A file is proof of nothing by
+//! itself: everyone who may encrypt with the KMS key can seal one. A relying party that cares
+//! compares PCR16 with that of the file it means.
 
-use crate::spec::MeasuredConfig;
+mod environment;
+
+pub use environment::{EnvironmentError, InvalidLine, environment};
+
+use crate::spec::{MeasuredConfig, RESERVED_CONTEXT};
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
 
+/// The first bytes of every sealed config of version 1.
 pub const MAGIC: [u8; 8] = *b"redoubt\x01";
 /// The longest sealed config, in bytes: it travels in one frame.
 pub const MAX_LEN: usize = 60 * 1024;
 /// The longest config that can be sealed, in bytes.
 pub const MAX_PLAINTEXT: usize = 48 * 1024;
-/// Of AES-GCM, in bytes.
+/// The nonce of AES-GCM, in bytes (NIST SP 800-38D, 8.2.1).
 pub const NONCE_LEN: usize = 12;
+/// The tag of AES-GCM, in bytes.
 pub const TAG_LEN: usize = 16;
 /// KMS's limit for a CiphertextBlob (API reference, Decrypt), in bytes.
 const MAX_ENCRYPTED_KEY: usize = 6144;
 
-/// Names in the encryption context that are not the spec's to choose.
-pub const RESERVED: [&str; 2] = ["name", "version"];
-
-/// What anybody may know of a sealed config.
+/// The public part of a sealed config.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Header {
     /// The spec's name: a config is sealed for one.
     #[n(0)]
     pub name: String,
-    /// Counts up; a spec may ask for a least one, so that the parent cannot bring back an old config.
+    /// Counts up; a spec may set a minimum, so that the parent cannot bring back an old config.
     #[n(1)]
     pub version: u64,
     /// ARN of the KMS key.
@@ -58,24 +64,47 @@ pub struct Header {
     #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub encrypted_key: Vec<u8>,
+    /// Of AES-GCM, used once with this data key.
     #[n(5)]
     #[cbor(with = "minicbor::bytes")]
     pub nonce: [u8; NONCE_LEN],
 }
 
+/// Why bytes are not a sealed config.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealedError {
+    /// Its length in bytes, more than [`MAX_LEN`].
     #[error("a sealed config has at most {MAX_LEN} bytes, this one has {0}")]
     TooLong(usize),
+    /// It does not start with [`MAGIC`].
     #[error("this is no sealed config of version 1")]
     NotSealed,
+    /// It starts like one and does not go on like one.
     #[error("the sealed config is damaged: {0}")]
-    Damaged(&'static str),
+    Damaged(Damage),
+}
+
+/// What is wrong with a damaged sealed config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// It ends too early.
+    #[error("it is cut off")]
+    CutOff,
+    /// The header is not CBOR of this form.
+    #[error("its header cannot be read")]
+    Header,
+    /// The header is shorter than its length says.
+    #[error("bytes follow its header")]
+    BytesAfterHeader,
+    /// No data key, or one of more than 6144 bytes, KMS's limit.
+    #[error("its data key is empty or too long")]
+    DataKey,
 }
 
 /// A sealed config, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sealed<'b> {
+    /// The public part.
     pub header: Header,
     /// Everything before the ciphertext.
     pub authenticated: &'b [u8],
@@ -84,6 +113,12 @@ pub struct Sealed<'b> {
 }
 
 impl<'b> Sealed<'b> {
+    /// Takes the bytes of a sealed config apart, without opening or authenticating them. Borrows;
+    /// copies the header alone.
+    ///
+    /// # Errors
+    /// As the variants of [`SealedError`] say. A file that parses may still be forged: only
+    /// decrypting it tells.
     pub fn parse(bytes: &'b [u8]) -> Result<Sealed<'b>, SealedError> {
         if bytes.len() > MAX_LEN {
             return Err(SealedError::TooLong(bytes.len()));
@@ -91,23 +126,23 @@ impl<'b> Sealed<'b> {
         let rest = bytes.strip_prefix(&MAGIC).ok_or(SealedError::NotSealed)?;
         let (len, rest) = rest
             .split_first_chunk::<4>()
-            .ok_or(SealedError::Damaged("it is cut off"))?;
+            .ok_or(SealedError::Damaged(Damage::CutOff))?;
         let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
         let (encoded, ciphertext) = rest
             .split_at_checked(len)
-            .ok_or(SealedError::Damaged("it is cut off"))?;
+            .ok_or(SealedError::Damaged(Damage::CutOff))?;
         let mut decoder = minicbor::Decoder::new(encoded);
         let header: Header = decoder
             .decode()
-            .map_err(|_| SealedError::Damaged("its header cannot be read"))?;
+            .map_err(|_| SealedError::Damaged(Damage::Header))?;
         if decoder.position() != encoded.len() {
-            return Err(SealedError::Damaged("bytes follow its header"));
+            return Err(SealedError::Damaged(Damage::BytesAfterHeader));
         }
         if header.encrypted_key.is_empty() || header.encrypted_key.len() > MAX_ENCRYPTED_KEY {
-            return Err(SealedError::Damaged("its data key is empty or too long"));
+            return Err(SealedError::Damaged(Damage::DataKey));
         }
         if ciphertext.len() < TAG_LEN {
-            return Err(SealedError::Damaged("it is cut off"));
+            return Err(SealedError::Damaged(Damage::CutOff));
         }
         let (authenticated, _) = bytes.split_at(bytes.len() - ciphertext.len());
         Ok(Sealed {
@@ -118,48 +153,77 @@ impl<'b> Sealed<'b> {
     }
 }
 
-/// Why a config is not for a spec.
+/// Why a config is not for a spec. Texts are escaped and cut after 200 characters: the file may
+/// come from a stranger.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Foreign {
-    #[error("the config was sealed for the {what} '{found}', the spec says '{expected}'")]
-    Other {
-        what: &'static str,
+pub enum SpecMismatch {
+    /// It was sealed for another name.
+    #[error("the config was sealed for the name '{found}', but the spec has '{expected}'")]
+    Name {
+        /// The config's.
         found: String,
+        /// The spec's.
         expected: String,
     },
+    /// Its data key is encrypted with another KMS key.
+    #[error("the config was sealed for the key '{found}', but the spec has '{expected}'")]
+    Key {
+        /// The config's.
+        found: String,
+        /// The spec's.
+        expected: String,
+    },
+    /// It was sealed with another encryption context.
+    #[error("the config was sealed for the context '{found}', but the spec has '{expected}'")]
+    Context {
+        /// The config's.
+        found: String,
+        /// The spec's.
+        expected: String,
+    },
+    /// Its version is below the spec's minimum.
     #[error("the config has version {version}, the spec wants {minimum} at least")]
-    TooOld { version: u64, minimum: u64 },
+    TooOld {
+        /// The config's.
+        version: u64,
+        /// The spec's.
+        minimum: u64,
+    },
 }
 
 impl Header {
-    /// Whether this is for the spec with this name and config. A forged header gets no further than KMS or the decryption; this says
-    /// sooner, and why.
-    pub fn belongs_to(&self, name: &str, config: &MeasuredConfig) -> Result<(), Foreign> {
-        let (ours, theirs) = (
-            format!("{:?}", self.context),
-            format!("{:?}", config.context),
-        );
-        for (what, found, expected) in [
-            ("name", self.name.as_str(), name),
-            ("key", self.kms_key.as_str(), config.kms_key.as_str()),
-            ("context", ours.as_str(), theirs.as_str()),
-        ] {
-            if found != expected {
-                let shown = |text: &str| text.escape_debug().take(200).collect();
-                return Err(Foreign::Other {
-                    what,
-                    found: shown(found),
-                    expected: shown(expected),
-                });
-            }
+    /// Checks that this is for the spec with this name and config. A forged header gets no further
+    /// than KMS or the decryption; this says sooner, and why.
+    ///
+    /// # Errors
+    /// The first [`SpecMismatch`] of name, key, context and version, in this order.
+    pub fn belongs_to(&self, name: &str, config: &MeasuredConfig) -> Result<(), SpecMismatch> {
+        let shown = |text: &str| text.escape_debug().take(200).collect();
+        if self.name != name {
+            return Err(SpecMismatch::Name {
+                found: shown(&self.name),
+                expected: shown(name),
+            });
         }
-        match self.version < config.minimum_version {
-            true => Err(Foreign::TooOld {
+        if self.kms_key != config.kms_key {
+            return Err(SpecMismatch::Key {
+                found: shown(&self.kms_key),
+                expected: shown(&config.kms_key),
+            });
+        }
+        if self.context != config.context {
+            return Err(SpecMismatch::Context {
+                found: shown(&format!("{:?}", self.context)),
+                expected: shown(&format!("{:?}", config.context)),
+            });
+        }
+        if self.version < config.minimum_version {
+            return Err(SpecMismatch::TooOld {
                 version: self.version,
                 minimum: config.minimum_version,
-            }),
-            false => Ok(()),
+            });
         }
+        Ok(())
     }
 
     /// The bytes before the ciphertext, which authenticate with it.
@@ -170,56 +234,15 @@ impl Header {
         [MAGIC.as_slice(), &len.to_be_bytes(), &encoded].concat()
     }
 
-    /// What KMS is given with every use of the key, and what key policies can name as `kms:EncryptionContext:…`.
+    /// What KMS is given with every use of the key, and what key policies can name as
+    /// `kms:EncryptionContext:…`.
     pub fn encryption_context(&self) -> BTreeMap<String, String> {
+        let [name, version] = RESERVED_CONTEXT.map(str::to_owned);
         let mut context = self.context.clone();
-        context.insert("name".to_owned(), self.name.clone());
-        context.insert("version".to_owned(), self.version.to_string());
+        context.insert(name, self.name.clone());
+        context.insert(version, self.version.to_string());
         context
     }
-}
-
-/// Reads a config that becomes an environment: `NAME=value` lines, blank ones and those that start with `#` passed over. Values are taken
-/// as they are. Errors give a line's number and never its text.
-pub fn environment(config: &str) -> Result<Vec<(&str, &str)>, EnvironmentError> {
-    let mut variables: Vec<(&str, &str)> = Vec::new();
-    for (line, text) in (1..).zip(config.lines()) {
-        if text.trim().is_empty() || text.starts_with('#') {
-            continue;
-        }
-        let (name, value) = text.split_once('=').ok_or(EnvironmentError {
-            line,
-            problem: "has no =",
-        })?;
-        let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if name.is_empty() || !name.bytes().all(valid) {
-            return Err(EnvironmentError {
-                line,
-                problem: "does not start with a variable's name",
-            });
-        }
-        if value.contains('\0') {
-            return Err(EnvironmentError {
-                line,
-                problem: "has a NUL byte",
-            });
-        }
-        if variables.iter().any(|(known, _)| *known == name) {
-            return Err(EnvironmentError {
-                line,
-                problem: "sets a variable again",
-            });
-        }
-        variables.push((name, value));
-    }
-    Ok(variables)
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line} of the config {problem}")]
-pub struct EnvironmentError {
-    pub line: usize,
-    pub problem: &'static str,
 }
 
 #[cfg(test)]
@@ -241,10 +264,11 @@ mod tests {
         [header.encode(), vec![5; 20]].concat()
     }
 
-    /// Files of version 1 must stay readable: these bytes were written once and are not made anew.
+    /// Files of version 1 must stay readable: these bytes were written once and are not
+    /// regenerated.
     #[test]
     fn the_form_of_version_1_does_not_change() {
-        let golden = include_bytes!("../golden/config-1.sealed");
+        let golden = include_bytes!("../../golden/config-1.sealed");
         assert_eq!(sealed(&header()), golden);
         let parsed = Sealed::parse(golden).unwrap();
         assert_eq!(
@@ -294,43 +318,22 @@ mod tests {
         );
         assert_eq!(
             refusal(|header| header.version = 6),
-            Foreign::TooOld {
+            SpecMismatch::TooOld {
                 version: 6,
                 minimum: 7
             }
         );
-        for (change, kind) in [
-            ((|header| header.name.push('x')) as fn(&mut Header), "name"),
-            (|header| header.kms_key.push('x'), "key"),
-            (|header| header.context.clear(), "context"),
-        ] {
-            assert!(
-                matches!(refusal(change), Foreign::Other { what, .. } if what == kind),
-                "{kind}"
-            );
-        }
-    }
-
-    #[test]
-    fn reads_environments_and_never_quotes_them() {
-        let read = environment("# comment\nA=1\n\nB_2=x=y # not a comment\nC=").unwrap();
         assert_eq!(
-            read,
-            [("A", "1"), ("B_2", "x=y # not a comment"), ("C", "")]
+            refusal(|header| header.name = "x\n".to_owned()),
+            SpecMismatch::Name {
+                found: "x\\n".to_owned(),
+                expected: "orders".to_owned()
+            }
         );
-        for (text, line, problem) in [
-            ("A=1\nsecret", 2, "has no ="),
-            ("=x", 1, "does not start with a variable's name"),
-            ("export A=x", 1, "does not start with a variable's name"),
-            ("A=1\nA=2", 2, "sets a variable again"),
-            ("A=\0", 1, "has a NUL byte"),
-        ] {
-            assert_eq!(
-                environment(text),
-                Err(EnvironmentError { line, problem }),
-                "{text:?}"
-            );
-        }
+        let key = refusal(|header| header.kms_key.push('x'));
+        assert!(matches!(key, SpecMismatch::Key { .. }), "{key}");
+        let context = refusal(|header| header.context.clear());
+        assert!(matches!(context, SpecMismatch::Context { .. }), "{context}");
     }
 
     #[test]
@@ -350,13 +353,13 @@ mod tests {
         });
         assert_eq!(
             Sealed::parse(&keyless),
-            Err(SealedError::Damaged("its data key is empty or too long"))
+            Err(SealedError::Damaged(Damage::DataKey))
         );
         let mut longer = whole.clone();
         longer[11] += 1;
         assert_eq!(
             Sealed::parse(&longer),
-            Err(SealedError::Damaged("bytes follow its header"))
+            Err(SealedError::Damaged(Damage::BytesAfterHeader))
         );
     }
 }

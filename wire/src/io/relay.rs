@@ -1,0 +1,258 @@
+//! A relayed stream: plain bytes on one side, chunks on the other.
+
+use crate::relay::{MAX_CHUNK, PREFIX};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::time::{Instant, timeout};
+
+/// Bytes that went out of the plain stream, and into it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// Bytes read from the plain stream.
+    pub from_plain: u64,
+    /// Bytes written to the plain stream.
+    pub to_plain: u64,
+}
+
+/// The peer announced a chunk of this many bytes, more than [`MAX_CHUNK`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a chunk of {0} bytes; the limit is {MAX_CHUNK}")]
+pub struct ChunkTooLong(pub usize);
+
+/// Carries bytes between a plain stream and a chunked one until both directions have ended, or
+/// nothing has moved for `idle`. `first` is what already came from the chunked side. An end of one
+/// direction stays an end of that direction.
+///
+/// Not cancel-safe: dropping it closes both streams with bytes in flight.
+///
+/// # Errors
+/// Those of the streams; [`io::ErrorKind::TimedOut`] after `idle` without a byte,
+/// [`io::ErrorKind::UnexpectedEof`] if the chunked stream stops without its empty chunk, and
+/// [`ChunkTooLong`] as [`io::ErrorKind::Other`].
+pub async fn relay<P, C>(
+    plain: P,
+    chunked: C,
+    first: Vec<u8>,
+    idle: Duration,
+) -> io::Result<Carried>
+where
+    P: AsyncRead + AsyncWrite,
+    C: AsyncRead + AsyncWrite,
+{
+    let (plain_in, plain_out) = tokio::io::split(plain);
+    let (chunked_in, chunked_out) = tokio::io::split(chunked);
+    let chunked_in =
+        BufReader::with_capacity(2 * MAX_CHUNK, io::Cursor::new(first).chain(chunked_in));
+    let clock = Clock {
+        start: Instant::now(),
+        last: AtomicU64::new(0),
+        idle,
+    };
+    let (from_plain, to_plain) = tokio::try_join!(
+        write_chunks(plain_in, chunked_out, &clock),
+        read_chunks(chunked_in, plain_out, &clock)
+    )?;
+    Ok(Carried {
+        from_plain,
+        to_plain,
+    })
+}
+
+/// When bytes last moved in either direction.
+struct Clock {
+    start: Instant,
+    /// Milliseconds since `start`.
+    last: AtomicU64,
+    idle: Duration,
+}
+
+impl Clock {
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn left(&self) -> Duration {
+        let still = self.now().saturating_sub(self.last.load(Ordering::Relaxed));
+        self.idle.saturating_sub(Duration::from_millis(still))
+    }
+
+    /// One read, which may take as long as the other direction is busy.
+    async fn read(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
+        loop {
+            match timeout(self.left(), from.read(buffer)).await {
+                Ok(n) => return n,
+                Err(_) if !self.left().is_zero() => {}
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    async fn write(&self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+        timeout(self.idle, to.write_all(bytes))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        self.last.store(self.now(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Plain bytes into chunks; the end becomes an empty chunk.
+async fn write_chunks(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    clock: &Clock,
+) -> io::Result<u64> {
+    let mut buffer = vec![0; PREFIX + MAX_CHUNK];
+    let mut carried = 0;
+    loop {
+        let (prefix, body) = buffer.split_at_mut(PREFIX);
+        let n = clock.read(&mut from, body).await?;
+        prefix.copy_from_slice(&u32::try_from(n).map_err(io::Error::other)?.to_be_bytes());
+        clock
+            .write(&mut to, buffer.get(..PREFIX + n).unwrap_or_default())
+            .await?;
+        to.flush().await?;
+        if n == 0 {
+            return Ok(carried);
+        }
+        carried += n as u64;
+    }
+}
+
+/// Chunks into plain bytes. A stream that stops without its empty chunk was cut off.
+async fn read_chunks(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    clock: &Clock,
+) -> io::Result<u64> {
+    let mut buffer = vec![0; MAX_CHUNK];
+    let mut carried = 0;
+    loop {
+        let mut prefix = [0; PREFIX];
+        fill(&mut from, &mut prefix, clock).await?;
+        let len = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
+        if len == 0 {
+            to.shutdown().await?;
+            return Ok(carried);
+        }
+        let Some(chunk) = buffer.get_mut(..len) else {
+            return Err(io::Error::other(ChunkTooLong(len)));
+        };
+        fill(&mut from, chunk, clock).await?;
+        clock.write(&mut to, chunk).await?;
+        carried += len as u64;
+    }
+}
+
+async fn fill(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut [u8],
+    clock: &Clock,
+) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match clock.read(from, rest).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{DuplexStream, duplex};
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// A client and a server with the two relays of host and agent between them.
+    fn line() -> (
+        DuplexStream,
+        DuplexStream,
+        [tokio::task::JoinHandle<io::Result<Carried>>; 2],
+    ) {
+        let (client, host_plain) = duplex(1000);
+        let (host_chunked, agent_chunked) = duplex(3000);
+        let (agent_plain, server) = duplex(1000);
+        let relays = [
+            tokio::spawn(relay(host_plain, host_chunked, Vec::new(), IDLE)),
+            tokio::spawn(relay(agent_plain, agent_chunked, Vec::new(), IDLE)),
+        ];
+        (client, server, relays)
+    }
+
+    #[tokio::test]
+    async fn an_end_of_one_direction_leaves_the_other_open() {
+        let (mut client, mut server, [host, agent]) = line();
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut asked = String::new();
+        server.read_to_string(&mut asked).await.unwrap();
+        let answer = vec![7; 100_000];
+        let sent = answer.clone();
+        tokio::spawn(async move { server.write_all(&sent).await });
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert_eq!((asked.as_str(), got == answer), ("question", true));
+        assert_eq!(
+            host.await.unwrap().unwrap(),
+            Carried {
+                from_plain: 8,
+                to_plain: 100_000
+            }
+        );
+        assert_eq!(
+            agent.await.unwrap().unwrap(),
+            Carried {
+                from_plain: 100_000,
+                to_plain: 8
+            }
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_when_nothing_moves_in_either_direction() {
+        let (mut client, mut server, [host, _agent]) = line();
+        for _ in 0..5 {
+            // One direction is busy: the other one's silence does not end it.
+            tokio::time::sleep(IDLE - Duration::from_secs(10)).await;
+            client.write_all(b"x").await.unwrap();
+            server.read_u8().await.unwrap();
+        }
+        assert_eq!(
+            host.await.unwrap().unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
+    }
+
+    #[tokio::test]
+    async fn a_cut_stream_and_a_chunk_above_the_limit_are_errors() {
+        let ends = |bytes: Vec<u8>| async move {
+            let (plain, _keep) = duplex(100_000);
+            let (chunked, mut peer) = duplex(100_000);
+            peer.write_all(&bytes).await.unwrap();
+            peer.shutdown().await.unwrap();
+            relay(plain, chunked, Vec::new(), IDLE)
+                .await
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(ends(vec![]).await, "unexpected end of file");
+        assert_eq!(ends(vec![0, 0, 0, 9, 1]).await, "unexpected end of file");
+        let long = u32::try_from(MAX_CHUNK + 1).unwrap().to_be_bytes().to_vec();
+        assert_eq!(
+            ends(long).await,
+            format!(
+                "a chunk of {} bytes; the limit is {MAX_CHUNK}",
+                MAX_CHUNK + 1
+            )
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! `[network]`: where an enclave may connect to, what may connect to it, and what stands for what
+//! inside.
+
+use super::destination::Destination;
+use super::error::{InvalidValue, SpecError};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// The longest list of rules, in entries.
+const MAX_RULES: usize = 256;
+
+/// `[network]` as written. Without it nothing goes in or out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkSpec {
+    /// [`Destination`]s that the enclave may connect to; 256 at most.
+    pub egress: Vec<String>,
+    /// Ports that the host lets clients connect to; 256 at most.
+    pub ingress: Vec<IngressSpec>,
+    /// Where the host lets relying parties ask the enclave for attestation documents; not measured.
+    /// Nowhere if left out.
+    pub attestation: Option<SocketAddr>,
+    /// Loopback addresses that stand for destinations; 256 at most.
+    pub forward: Vec<ForwardSpec>,
+}
+
+/// One entry of `network.ingress`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngressSpec {
+    /// The TCP port inside the enclave; measured.
+    pub port: u16,
+    /// Where the host listens for it; not measured. A free port on 127.0.0.1 if left out.
+    pub listen: Option<SocketAddr>,
+}
+
+/// One entry of `network.forward`, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardSpec {
+    /// `ADDRESS:PORT` on loopback inside the enclave.
+    pub listen: String,
+    /// `HOST:PORT` outside; the egress list has to cover it.
+    pub to: String,
+}
+
+/// `network` of the measured spec.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRules {
+    /// Where the enclave may connect to.
+    pub egress: Vec<Destination>,
+    /// TCP ports inside the enclave that may be connected to.
+    pub ingress: Vec<u16>,
+    /// What stands for what inside.
+    pub forward: Vec<Forward>,
+}
+
+/// A loopback address inside the enclave that stands for one destination outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// Where the agent listens: a loopback address inside the enclave.
+    pub listen: SocketAddr,
+    /// Where connections go; covered by the egress list.
+    pub to: Destination,
+}
+
+impl NetworkSpec {
+    pub(super) fn resolve(&self) -> Result<NetworkRules, SpecError> {
+        let egress = self.egress.iter().map(|text| Destination::parse(text));
+        let forward = self.forward.iter().map(ForwardSpec::resolve);
+        Ok(NetworkRules {
+            egress: egress.collect::<Result<_, _>>()?,
+            ingress: self.ingress.iter().map(|rule| rule.port).collect(),
+            forward: forward.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl ForwardSpec {
+    fn resolve(&self) -> Result<Forward, SpecError> {
+        let bad = |_| InvalidValue::NotAnAddress(self.listen.clone()).of("forward.listen");
+        Ok(Forward {
+            listen: self.listen.parse().map_err(bad)?,
+            to: Destination::parse(&self.to)?,
+        })
+    }
+}
+
+impl NetworkRules {
+    /// Whether the enclave may connect to `host`:`port`.
+    pub fn allows(&self, host: &str, port: u16) -> bool {
+        self.egress
+            .iter()
+            .any(|destination| destination.covers(host, port))
+    }
+
+    pub(super) fn check(&self) -> Result<(), SpecError> {
+        let NetworkRules {
+            egress,
+            ingress,
+            forward,
+        } = self;
+        for (key, count) in [
+            ("network.egress", egress.len()),
+            ("network.ingress", ingress.len()),
+            ("network.forward", forward.len()),
+        ] {
+            if count > MAX_RULES {
+                let limit = MAX_RULES;
+                return Err(InvalidValue::TooMany { count, limit }.of(key));
+            }
+        }
+        for Forward { listen, to } in forward {
+            if !listen.ip().is_loopback() {
+                return Err(InvalidValue::NotLoopback(*listen).of("forward.listen"));
+            }
+            if !self.allows(&to.host, to.port) {
+                return Err(InvalidValue::NotInEgress(to.to_string()).of("forward.to"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_256_rules_at_most() {
+        let rules = |count| NetworkRules {
+            ingress: vec![1; count],
+            ..NetworkRules::default()
+        };
+        let many = InvalidValue::TooMany {
+            count: 257,
+            limit: 256,
+        };
+        assert_eq!(rules(256).check(), Ok(()));
+        assert_eq!(rules(257).check(), Err(many.of("network.ingress")));
+    }
+
+    #[test]
+    fn refuses_forwards_that_listen_for_others() {
+        let listen: SocketAddr = "10.0.0.1:1".parse().unwrap();
+        let rules = NetworkRules {
+            forward: vec![Forward {
+                listen,
+                to: Destination::parse("db:1").unwrap(),
+            }],
+            ..NetworkRules::default()
+        };
+        let expected = InvalidValue::NotLoopback(listen).of("forward.listen");
+        assert_eq!(rules.check(), Err(expected));
+        let named = ForwardSpec {
+            listen: "localhost:1".to_owned(),
+            to: "db:1".to_owned(),
+        };
+        let expected = InvalidValue::NotAnAddress("localhost:1".to_owned()).of("forward.listen");
+        assert_eq!(named.resolve(), Err(expected));
+    }
+}
