@@ -40,7 +40,8 @@ pub(super) async fn run(client: &Client, args: &Args, json: bool) -> Result<(), 
 /// A sealed config in base64, as orders carry it.
 pub(super) fn encoded(path: &Path) -> Result<String, CliError> {
     let fail = |problem: &dyn std::fmt::Display| {
-        CliError::new(Exit::Usage,
+        CliError::new(
+            Exit::Usage,
             format!("{}: {problem}", path.display()),
             "give a file that 'enclavectl seal' made",
         )

@@ -81,7 +81,8 @@ pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), C
         ..
     } = &args;
     if provider.as_deref() == Some("aws-nitro") {
-        return Err(CliError::new(Exit::Usage,
+        return Err(CliError::new(
+            Exit::Usage,
             "this version cannot drive /dev/nitro_enclaves yet",
             "use --provider qemu",
         ));
@@ -113,8 +114,13 @@ pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), C
         None => None,
     };
     let spec = match spec {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|e| CliError::new(Exit::Usage, format!("{}: {e}", path.display()), "check --spec"))?,
+        Some(path) => std::fs::read_to_string(path).map_err(|e| {
+            CliError::new(
+                Exit::Usage,
+                format!("{}: {e}", path.display()),
+                "check --spec",
+            )
+        })?,
         None => String::new(),
     };
     let order = Order {
@@ -132,7 +138,8 @@ pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), C
             .map(super::configure::encoded)
             .transpose()?,
     };
-    let body = serde_json::to_vec(&order).map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?;
+    let body = serde_json::to_vec(&order)
+        .map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?;
     let record: Record = client.json(Method::POST, "/v1/enclaves", body).await?;
     follow::until_settled(client, record, *no_wait, json).await
 }
@@ -141,7 +148,8 @@ fn answered(flag: Option<String>, question: &str, name: &str) -> Result<String, 
     match flag {
         Some(text) => Ok(text),
         None if std::io::stdin().is_terminal() => ask(question),
-        None => Err(CliError::new(Exit::Usage,
+        None => Err(CliError::new(
+            Exit::Usage,
             format!("{name} is missing"),
             "give it, or run this in a terminal to be asked",
         )),
@@ -179,20 +187,23 @@ fn password(args: &Args) -> Result<Zeroizing<String>, CliError> {
     } else if std::io::stdin().is_terminal() {
         rpassword::prompt_password("Password or access token: ").map(Zeroizing::new)
     } else {
-        return Err(CliError::new(Exit::Usage,
+        return Err(CliError::new(
+            Exit::Usage,
             "the password is missing",
             "pipe it in and give --registry-password-stdin",
         ));
     };
     let text = read.map_err(|e| {
-        CliError::new(Exit::Usage,
+        CliError::new(
+            Exit::Usage,
             format!("cannot read the password: {e}"),
             "pipe it into standard input",
         )
     })?;
     let password = text.trim_end_matches(['\n', '\r']);
     match password.is_empty() {
-        true => Err(CliError::new(Exit::Usage,
+        true => Err(CliError::new(
+            Exit::Usage,
             "the password is empty",
             "pipe it into standard input",
         )),

@@ -69,7 +69,8 @@ pub(super) async fn run(client: &Client) -> Result<(), CliError> {
     )?;
     match missing {
         0 => Ok(()),
-        n => Err(CliError::new(Exit::Unavailable,
+        n => Err(CliError::new(
+            Exit::Unavailable,
             format!("{n} of these are missing"),
             "follow the lines marked ✗",
         )),

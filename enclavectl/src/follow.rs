@@ -57,11 +57,14 @@ pub(super) async fn until_settled(
         print(&super::show::summary(&record))?;
     }
     match (record.status, record.fault) {
-        (Status::Failed, Some(Fault { message, hint, .. })) => Err(CliError::new(Exit::Negative, message, hint)),
+        (Status::Failed, Some(Fault { message, hint, .. })) => {
+            Err(CliError::new(Exit::Negative, message, hint))
+        }
         (
             Status::PendingDeploy | Status::Deploying | Status::PendingDestroy | Status::Destroying,
             _,
-        ) => Err(CliError::new(Exit::Unavailable,
+        ) => Err(CliError::new(
+            Exit::Unavailable,
             "the daemon stopped telling before this was done",
             "see 'enclavectl show', or the daemon's journal",
         )),
@@ -88,7 +91,8 @@ pub(super) async fn until_configured(
         match event {
             EnclaveEvent::Config { at, fault, .. } if at >= record.updated_at => match fault {
                 Some(Fault { message, hint, .. }) => {
-                    return Err(CliError::new(Exit::Negative,
+                    return Err(CliError::new(
+                        Exit::Negative,
                         format!("{message}; the config before still runs"),
                         hint,
                     ));
@@ -109,7 +113,8 @@ pub(super) async fn until_configured(
         .is_none_or(|config| config.sha256 != wanted)
         || record.status != Status::Deployed
     {
-        return Err(CliError::new(Exit::Negative,
+        return Err(CliError::new(
+            Exit::Negative,
             format!(
                 "the enclave is {}, and does not run the new config",
                 record.status
@@ -172,7 +177,8 @@ pub(super) async fn logs(client: &Client, name: &str, follow: bool) -> Result<()
     while let Some(piece) = stream.piece().await {
         let mut stdout = std::io::stdout();
         let written = stdout.write_all(&piece).and_then(|()| stdout.flush());
-        written.map_err(|e| CliError::new(Exit::Unavailable, e, "the reader of the output is gone"))?;
+        written
+            .map_err(|e| CliError::new(Exit::Unavailable, e, "the reader of the output is gone"))?;
     }
     Ok(())
 }

@@ -98,7 +98,8 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            return fail(&CliError::new(Exit::Unavailable,
+            return fail(&CliError::new(
+                Exit::Unavailable,
                 format!("cannot start: {error}"),
                 "try again",
             ));
@@ -186,7 +187,8 @@ async fn run(
 fn path(name: &str, rest: &str) -> Result<String, CliError> {
     match name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !name.is_empty() {
         true => Ok(format!("/v1/enclaves/{name}{rest}")),
-        false => Err(CliError::new(Exit::Usage,
+        false => Err(CliError::new(
+            Exit::Usage,
             format!("'{name}' is neither a name nor an id"),
             "see 'enclavectl list'",
         )),

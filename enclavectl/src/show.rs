@@ -154,15 +154,21 @@ pub(super) async fn attestation(
 ) -> Result<(), CliError> {
     let nonce = match &args.nonce {
         Some(text) => hex::decode(text).map_err(|e| {
-            CliError::new(Exit::Usage,
+            CliError::new(
+                Exit::Usage,
                 format!("--nonce: {e}"),
                 "write it in hexadecimal digits",
             )
         })?,
         None => {
             let mut bytes = vec![0; 32];
-            aws_lc_rs::rand::fill(&mut bytes)
-                .map_err(|_| CliError::new(Exit::Unavailable, "the system gives no randomness", "try again"))?;
+            aws_lc_rs::rand::fill(&mut bytes).map_err(|_| {
+                CliError::new(
+                    Exit::Unavailable,
+                    "the system gives no randomness",
+                    "try again",
+                )
+            })?;
             bytes
         }
     };
@@ -175,7 +181,11 @@ pub(super) async fn attestation(
         .await?;
     if let Some(output) = &args.output {
         std::fs::write(output, &document).map_err(|e| {
-            CliError::new(Exit::Unavailable, format!("{}: {e}", output.display()), "check --output")
+            CliError::new(
+                Exit::Unavailable,
+                format!("{}: {e}", output.display()),
+                "check --output",
+            )
         })?;
     }
     let UnsignedDocument {
@@ -185,14 +195,19 @@ pub(super) async fn attestation(
         timestamp,
         ..
     } = read_unsigned(&document).map_err(|e| {
-        CliError::new(Exit::Data,
+        CliError::new(
+            Exit::Data,
             e,
             "this command reads the sandbox's unsigned documents only",
         )
     })?;
-    let measured = record
-        .measurements
-        .ok_or_else(|| CliError::new(Exit::Refused, "nothing was built yet", "wait until it is deployed"))?;
+    let measured = record.measurements.ok_or_else(|| {
+        CliError::new(
+            Exit::Refused,
+            "nothing was built yet",
+            "wait until it is deployed",
+        )
+    })?;
     let verdict = pcrs.expect(&measured);
     let fresh = echoed.as_deref() == Some(nonce.as_slice());
     if json {
@@ -226,14 +241,16 @@ pub(super) async fn attestation(
         )?;
     }
     verdict.map_err(|mismatch| {
-        CliError::new(Exit::Refused,
+        CliError::new(
+            Exit::Refused,
             mismatch,
             "the enclave is not what was built; redeploy it and find out why",
         )
     })?;
     match fresh {
         true => Ok(()),
-        false => Err(CliError::new(Exit::Refused,
+        false => Err(CliError::new(
+            Exit::Refused,
             "the document carries another nonce",
             "it is not an answer to this request",
         )),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use wire::control::{AbortReason, Exit, FromAgent, FromHost};
+use wire::control::{AbortReason, FromAgent, FromHost, WorkloadExit};
 use wire::frame::Reader;
 use wire::io::Accept as _;
 
@@ -23,7 +23,7 @@ const MAX_DETAIL: usize = 500;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     Started,
-    Exited(Exit),
+    Exited(WorkloadExit),
     /// The agent gave up before the workload ran, or could not go on.
     Failed {
         /// Which of its steps failed.
@@ -148,16 +148,13 @@ async fn converse(
             Ok(Some(FromAgent::Started { .. })) => reports.send(Report::Started).await.ok()?,
             Ok(Some(FromAgent::Log { stream, bytes })) => logs.add(Piece { stream, bytes }),
             Ok(Some(FromAgent::Exited { status })) => return Some(Report::Exited(status)),
-            Ok(Some(FromAgent::Failed { failure, detail })) => {
+            Ok(Some(FromAgent::Failed { reason, detail })) => {
                 let detail = detail
                     .chars()
                     .filter(|c| !c.is_control())
                     .take(MAX_DETAIL)
                     .collect();
-                return Some(Report::Failed {
-                    reason: failure,
-                    detail,
-                });
+                return Some(Report::Failed { reason, detail });
             }
             Ok(Some(FromAgent::Hello { .. })) => {
                 return Some(Report::Lost("the agent said hello twice".to_owned()));
@@ -187,7 +184,7 @@ mod tests {
         credentials: None,
     };
     use tokio::net::{UnixListener, UnixStream};
-    use wire::control::Stream;
+    use wire::control::OutputStream;
 
     async fn meet() -> (tempfile::TempDir, UnixStream, Listener) {
         let folder = tempfile::tempdir().unwrap();
@@ -228,14 +225,14 @@ mod tests {
             Some(FromHost::Stop { deadline_ms: 3000 })
         );
         let line = FromAgent::Log {
-            stream: Stream::Stderr,
+            stream: OutputStream::Stderr,
             bytes: b"bye\n".to_vec(),
         };
         wire::io::write(&mut agent, &line).await.unwrap();
         wire::io::write(
             &mut agent,
             &FromAgent::Exited {
-                status: Exit::Signal(15),
+                status: WorkloadExit::Signal(15),
             },
         )
         .await
@@ -251,7 +248,7 @@ mod tests {
         assert_eq!(
             logs.follow().0,
             [Piece {
-                stream: Stream::Stderr,
+                stream: OutputStream::Stderr,
                 bytes: b"bye\n".to_vec()
             }]
         );

@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use wire::frame::Reader;
 use wire::io::Overflow;
-use wire::relay::{Answer, Connect, MAX_HOST, Refusal};
+use wire::relay::{ConnectRequest, MAX_HOST, OpenReply, RefuseReason};
 
 const MAX_CONNECTIONS: usize = 256;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ async fn carry(
     let request = timeout(REQUEST_TIMEOUT, wire::io::read(&mut enclave, &mut reader))
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
-    let Some(Connect { host, port }) = request else {
+    let Some(ConnectRequest { host, port }) = request else {
         return Ok(());
     };
     let dialled = dial(policy, &host, port).await;
@@ -61,22 +61,22 @@ async fn carry(
         Ok(outside) => outside,
         Err(why) => {
             tracing::info!(host = %host.escape_debug().take(MAX_HOST).collect::<String>(), port, %why, "egress refused");
-            return wire::io::write(&mut enclave, &Answer::Refused { why }).await;
+            return wire::io::write(&mut enclave, &OpenReply::Refused { why }).await;
         }
     };
-    wire::io::write(&mut enclave, &Answer::Opened).await?;
+    wire::io::write(&mut enclave, &OpenReply::Opened).await?;
     wire::io::relay(outside, enclave, reader.into_rest(), IDLE).await?;
     Ok(())
 }
 
-async fn dial(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Refusal> {
+async fn dial(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, RefuseReason> {
     if host.len() > MAX_HOST || !policy.network.allows(host, port) {
-        return Err(Refusal::NotAllowed);
+        return Err(RefuseReason::NotAllowed);
     }
     let found = timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await;
     let addresses: Vec<SocketAddr> = found
-        .map_err(|_| Refusal::Unresolved)?
-        .map_err(|_| Refusal::Unresolved)?
+        .map_err(|_| RefuseReason::Unresolved)?
+        .map_err(|_| RefuseReason::Unresolved)?
         .collect();
     let allowed: Vec<SocketAddr> = addresses
         .iter()
@@ -85,15 +85,15 @@ async fn dial(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Refus
         .collect();
     if allowed.is_empty() {
         return Err(if addresses.is_empty() {
-            Refusal::Unresolved
+            RefuseReason::Unresolved
         } else {
-            Refusal::ForbiddenAddress
+            RefuseReason::ForbiddenAddress
         });
     }
     let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(allowed.as_slice())).await;
     connecting
-        .map_err(|_| Refusal::Unreachable)?
-        .map_err(|_| Refusal::Unreachable)
+        .map_err(|_| RefuseReason::Unreachable)?
+        .map_err(|_| RefuseReason::Unreachable)
 }
 
 impl Policy {
@@ -130,12 +130,12 @@ mod tests {
         }
     }
 
-    async fn ask(policy: Policy, host: &str, port: u16) -> (UnixStream, Answer) {
+    async fn ask(policy: Policy, host: &str, port: u16) -> (UnixStream, OpenReply) {
         let (mut agent, host_side) = UnixStream::pair().unwrap();
         tokio::spawn(async move { carry(host_side, &policy).await });
         wire::io::write(
             &mut agent,
-            &Connect {
+            &ConnectRequest {
                 host: host.into(),
                 port,
             },
@@ -151,8 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_leaves_without_a_rule() {
-        let refused = Answer::Refused {
-            why: Refusal::NotAllowed,
+        let refused = OpenReply::Refused {
+            why: RefuseReason::NotAllowed,
         };
         assert_eq!(
             ask(policy(&[], &["0.0.0.0/0"]), "127.0.0.1", 80).await.1,
@@ -167,15 +167,15 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = server.local_addr().unwrap().port();
         let rule = [format!("127.0.0.1:{port}")];
-        let forbidden = Answer::Refused {
-            why: Refusal::ForbiddenAddress,
+        let forbidden = OpenReply::Refused {
+            why: RefuseReason::ForbiddenAddress,
         };
         assert_eq!(
             ask(policy(&rule, &[]), "127.0.0.1", port).await.1,
             forbidden
         );
         let (mut agent, answer) = ask(policy(&rule, &["127.0.0.1/32"]), "127.0.0.1", port).await;
-        assert_eq!(answer, Answer::Opened);
+        assert_eq!(answer, OpenReply::Opened);
         let (mut outside, _) = server.accept().await.unwrap();
         agent.write_all(b"\0\0\0\x03out\0\0\0\0").await.unwrap();
         let mut heard = String::new();
@@ -206,8 +206,8 @@ mod tests {
         .await;
         assert_eq!(
             answer,
-            Answer::Refused {
-                why: Refusal::Unreachable
+            OpenReply::Refused {
+                why: RefuseReason::Unreachable
             }
         );
     }

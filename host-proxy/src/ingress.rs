@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wire::frame::Reader;
 use wire::io::Overflow;
-use wire::relay::{Answer, Open};
+use wire::relay::{OpenReply, OpenRequest};
 use wire::spec::{IngressSpec, NetworkSpec};
 
 const MAX_CONNECTIONS: usize = 10_000;
@@ -155,11 +155,11 @@ async fn carry(client: TcpStream, port: u16, vsock: &Vsock) -> io::Result<()> {
 
 async fn dial(vsock: &Vsock, port: u16) -> io::Result<(Stream, Vec<u8>)> {
     let mut enclave = vsock.connect(wire::INGRESS_PORT).await?;
-    wire::io::write(&mut enclave, &Open { port }).await?;
+    wire::io::write(&mut enclave, &OpenRequest { port }).await?;
     let mut reader = Reader::default();
     match wire::io::read(&mut enclave, &mut reader).await? {
-        Some(Answer::Opened) => Ok((enclave, reader.into_rest())),
-        Some(Answer::Refused { why }) => Err(io::Error::other(why)),
+        Some(OpenReply::Opened) => Ok((enclave, reader.into_rest())),
+        Some(OpenReply::Refused { why }) => Err(io::Error::other(why)),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::broadcast;
-use wire::control::Stream;
+use wire::control::OutputStream;
 
 /// Bytes kept for each enclave.
 const KEPT: usize = 1024 * 1024;
@@ -17,7 +17,7 @@ const MAX_LINE: usize = 300;
 /// One piece of output as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    pub stream: Stream,
+    pub stream: OutputStream,
     pub bytes: Vec<u8>,
 }
 
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(logs.last_line(), "");
         for piece in ["first\nsec", "ond\x1b[1m l", "ine\n\n"] {
             logs.add(Piece {
-                stream: Stream::Stderr,
+                stream: OutputStream::Stderr,
                 bytes: piece.into(),
             });
         }
@@ -110,7 +110,7 @@ mod tests {
         let logs = Logs::default();
         for n in 0..200u8 {
             logs.add(Piece {
-                stream: Stream::Stdout,
+                stream: OutputStream::Stdout,
                 bytes: vec![n; 8192],
             });
         }

@@ -47,8 +47,8 @@ pub(crate) async fn credentials() -> Result<AwsCredentials, NoCredentials> {
         return Err(missing("those that were found are about to expire"));
     }
     Ok(AwsCredentials {
-        access_key_id: found.access_key_id().to_owned(),
-        secret_access_key: found.secret_access_key().to_owned(),
-        session_token: found.session_token().map(str::to_owned),
+        access_key_id: found.access_key_id().to_owned().into(),
+        secret_access_key: found.secret_access_key().to_owned().into(),
+        session_token: found.session_token().map(|token| token.to_owned().into()),
     })
 }

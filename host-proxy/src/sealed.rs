@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use wire::sealed::{Foreign, Header, MAX_LEN, Sealed, SealedError};
+use wire::sealed::{Header, MAX_LEN, Sealed, SealedError, SpecMismatch};
 use wire::spec::{ImageDefaults, Spec, SpecError};
 
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum SealedConfigError {
     #[error(transparent)]
     Sealed(#[from] SealedError),
     #[error(transparent)]
-    Foreign(#[from] Foreign),
+    SpecMismatch(#[from] SpecMismatch),
     #[error("enclave.toml: {0}")]
     Spec(#[from] SpecError),
     #[error("the spec has no [config] to deliver it by")]

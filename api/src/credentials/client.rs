@@ -7,7 +7,7 @@ use explain::{Code, Explain, printable};
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use oci::Secret;
-use oci::https::{Answer, Https, HttpsError, ServiceUrl};
+use oci::https::{HttpResponse, Https, HttpsError, ServiceUrl};
 use oci::reference::is_registry_host;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -185,7 +185,7 @@ fn bearer(token: &Secret) -> Result<HeaderValue, CredentialRequestError> {
 }
 
 /// `None` for a body that is not this API's.
-fn granted(answer: &Answer) -> Option<CredentialResponse> {
+fn granted(answer: &HttpResponse) -> Option<CredentialResponse> {
     let response: CredentialResponse = serde_json::from_slice(&answer.body).ok()?;
     // They go into docker's configuration and onto a terminal.
     let is_plain = is_registry_host(&response.credentials.registry_url)
@@ -194,7 +194,7 @@ fn granted(answer: &Answer) -> Option<CredentialResponse> {
 }
 
 /// `None` for a body that is not this API's.
-fn refused(answer: &Answer) -> Option<CredentialRequestError> {
+fn refused(answer: &HttpResponse) -> Option<CredentialRequestError> {
     let RefusalBody { error } = serde_json::from_slice(&answer.body).ok()?;
     let id = answer
         .headers
@@ -228,10 +228,10 @@ struct RefusalFields {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Answer {
+    fn answer(status: u16, body: &str) -> HttpResponse {
         let mut headers = hyper::HeaderMap::new();
         headers.insert("x-request-id", HeaderValue::from_static("0a"));
-        Answer {
+        HttpResponse {
             status: hyper::StatusCode::from_u16(status).unwrap(),
             headers,
             body: Zeroizing::new(body.as_bytes().to_vec()),

@@ -2,12 +2,11 @@
 
 use super::credentials::Login;
 use super::progress::ProgressBars;
-use super::pull_error::pull_error;
 use super::spec;
 use eif_builder::artifacts;
 use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
 use explain::{CliError, Exit};
-use oci::pull::{DEFAULT_MAX_UNPACKED, Request, pull};
+use oci::pull::{DEFAULT_MAX_UNPACKED, PullRequest, pull};
 use oci::{Digest, Endpoint, Platform, Reference, VerifiedImage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,8 +79,7 @@ pub(super) async fn run(args: Args) -> Result<String, CliError> {
     bars.start(&format!("looking up {reference}"));
     let image = pull(request, bars.clone())
         .await
-        .inspect_err(|_| bars.finish())
-        .map_err(|e| pull_error(&e))?;
+        .inspect_err(|_| bars.finish())?;
     let digest = image.digest();
     let built = build(image, inputs, args.output, bars).await?;
     if json {
@@ -136,12 +134,12 @@ fn build_time() -> Result<u64, CliError> {
     })
 }
 
-async fn request(args: &Args, reference: &Reference) -> Result<Request, CliError> {
+async fn request(args: &Args, reference: &Reference) -> Result<PullRequest, CliError> {
     let output_directory = args.output.parent();
     let work_dir = output_directory
         .filter(|directory| !directory.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    Ok(Request {
+    Ok(PullRequest {
         reference: reference.clone(),
         platform: args.platform.clone(),
         credentials: args.login.find(reference).await?,

@@ -1,7 +1,6 @@
 //! Where registry credentials come from: the command line, a file that it names, or docker's
 //! configuration.
 
-use super::pull_error::pull_error;
 use explain::{CliError, Exit};
 use oci::{Credentials, Reference, Secret, credentials};
 use std::io::Read as _;
@@ -49,9 +48,7 @@ impl Login {
 }
 
 async fn from_file(path: &Path, reference: &Reference) -> Result<Option<Credentials>, CliError> {
-    credentials::from_auth_file(path, reference)
-        .await
-        .map_err(|e| pull_error(&e))
+    Ok(credentials::from_auth_file(path, reference).await?)
 }
 
 fn missing(path: &Path, reference: &Reference) -> CliError {

@@ -5,7 +5,6 @@ mod credentials;
 mod describe;
 mod output;
 mod progress;
-mod pull_error;
 mod seal;
 mod spec;
 

@@ -52,7 +52,7 @@ impl ProgressBars {
     }
 }
 
-impl oci::Progress for ProgressBars {
+impl oci::PullProgress for ProgressBars {
     fn resolved(&self, digest: Digest, layers: &[u64]) {
         let total = layers.iter().sum();
         let digest = digest.to_string();

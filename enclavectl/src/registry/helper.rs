@@ -47,11 +47,13 @@ pub(super) async fn run(verb: &str) -> Result<(), CliError> {
             get(&server).await
         }
         "list" => list().await,
-        "store" | "erase" => Err(CliError::new(Exit::Refused,
+        "store" | "erase" => Err(CliError::new(
+            Exit::Refused,
             format!("{PROGRAM} keeps no credentials"),
             "it asks the broker each time; 'enclavectl registry login' says which",
         )),
-        _ => Err(CliError::new(Exit::Usage,
+        _ => Err(CliError::new(
+            Exit::Usage,
             format!("usage: {PROGRAM} get|list"),
             "docker calls this; see 'enclavectl registry login'",
         )),
@@ -78,7 +80,8 @@ async fn get(server: &str) -> Result<(), CliError> {
                 .into_iter()
                 .find(|(name, _)| canonical_host(name) == host);
             let (_, known) = known.ok_or_else(|| match half {
-                true => CliError::new(Exit::Usage,
+                true => CliError::new(
+                    Exit::Usage,
                     "only one of REDOUBT_BROKER and REDOUBT_PROJECT is set",
                     "set both, or log in with 'enclavectl registry login'",
                 ),
@@ -98,7 +101,8 @@ async fn get(server: &str) -> Result<(), CliError> {
         secret: granted.password.expose(),
     };
     let json = Zeroizing::new(
-        serde_json::to_string(&found).map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?,
+        serde_json::to_string(&found)
+            .map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?,
     );
     print(&json)
 }
@@ -119,7 +123,10 @@ async fn list() -> Result<(), CliError> {
             }
         }
     }
-    print(&serde_json::to_string(&users).map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?)
+    print(
+        &serde_json::to_string(&users)
+            .map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?,
+    )
 }
 
 async fn ask(known: &Known) -> Result<Granted, CliError> {

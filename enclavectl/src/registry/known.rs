@@ -46,7 +46,8 @@ fn path() -> Result<PathBuf, CliError> {
 }
 
 pub(super) fn home() -> Result<PathBuf, CliError> {
-    std::env::home_dir().ok_or_else(|| CliError::new(Exit::Config, "there is no home folder", "set HOME"))
+    std::env::home_dir()
+        .ok_or_else(|| CliError::new(Exit::Config, "there is no home folder", "set HOME"))
 }
 
 /// In the environment, for a job that has one project; or all that `login` wrote.
@@ -116,7 +117,8 @@ pub(super) fn forget(host: &str) -> Result<bool, CliError> {
 pub(super) fn lock() -> Result<Flock<File>, CliError> {
     let path = path()?.with_extension("lock");
     let wrong = |e: std::io::Error| {
-        CliError::new(Exit::Unavailable,
+        CliError::new(
+            Exit::Unavailable,
             format!("{}: {e}", path.display()),
             "check that it is writable",
         )
@@ -133,7 +135,8 @@ pub(super) fn lock() -> Result<Flock<File>, CliError> {
 
 fn damaged(path: &Path, error: &serde_json::Error) -> CliError {
     let place = format!("line {}, column {}", error.line(), error.column());
-    CliError::new(Exit::Data,
+    CliError::new(
+        Exit::Data,
         format!("{}: not what it should be ({place})", path.display()),
         "correct it, or move it away",
     )
@@ -142,7 +145,11 @@ fn damaged(path: &Path, error: &serde_json::Error) -> CliError {
 /// `None` if there is no such file. The contents may be somebody's secrets: errors name the place alone.
 pub(super) fn read_json(path: &Path) -> Result<Option<Value>, CliError> {
     let wrong = |e: &dyn std::fmt::Display| {
-        CliError::new(Exit::Data, format!("{}: {e}", path.display()), "check this file")
+        CliError::new(
+            Exit::Data,
+            format!("{}: {e}", path.display()),
+            "check this file",
+        )
     };
     match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -162,7 +169,8 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>, CliError> {
 /// Whole or not at all; a new file is for its owner only, an old one stays whose it was.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), CliError> {
     let wrong = |e: std::io::Error| {
-        CliError::new(Exit::Unavailable,
+        CliError::new(
+            Exit::Unavailable,
             format!("{}: {e}", path.display()),
             "check that the folder is there and writable",
         )

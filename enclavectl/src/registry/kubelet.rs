@@ -51,21 +51,29 @@ pub(super) async fn run(Args { broker }: Args) -> Result<(), CliError> {
     let access = broker.access()?;
     let mut text = Zeroizing::new(Vec::new());
     let read = std::io::stdin().take(MAX_REQUEST).read_to_end(&mut text);
-    read.map_err(|e| CliError::new(Exit::Data, e, "a kubelet writes its request to standard input"))?;
+    read.map_err(|e| {
+        CliError::new(
+            Exit::Data,
+            e,
+            "a kubelet writes its request to standard input",
+        )
+    })?;
     let Request {
         api_version,
         kind,
         image,
         service_account_token,
     } = serde_json::from_slice(&text).map_err(|_| {
-        CliError::new(Exit::Data,
+        CliError::new(
+            Exit::Data,
             "standard input is no CredentialProviderRequest",
             "a kubelet calls this",
         )
     })?;
     if (api_version.as_str(), kind.as_str()) != (VERSION, "CredentialProviderRequest") {
         let message = format!("{kind} of {api_version} is not {VERSION}");
-        return Err(CliError::new(Exit::Data,
+        return Err(CliError::new(
+            Exit::Data,
             message,
             "set apiVersion in the CredentialProviderConfig",
         ));

@@ -42,8 +42,13 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, as_json: bool) -> Result<(), CliError> {
     let access = args.broker.access()?;
-    Project::parse(&args.project)
-        .map_err(|e| CliError::new(Exit::Usage, e, "give the project's name alone: no registry, no tag"))?;
+    Project::parse(&args.project).map_err(|e| {
+        CliError::new(
+            Exit::Usage,
+            e,
+            "give the project's name alone: no registry, no tag",
+        )
+    })?;
     let action = if args.pull {
         Action::Pull
     } else {
@@ -64,7 +69,11 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), CliError> {
         .filter(|named| canonical_host(named) != canonical_host(&host))
     {
         let message = format!("the broker's registry is {host}, and not {named}");
-        return Err(CliError::new(Exit::Refused, message, "check --broker and --registry"));
+        return Err(CliError::new(
+            Exit::Refused,
+            message,
+            "check --broker and --registry",
+        ));
     }
     if granted.username.is_empty() {
         tell(&format!(
@@ -76,14 +85,16 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), CliError> {
     let _lock = known::lock()?;
     let mut config = known::read_json(&path)?.unwrap_or_else(|| json!({}));
     let wrong = || {
-        CliError::new(Exit::Data,
+        CliError::new(
+            Exit::Data,
             format!("{}: no configuration of docker's", path.display()),
             "check this file",
         )
     };
     let settings = config.as_object_mut().ok_or_else(wrong)?;
     if args.registry.is_none() && has_login(settings, &host) {
-        return Err(CliError::new(Exit::Refused,
+        return Err(CliError::new(
+            Exit::Refused,
             format!("docker has a login for {host} already, which the broker's would replace"),
             format!("log out there first, or say that you mean it with --registry {host}"),
         ));
@@ -94,7 +105,13 @@ pub(super) async fn run(args: Args, as_json: bool) -> Result<(), CliError> {
         let helper = helper.to_owned();
         credentials::store(&helper, &host, &granted.username, &granted.password)
             .await
-            .map_err(|e| CliError::new(Exit::Unavailable, e, "check that helper, or use --own-helper"))?;
+            .map_err(|e| {
+                CliError::new(
+                    Exit::Unavailable,
+                    e,
+                    "check that helper, or use --own-helper",
+                )
+            })?;
         let minutes = granted
             .expires_in
             .map(|seconds| format!(", for {} minutes", seconds / 60));
@@ -178,7 +195,8 @@ pub(super) async fn undo(registry: &str, authfile: Option<PathBuf>) -> Result<()
     }
     if !is_ours {
         let message = format!("there was no login for {registry}");
-        return Err(CliError::new(Exit::Usage,
+        return Err(CliError::new(
+            Exit::Usage,
             message,
             "give host or host:port, as docker names it",
         ));

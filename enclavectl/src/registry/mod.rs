@@ -94,8 +94,8 @@ pub(super) async fn run(
 
 impl Broker {
     fn access(&self) -> Result<Access, CliError> {
-        let broker =
-            ServiceUrl::parse(&self.broker).map_err(|e| CliError::new(Exit::Usage, e, "correct --broker"))?;
+        let broker = ServiceUrl::parse(&self.broker)
+            .map_err(|e| CliError::new(Exit::Usage, e, "correct --broker"))?;
         let absolute = |path: &Option<PathBuf>| {
             let absolute = path.as_deref().map(std::path::absolute).transpose();
             absolute.map_err(|e| CliError::new(Exit::Usage, e, "give whole paths"))
@@ -115,7 +115,8 @@ impl Access {
             (Some(token), _) => token,
             (None, Some(path)) => read_token(path)?,
             (None, None) => {
-                return Err(CliError::new(Exit::Usage,
+                return Err(CliError::new(
+                    Exit::Usage,
                     "there is no token to show",
                     "name its file with --token-file; a kubelet gives one if tokenAttributes are set in its CredentialProviderConfig",
                 ));
@@ -134,7 +135,8 @@ impl Access {
 fn read_token(path: &Path) -> Result<Secret, CliError> {
     use std::io::Read as _;
     let wrong = |e: &dyn std::fmt::Display| {
-        CliError::new(Exit::Usage,
+        CliError::new(
+            Exit::Usage,
             format!("{}: {e}", path.display()),
             "check --token-file (REDOUBT_BROKER_TOKEN_FILE)",
         )

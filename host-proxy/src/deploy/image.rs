@@ -10,7 +10,7 @@ use broker::provider::ProviderError;
 use eif_builder::artifacts;
 use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
 use explain::Code;
-use oci::pull::{self, DEFAULT_MAX_UNPACKED, Request};
+use oci::pull::{self, DEFAULT_MAX_UNPACKED, PullRequest};
 use oci::{Credentials, Endpoint, Platform, PullError, VerifiedImage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(super) async fn build(
         kernel,
         agent,
         cmdline: DEFAULT_CMDLINE.to_owned(),
-        manifest: request.spec.clone(),
+        spec: request.spec.clone(),
         build_time: 0,
     };
     let built = build_image(image, inputs, request.directory.join("image.eif"), stages).await?;
@@ -119,18 +119,18 @@ async fn issue_credentials(
 fn not_issued(error: ProviderError) -> DeployError {
     let message = format!("no credentials for the configured registry: {error}");
     match error {
-        ProviderError::Project(_) | ProviderError::NoProject { .. } | ProviderError::Denied { .. } => {
-            DeployError::new(
-                Code::RegistryUnauthorized,
-                message,
-                "Check [registry] in the daemon's configuration, and the permissions of its role or account; or create the enclave with \
+        ProviderError::Project(_)
+        | ProviderError::NoProject { .. }
+        | ProviderError::Denied { .. } => DeployError::new(
+            Code::RegistryUnauthorized,
+            message,
+            "Check [registry] in the daemon's configuration, and the permissions of its role or account; or create the enclave with \
                  credentials, or with --source-type public-registry.",
-            )
-        }
+        ),
         ProviderError::Throttled { .. }
         | ProviderError::TimedOut { .. }
         | ProviderError::Unavailable { .. }
-        | ProviderError::IssuedExpired { .. } => {
+        | ProviderError::IssuedExpired => {
             let next_step = "Redeploy in a few minutes.";
             DeployError::new(Code::RegistryUnreachable, message, next_step).retryable()
         }
@@ -143,7 +143,7 @@ async fn pull_image(
     credentials: Option<Credentials>,
     stages: &mut Stages,
 ) -> Result<VerifiedImage, DeployError> {
-    let pull = Request {
+    let pull = PullRequest {
         reference: request.image.clone(),
         platform: Platform::linux_amd64(),
         credentials,

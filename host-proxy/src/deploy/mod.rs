@@ -189,7 +189,7 @@ impl Stages {
 /// What an enclave is launched from.
 enum Source {
     Build(image::Artifacts),
-    Reuse(Built),
+    Reuse(Box<Built>),
 }
 
 async fn deploy(
@@ -200,7 +200,7 @@ async fn deploy(
 ) -> Result<AttestedEnclave, DeployError> {
     // What is missing on this machine is said before anything is downloaded.
     let source = match &request.built {
-        Some(built) => Source::Reuse(built.clone()),
+        Some(built) => Source::Reuse(Box::new(built.clone())),
         None => Source::Build(image::Artifacts::find(&context.config.build)?),
     };
     let launcher = context.launcher.preflight();
@@ -211,7 +211,7 @@ async fn deploy(
         .map(|config| load_config(context, &request.id, config));
     let config = config.transpose()?;
     let built = match source {
-        Source::Reuse(built) => built,
+        Source::Reuse(built) => *built,
         Source::Build(artifacts) => image::build(context, &request, artifacts, stages).await?,
     };
     boot::boot_and_attest(context, request, built, config, logs, stages).await

@@ -64,7 +64,7 @@ impl Progress {
     }
 }
 
-impl oci::Progress for Progress {
+impl oci::PullProgress for Progress {
     fn resolved(&self, digest: Digest, layers: &[u64]) {
         self.total.store(layers.iter().sum(), Ordering::Relaxed);
         self.resolved.store(true, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl oci::Progress for Progress {
     }
 }
 
-impl eif_builder::build::Progress for Progress {
+impl eif_builder::build::BuildProgress for Progress {
     fn merged(&self, bytes: u64) {
         self.total.store(bytes, Ordering::Relaxed);
     }

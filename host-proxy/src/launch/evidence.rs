@@ -5,8 +5,8 @@
 
 use attestation::emulated::{UnsignedDocument, UnsignedError, read_unsigned};
 use attestation::{
-    Check, Conditions, Error, Measurements, Subject, Pcr, PcrMismatch, Policy, PolicyError, Time, TrustAnchor,
-    Verifier,
+    Check, Conditions, Error, Measurements, Pcr, PcrMismatch, Policy, PolicyError, Subject, Time,
+    TrustAnchor, Verifier,
 };
 use explain::{Code, Explain};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,7 +62,9 @@ impl Explain for EvidenceError {
     fn code(&self) -> Code {
         match self {
             EvidenceError::Measurements(_) => Code::MeasurementMismatch,
-            EvidenceError::Rejected(Error::Rejected(checks)) if checks.iter().any(is_other_code) => {
+            EvidenceError::Rejected(Error::Rejected(checks))
+                if checks.iter().any(is_other_code) =>
+            {
                 Code::MeasurementMismatch
             }
             _ => Code::AttestationFailed,

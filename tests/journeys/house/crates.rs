@@ -14,22 +14,44 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("eif-builder", &["attestation", "explain", "oci", "wire"]),
     ("api", &["attestation", "explain", "oci", "wire"]),
     ("broker", &["api", "explain", "oci", "wire"]),
-    ("enclavectl", &["api", "attestation", "explain", "oci", "wire"]),
+    (
+        "enclavectl",
+        &["api", "attestation", "explain", "oci", "wire"],
+    ),
     (
         "host-proxy",
-        &["api", "attestation", "broker", "eif-builder", "explain", "oci", "wire"],
+        &[
+            "api",
+            "attestation",
+            "broker",
+            "eif-builder",
+            "explain",
+            "oci",
+            "wire",
+        ],
     ),
     ("enclave-agent", &["wire"]),
     ("tree-listing", &[]),
     (
         "tests",
-        &["api", "attestation", "broker", "eif-builder", "explain", "host-proxy", "oci", "wire"],
+        &[
+            "api",
+            "attestation",
+            "broker",
+            "eif-builder",
+            "explain",
+            "host-proxy",
+            "oci",
+            "wire",
+        ],
     ),
 ];
 
 fn metadata(arguments: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["metadata", "--format-version=1", "--offline"]).args(arguments);
+    command
+        .args(["metadata", "--format-version=1", "--offline"])
+        .args(arguments);
     let text = run(command.current_dir(env!("CARGO_MANIFEST_DIR")));
     serde_json::from_str(&text).unwrap()
 }
@@ -41,11 +63,16 @@ fn dependencies_point_one_way() {
     let mut found = BTreeSet::new();
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
-        let allowed = allowed.get(name).expect("a new crate: say above what it may depend on");
+        let allowed = allowed
+            .get(name)
+            .expect("a new crate: say above what it may depend on");
         for dependency in package["dependencies"].as_array().unwrap() {
             let dependency = dependency["name"].as_str().unwrap();
             let ours = ALLOWED.iter().any(|(name, _)| *name == dependency);
-            assert!(!ours || allowed.contains(&dependency), "{name} must not depend on {dependency}");
+            assert!(
+                !ours || allowed.contains(&dependency),
+                "{name} must not depend on {dependency}"
+            );
         }
         found.insert(name);
     }
@@ -58,7 +85,12 @@ fn below(metadata: &Value, root: &str) -> BTreeSet<String> {
         .as_array()
         .unwrap()
         .iter()
-        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+        .map(|package| {
+            (
+                package["id"].as_str().unwrap(),
+                package["name"].as_str().unwrap(),
+            )
+        })
         .collect();
     let nodes: BTreeMap<&str, &Value> = metadata["resolve"]["nodes"]
         .as_array()
@@ -74,7 +106,12 @@ fn below(metadata: &Value, root: &str) -> BTreeSet<String> {
         }
         for dependency in nodes[id]["deps"].as_array().unwrap() {
             let is_normal = |kind: &Value| kind["kind"] != "dev";
-            if dependency["dep_kinds"].as_array().unwrap().iter().any(is_normal) {
+            if dependency["dep_kinds"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(is_normal)
+            {
                 left.push(dependency["pkg"].as_str().unwrap());
             }
         }
@@ -87,10 +124,19 @@ fn below(metadata: &Value, root: &str) -> BTreeSet<String> {
 fn the_command_line_links_nothing_of_the_daemon() {
     let metadata = metadata(&["--filter-platform=x86_64-unknown-linux-gnu"]);
     let packages = below(&metadata, "enclavectl");
-    assert!(packages.contains("api") && packages.contains("aws-lc-rs"), "{packages:?}");
+    assert!(
+        packages.contains("api") && packages.contains("aws-lc-rs"),
+        "{packages:?}"
+    );
     // aws-lc is the crypto provider of TLS, and no SDK.
     let is_sdk = |name: &str| name.starts_with("aws-") && !name.starts_with("aws-lc-");
-    let forbidden = ["rusqlite", "libsqlite3-sys", "host-proxy", "eif-builder", "broker"];
+    let forbidden = [
+        "rusqlite",
+        "libsqlite3-sys",
+        "host-proxy",
+        "eif-builder",
+        "broker",
+    ];
     let wrong: Vec<_> = packages
         .iter()
         .filter(|name| is_sdk(name) || forbidden.contains(&name.as_str()))

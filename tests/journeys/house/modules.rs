@@ -62,7 +62,12 @@ impl<'ast> Visit<'ast> for File {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        self.mentions.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
+        self.mentions.push(
+            path.segments
+                .iter()
+                .map(|segment| segment.ident.to_string())
+                .collect(),
+        );
         syn::visit::visit_path(self, path);
     }
 }
@@ -122,7 +127,9 @@ struct Crate {
 
 impl Crate {
     fn read(root: &Path) -> Crate {
-        let mut found = Crate { files: BTreeMap::new() };
+        let mut found = Crate {
+            files: BTreeMap::new(),
+        };
         let entry = ["lib.rs", "main.rs"].map(|name| root.join(name));
         for path in entry.iter().filter(|path| path.is_file()) {
             found.add(path, Vec::new());
@@ -138,7 +145,9 @@ impl Crate {
         self.files.insert(module.clone(), file);
         for child in children {
             let inner = [module.clone(), vec![child.clone()]].concat();
-            if let Some(path) = file_of(path, &module, &child).filter(|_| !self.files.contains_key(&inner)) {
+            if let Some(path) =
+                file_of(path, &module, &child).filter(|_| !self.files.contains_key(&inner))
+            {
                 self.add(&path, inner);
             }
         }
@@ -168,7 +177,9 @@ impl Crate {
             } else if file.children.contains(name) {
                 at.push(name.clone());
             } else if let Some(export) = file.exports.get(name).filter(|_| depth < 8) {
-                return self.resolve_within(&at, export, depth + 1).or(Some(at.clone()));
+                return self
+                    .resolve_within(&at, export, depth + 1)
+                    .or(Some(at.clone()));
             } else {
                 return Some(at);
             }
@@ -180,13 +191,19 @@ impl Crate {
     /// Arrows between files, without those to the `mod.rs` right above.
     fn arrows(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
         let arrows_of = |(module, file): (&'_ Module, &'_ File)| {
-            let targets = file.mentions.iter().filter_map(|path| self.resolve(module, path));
+            let targets = file
+                .mentions
+                .iter()
+                .filter_map(|path| self.resolve(module, path));
             let above = module.split_last().map(|(_, above)| above.to_vec());
             targets
                 .filter(|target| target != module && Some(target) != above.as_ref())
                 .collect::<BTreeSet<Module>>()
         };
-        self.files.iter().map(|(module, file)| (module, arrows_of((module, file)))).collect()
+        self.files
+            .iter()
+            .map(|(module, file)| (module, arrows_of((module, file))))
+            .collect()
     }
 }
 
@@ -198,7 +215,10 @@ fn file_of(path: &Path, module: &Module, child: &str) -> Option<PathBuf> {
     } else {
         path.with_extension("")
     };
-    let places = [directory.join(format!("{child}.rs")), directory.join(child).join("mod.rs")];
+    let places = [
+        directory.join(format!("{child}.rs")),
+        directory.join(child).join("mod.rs"),
+    ];
     places.into_iter().find(|path| path.is_file())
 }
 
@@ -218,12 +238,17 @@ fn cycle(arrows: &BTreeMap<&Module, BTreeSet<Module>>) -> Option<Vec<String>> {
             return None;
         }
         path.push(at);
-        let found = arrows.get(at)?.iter().find_map(|next| walk(next, arrows, path, done));
+        let found = arrows
+            .get(at)?
+            .iter()
+            .find_map(|next| walk(next, arrows, path, done));
         path.pop();
         found
     }
     let mut done = BTreeSet::new();
-    arrows.keys().find_map(|start| walk(start, arrows, &mut Vec::new(), &mut done))
+    arrows
+        .keys()
+        .find_map(|start| walk(start, arrows, &mut Vec::new(), &mut done))
 }
 
 #[test]
@@ -253,6 +278,12 @@ fn a_cycle_through_a_re_export_is_seen() {
     let cycle = cycle(&Crate::read(directory.path()).arrows());
     assert_eq!(cycle, Some(["a", "b", "a"].map(str::to_owned).to_vec()));
     // What only tests use does not count.
-    write("b.rs", "pub struct B;\n#[cfg(test)]\nmod tests { use crate::A; }");
-    assert_eq!(super::modules::cycle(&Crate::read(directory.path()).arrows()), None);
+    write(
+        "b.rs",
+        "pub struct B;\n#[cfg(test)]\nmod tests { use crate::A; }",
+    );
+    assert_eq!(
+        super::modules::cycle(&Crate::read(directory.path()).arrows()),
+        None
+    );
 }
