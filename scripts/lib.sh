@@ -83,6 +83,12 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# Rust itself, in the version of rust-toolchain.toml: rustup installs it with the first call, which must not be two calls at once.
+need_rust() {
+    command -v cargo >/dev/null || die "Rust is missing; install it with rustup from https://rustup.rs"
+    quietly "$CACHE/log/rustup" cargo --version
+}
+
 # need_packages WHY PACKAGE...: installs what is missing, after saying what and why.
 need_packages() {
     local why=$1 missing=() p; shift
