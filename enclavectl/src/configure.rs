@@ -1,54 +1,65 @@
-//! `enclavectl configure` and `seal`: sealed configs on their way to an enclave.
+//! `enclavectl configure`: brings an enclave its next sealed config.
 
-use super::{CliError, follow, path};
+use crate::{follow, ui};
+use api::client::Client;
+use api::{Record, ReplaceConfig};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use host_proxy::client::Client;
-use host_proxy::record::Record;
+use explain::{CliError, Exit};
 use hyper::Method;
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use wire::sealed::MAX_LEN;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+#[command(after_help = "Example:\n  \
+    enclavectl seal app.env --spec enclave.toml --version 4 -o app-4.sealed\n  \
+    enclavectl configure orders app-4.sealed")]
+pub(crate) struct Args {
     /// Name or id
     name: String,
-    /// The sealed config
+    /// The sealed config; 'enclavectl seal' makes one
     config: PathBuf,
-    /// Return once the order is taken
+    /// Return once the order is accepted
     #[arg(long)]
     no_wait: bool,
 }
 
-pub(super) async fn run(client: &Client, args: &Args, json: bool) -> Result<(), CliError> {
-    let encoded = encoded(&args.config)?;
-    let wanted = hex::encode(Sha256::digest(
-        STANDARD.decode(&encoded).unwrap_or_default(),
-    ));
-    let body = serde_json::json!({ "config": encoded }).to_string();
-    let record: Record = client
-        .json(
-            Method::PUT,
-            &path(&args.name, "/config")?,
-            body.into_bytes(),
-        )
-        .await?;
-    follow::until_configured(client, record, &wanted, args.no_wait, json).await
+pub(crate) async fn run(client: &Client, args: &Args, json: bool) -> Result<(), CliError> {
+    let sealed = read_sealed(&args.config)?;
+    let sha256 = hex::encode(Sha256::digest(&sealed));
+    let order = ReplaceConfig {
+        config: encode(&sealed),
+    };
+    let body = serde_json::to_vec(&order).map_err(CliError::bug)?;
+    let path = ui::path(&args.name, "/config")?;
+    let record: Record = client.json(Method::PUT, &path, body).await?;
+    follow::until_configured(client, record, &sha256, args.no_wait, json).await
 }
 
+<<<<<<< HEAD
 /// A sealed config in base64, as orders carry it.
 pub(super) fn encoded(path: &Path) -> Result<String, CliError> {
     let fail = |problem: &dyn std::fmt::Display| {
+=======
+/// A sealed config's bytes; whether they are one is for the daemon to check.
+pub(crate) fn read_sealed(path: &Path) -> Result<Vec<u8>, CliError> {
+    let wrong = |problem: &dyn std::fmt::Display| {
+>>>>>>> refs/heads/enclavectl
         CliError::new(
             Exit::Usage,
             format!("{}: {problem}", path.display()),
-            "give a file that 'enclavectl seal' made",
+            "Name a file that 'enclavectl seal' made.",
         )
     };
-    let len = std::fs::metadata(path).map_err(|e| fail(&e))?.len();
+    let len = std::fs::metadata(path).map_err(|e| wrong(&e))?.len();
     if len > MAX_LEN as u64 {
-        return Err(fail(&format!("longer than {MAX_LEN} bytes")));
+        return Err(wrong(&format!("longer than {MAX_LEN} bytes")));
     }
-    Ok(STANDARD.encode(std::fs::read(path).map_err(|e| fail(&e))?))
+    std::fs::read(path).map_err(|e| wrong(&e))
+}
+
+/// As orders carry a sealed config.
+pub(crate) fn encode(sealed: &[u8]) -> String {
+    STANDARD.encode(sealed)
 }

@@ -1,78 +1,95 @@
-//! `enclavectl doctor`: what this machine needs to run enclaves, one line each, with the next step where something is missing.
+//! `enclavectl doctor`: what the daemon finds out about its machine, one line each, with the next
+//! step where something is missing.
 
-use super::{CliError, print};
-use eif_builder::artifacts;
-use host_proxy::client::Client;
-use host_proxy::config;
-use host_proxy::launch::Qemu;
+use crate::ui;
+use api::Finding;
+use api::client::{Client, ClientError};
+use explain::{CliError, Exit};
 use hyper::Method;
-use std::path::Path;
 
-pub(super) async fn run(client: &Client) -> Result<(), CliError> {
-    let folder =
-        std::env::var("HOST_PROXY_CONFIG_DIR").unwrap_or_else(|_| "/etc/redoubt".to_owned());
-    let environment = std::env::vars().filter(|(name, _)| name != "HOST_PROXY_CONFIG_DIR");
-    let loaded = config::load(
-        Path::new(&folder),
-        std::env::var("RUN_MODE").ok().as_deref(),
-        environment,
-    );
-    let mut missing = 0;
-    let mut check = |what: &str, result: Result<String, (String, String)>| match result {
-        Ok(found) => print(&format!("✓ {what}: {found}")),
-        Err((problem, hint)) => {
-            missing += 1;
-            print(&format!("✗ {what}: {problem}\n    {hint}"))
+const WITHOUT_DAEMON: &str = "'host-proxy doctor' checks this machine without a running daemon.";
+
+pub(crate) async fn run(client: &Client, json: bool) -> Result<(), CliError> {
+    let answer = client.json(Method::GET, "/v1/doctor", Vec::new()).await;
+    let findings = with_daemon(answer);
+    if json {
+        ui::print_json(&findings)?;
+    } else {
+        for finding in &findings {
+            ui::print(&finding.to_string())?;
         }
-    };
-    let artifact = |name| {
-        let found = artifacts::find(name, None);
-        found
-            .map(|path| path.display().to_string())
-            .map_err(|e| (e.to_string(), e.hint().to_owned()))
-    };
-    check("kernel", artifact(artifacts::KERNEL))?;
-    check("agent", artifact(artifacts::AGENT))?;
-    match &loaded {
-        Ok(loaded) => {
-            check(
-                "configuration",
-                Ok(format!(
-                    "secrets in {:?}, launcher {:?}",
-                    loaded.config.secrets, loaded.config.launcher
-                )),
-            )?;
-            let qemu = Qemu::find(&loaded.config.qemu);
-            check(
-                "QEMU",
-                qemu.map(|_| "found, with its vsock device".to_owned())
-                    .map_err(|e| {
-                        (
-                            e.to_string(),
-                            "build the sandbox with scripts/sandbox".to_owned(),
-                        )
-                    }),
-            )?;
-        }
-        Err(error) => check(
-            "configuration",
-            Err((error.to_string(), "correct it".to_owned())),
-        )?,
     }
-    let health = client.bytes(Method::GET, "/healthz", Vec::new()).await;
-    check(
-        "daemon",
-        health.map(|_| "answers".to_owned()).map_err(|e| {
-            let CliError { message, hint, .. } = e.into();
-            (message, hint)
-        }),
-    )?;
-    match missing {
+    match findings.iter().filter(|finding| !finding.passed).count() {
         0 => Ok(()),
+<<<<<<< HEAD
         n => Err(CliError::new(
             Exit::Unavailable,
             format!("{n} of these are missing"),
             "follow the lines marked ✗",
         )),
+=======
+        1 => Err(failed("1 check failed".to_owned())),
+        count => Err(failed(format!("{count} checks failed"))),
+    }
+}
+
+fn failed(message: String) -> CliError {
+    CliError::new(
+        Exit::Unavailable,
+        message,
+        "Follow the next step below each ✗.",
+    )
+}
+
+/// What the daemon found, and last whether it answers.
+fn with_daemon(answer: Result<Vec<Finding>, ClientError>) -> Vec<Finding> {
+    match answer {
+        Ok(mut findings) => {
+            findings.push(Finding::passed("daemon", "answers"));
+            findings
+        }
+        Err(error) => {
+            let mut finding = Finding::failed("daemon", &error);
+            if let (ClientError::Unreachable { .. }, Some(step)) = (&error, &mut finding.next_step)
+            {
+                *step = format!("{step} {WITHOUT_DAEMON}");
+            }
+            vec![finding]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_answers_is_the_last_finding() {
+        let kernel = Finding::passed("kernel", "/lib/bzImage");
+        let findings = with_daemon(Ok(vec![kernel]));
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, ["✓ kernel: /lib/bzImage", "✓ daemon: answers"]);
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_the_only_one() {
+        let findings = with_daemon(Err(ClientError::Unreachable {
+            path: "/run/api.sock".into(),
+            reason: "No such file".to_owned(),
+        }));
+        let [finding] = findings.as_slice() else {
+            panic!("{findings:?}")
+        };
+        assert!(!finding.passed);
+        assert_eq!(
+            finding.detail,
+            "cannot reach the daemon at /run/api.sock: No such file"
+        );
+        let step = finding.next_step.as_deref().unwrap();
+        assert!(
+            step.contains("host-proxy serve") && step.ends_with(WITHOUT_DAEMON),
+            "{step}"
+        );
+>>>>>>> refs/heads/enclavectl
     }
 }

@@ -1,18 +1,73 @@
-//! Follows an enclave: its stages with progress bars, its events, its logs.
+//! Waits until an order is carried out, and shows how far it is. What ends a wait is decided by
+//! functions over events: an order has a generation, and events of earlier orders do not count.
 
-use super::{CliError, path, print, print_json, tell};
-use host_proxy::client::Client;
-use host_proxy::enclave::describe;
-use host_proxy::fault::Fault;
-use host_proxy::lifecycle::{Stage, Status};
-use host_proxy::record::{EnclaveEvent, Record};
+use crate::progress::DeployProgress;
+use crate::{show, ui};
+use api::client::Client;
+use api::{DeployError, EnclaveEvent, Record, State, Status};
+use explain::{CliError, Exit};
 use hyper::Method;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
+
+/// An accepted order.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    generation: u64,
+    /// Whether it ends the enclave.
+    is_ending: bool,
+}
+
+impl Order {
+    /// From the record that the daemon answered the order with.
+    fn of(record: &Record) -> Order {
+        Order {
+            generation: record.generation,
+            is_ending: record.state.is_ending(),
+        }
+    }
+
+    /// Whether an event belongs to this order or to a later one. An enclave that is deployed again
+    /// has older events too.
+    fn concerns(self, event: &EnclaveEvent) -> bool {
+        match event {
+            EnclaveEvent::Status { generation, .. } | EnclaveEvent::Config { generation, .. } => {
+                *generation >= self.generation
+            }
+            EnclaveEvent::Progress { .. } => true,
+        }
+    }
+
+    /// Whether the enclave stays as it is after this event, until the next order.
+    fn is_settled_by(self, event: &EnclaveEvent) -> bool {
+        let EnclaveEvent::Status { state, .. } = event else {
+            return false;
+        };
+        match state.status() {
+            Status::Destroyed => true,
+            Status::Deployed | Status::Failed => !self.is_ending,
+            Status::PendingDeploy
+            | Status::Deploying
+            | Status::PendingDestroy
+            | Status::Destroying => false,
+        }
+    }
+
+    /// What an event means for an order that brought a config to a deployed enclave: `None` to wait
+    /// on, or else why the config was refused. Whatever happens to the enclave itself ends the wait
+    /// too.
+    fn config_result(self, event: EnclaveEvent) -> Option<Result<(), DeployError>> {
+        if !self.concerns(&event) {
+            return None;
+        }
+        match event {
+            EnclaveEvent::Config { failure, .. } => Some(failure.map_or(Ok(()), Err)),
+            EnclaveEvent::Status { .. } => Some(Ok(())),
+            EnclaveEvent::Progress { .. } => None,
+        }
+    }
+}
 
 /// Shows an enclave's way until it is deployed, failed or gone; a failure becomes exit code 1.
-pub(super) async fn until_settled(
+pub(crate) async fn until_settled(
     client: &Client,
     record: Record,
     no_wait: bool,
@@ -20,32 +75,27 @@ pub(super) async fn until_settled(
 ) -> Result<(), CliError> {
     if no_wait {
         return if json {
-            print_json(&record)
+            ui::print_json(&record)
         } else {
-            print(&format!("{} {}", record.name, record.status))
+            ui::print(&format!("{} {}", record.name, record.state.status()))
         };
     }
-    let going = matches!(record.status, Status::PendingDestroy | Status::Destroying);
-    let events = client
-        .stream(&path(record.id.as_str(), "/events?follow")?)
-        .await;
-    if let Ok(mut events) = events {
-        let mut bars = Bars::new();
-        // An enclave that is deployed again has events of its first life: the ones before this order do not count.
+    let order = Order::of(&record);
+    let rest = "/events?follow";
+    // Without events there is no progress to show, and the record says whether there is more to
+    // report.
+    if let Ok(mut events) = client.stream(&ui::path(record.id.as_str(), rest)?).await {
+        let mut progress = DeployProgress::new();
         while let Some(event) = events.line::<EnclaveEvent>().await {
-            if let EnclaveEvent::Status { at, .. } = &event
-                && *at < record.updated_at
-            {
+            if !order.concerns(&event) {
                 continue;
             }
-            bars.show(&event);
-            if let EnclaveEvent::Status { status, .. } = event
-                && (status == Status::Destroyed
-                    || !going && matches!(status, Status::Deployed | Status::Failed))
-            {
+            progress.show(&event);
+            if order.is_settled_by(&event) {
                 break;
             }
         }
+<<<<<<< HEAD
         bars.finish();
     }
     let record: Record = client
@@ -69,25 +119,33 @@ pub(super) async fn until_settled(
             "see 'enclavectl show', or the daemon's journal",
         )),
         _ => Ok(()),
+=======
+        progress.finish();
+>>>>>>> refs/heads/enclavectl
     }
+    let record = fetch(client, &record).await?;
+    print_record(&record, json)?;
+    settled(&record.state)
 }
 
-/// Waits until a config that was ordered, known by the SHA-256 of its file, runs, or failed to. A failed enclave is deployed again for it.
-pub(super) async fn until_configured(
+/// Waits until a config, known by the SHA-256 of its sealed file, runs or was refused. A failed
+/// enclave is deployed again with it.
+pub(crate) async fn until_configured(
     client: &Client,
     record: Record,
-    wanted: &str,
+    sha256: &str,
     no_wait: bool,
     json: bool,
 ) -> Result<(), CliError> {
-    if no_wait || record.status != Status::Deployed {
+    if no_wait || record.state != State::Deployed {
         return until_settled(client, record, no_wait, json).await;
     }
-    tell("the enclave serves on while the next one boots with the new config");
-    let mut events = client
-        .stream(&path(record.id.as_str(), "/events?follow")?)
-        .await?;
+    ui::tell("the current enclave keeps serving while the next one boots with the new config");
+    let order = Order::of(&record);
+    let path = ui::path(record.id.as_str(), "/events?follow")?;
+    let mut events = client.stream(&path).await?;
     while let Some(event) = events.line::<EnclaveEvent>().await {
+<<<<<<< HEAD
         match event {
             EnclaveEvent::Config { at, fault, .. } if at >= record.updated_at => match fault {
                 Some(Fault { message, hint, .. }) => {
@@ -122,55 +180,55 @@ pub(super) async fn until_configured(
             "see 'enclavectl events', and give the config again",
         ));
     }
-    if json {
-        print_json(&record)
-    } else {
-        print(&super::show::summary(&record))
-    }
-}
-
-pub(super) async fn events(
-    client: &Client,
-    name: &str,
-    follow: bool,
-    json: bool,
-) -> Result<(), CliError> {
-    let query = if follow { "/events?follow" } else { "/events" };
-    let mut events = client.stream(&path(name, query)?).await?;
-    while let Some(event) = events.line::<EnclaveEvent>().await {
-        match (&event, json) {
-            (event, true) => print(&serde_json::to_string(event).unwrap_or_default())?,
-            (
-                EnclaveEvent::Status {
-                    at,
-                    status,
-                    stage,
-                    fault,
-                },
-                false,
-            ) => {
-                let stage = stage
-                    .map(|stage| format!(" ({})", describe(stage)))
-                    .unwrap_or_default();
-                let fault = fault
-                    .as_ref()
-                    .map(|fault| format!(": {}\n  {}", fault.message, fault.hint))
-                    .unwrap_or_default();
-                print(&format!("{at}  {status}{stage}{fault}"))?;
+=======
+        match order.config_result(event) {
+            None => {}
+            Some(Ok(())) => break,
+            Some(Err(DeployError {
+                message, next_step, ..
+            })) => {
+                let message = format!("{message}; the previous config still runs");
+                return Err(CliError::new(Exit::Negative, message, next_step));
             }
-            (EnclaveEvent::Config { at, version, fault }, false) => {
-                let result = match fault {
-                    None => "runs".to_owned(),
-                    Some(fault) => format!("was refused: {}\n  {}", fault.message, fault.hint),
-                };
-                print(&format!("{at}  config version {version} {result}"))?;
-            }
-            (EnclaveEvent::Progress { .. }, false) => {}
         }
     }
-    Ok(())
+    let record = fetch(client, &record).await?;
+    configured(&record, sha256)?;
+    print_record(&record, json)
 }
 
+async fn fetch(client: &Client, record: &Record) -> Result<Record, CliError> {
+    let path = ui::path(record.id.as_str(), "")?;
+    Ok(client.json(Method::GET, &path, Vec::new()).await?)
+}
+
+fn print_record(record: &Record, json: bool) -> Result<(), CliError> {
+>>>>>>> refs/heads/enclavectl
+    if json {
+        ui::print_json(record)
+    } else {
+        ui::print(&show::summary(record))
+    }
+}
+
+/// How a wait for a settled enclave ends.
+fn settled(state: &State) -> Result<(), CliError> {
+    match state {
+        State::Deployed | State::Destroyed => Ok(()),
+        State::Failed(DeployError {
+            message, next_step, ..
+        }) => Err(CliError::new(Exit::Negative, message, next_step)),
+        State::PendingDeploy | State::Deploying(_) | State::PendingDestroy | State::Destroying => {
+            Err(CliError::new(
+                Exit::Unavailable,
+                "the daemon stopped sending events before this was done",
+                "Check with 'enclavectl show', and read the daemon's journal.",
+            ))
+        }
+    }
+}
+
+<<<<<<< HEAD
 pub(super) async fn logs(client: &Client, name: &str, follow: bool) -> Result<(), CliError> {
     let query = if follow { "/logs?follow" } else { "/logs" };
     let mut stream = client.stream(&path(name, query)?).await?;
@@ -179,93 +237,146 @@ pub(super) async fn logs(client: &Client, name: &str, follow: bool) -> Result<()
         let written = stdout.write_all(&piece).and_then(|()| stdout.flush());
         written
             .map_err(|e| CliError::new(Exit::Unavailable, e, "the reader of the output is gone"))?;
+=======
+/// How a wait for a config ends that was not refused.
+fn configured(record: &Record, sha256: &str) -> Result<(), CliError> {
+    let config = record.config.as_ref();
+    let runs = config.is_some_and(|config| config.sha256 == sha256);
+    if runs && record.state == State::Deployed {
+        return Ok(());
+>>>>>>> refs/heads/enclavectl
     }
-    Ok(())
+    let status = record.state.status();
+    Err(CliError::new(
+        Exit::Negative,
+        format!("the enclave is {status} and does not run the new config"),
+        "Read 'enclavectl events', then run 'enclavectl configure' again.",
+    ))
 }
 
-/// A line a stage, with a bar below on a terminal.
-struct Bars {
-    bar: ProgressBar,
-    terminal: bool,
-    stage: Option<(Stage, Instant)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::Stage;
+    use explain::Code;
 
-impl Bars {
-    fn new() -> Bars {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
+    fn status(generation: u64, state: State) -> EnclaveEvent {
+        EnclaveEvent::Status {
+            at: String::new(),
+            generation,
+            state,
+        }
+    }
+
+    fn config(generation: u64, failure: Option<DeployError>) -> EnclaveEvent {
+        EnclaveEvent::Config {
+            at: String::new(),
+            generation,
+            version: 7,
+            failure,
+        }
+    }
+
+    fn failure() -> DeployError {
+        DeployError::new(Code::KmsRefused, "no", "Ask.")
+    }
+
+    const DEPLOY: Order = Order {
+        generation: 4,
+        is_ending: false,
+    };
+    const TERMINATE: Order = Order {
+        generation: 4,
+        is_ending: true,
+    };
+
+    /// How many events a wait takes, the one that ends it included; `None` if it goes on.
+    fn events_until_settled(order: Order, events: &[EnclaveEvent]) -> Option<usize> {
+        let ends = |event: &EnclaveEvent| order.concerns(event) && order.is_settled_by(event);
+        events.iter().position(ends).map(|index| index + 1)
+    }
+
+    #[test]
+    fn events_of_earlier_orders_do_not_end_a_wait() {
+        let events = [
+            status(1, State::Deployed),
+            status(3, State::Failed(failure())),
+            status(4, State::PendingDeploy),
+            status(4, State::Deploying(Stage::Pull)),
+            config(4, None),
+            status(4, State::Deployed),
+        ];
+        assert_eq!(events_until_settled(DEPLOY, &events), Some(6));
+        assert_eq!(events_until_settled(DEPLOY, &events[..5]), None);
+    }
+
+    #[test]
+    fn a_failure_ends_a_deploy_and_a_later_termination_does_too() {
+        let failed = [status(4, State::Failed(failure()))];
+        assert_eq!(events_until_settled(DEPLOY, &failed), Some(1));
+        let ended = [
+            status(5, State::PendingDestroy),
+            status(5, State::Destroying),
+            status(5, State::Destroyed),
+        ];
+        assert_eq!(events_until_settled(DEPLOY, &ended), Some(3));
+    }
+
+    #[test]
+    fn only_the_end_of_the_enclave_ends_the_wait_for_a_termination() {
+        let events = [
+            status(4, State::PendingDestroy),
+            status(4, State::Failed(failure())),
+            status(4, State::Deployed),
+            status(4, State::Destroyed),
+        ];
+        assert_eq!(events_until_settled(TERMINATE, &events), Some(4));
+    }
+
+    #[test]
+    fn a_config_runs_or_is_refused_or_something_else_happens_to_the_enclave() {
+        let progress = EnclaveEvent::Progress {
+            stage: Stage::Launch,
+            done: 1,
+            total: 2,
         };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Bars {
-            bar,
-            terminal,
-            stage: None,
+        for (event, expected) in [
+            (config(3, Some(failure())), None),
+            (status(3, State::Deployed), None),
+            (progress, None),
+            (config(4, None), Some(Ok(()))),
+            (config(4, Some(failure())), Some(Err(failure()))),
+            (status(5, State::PendingDeploy), Some(Ok(()))),
+        ] {
+            assert_eq!(DEPLOY.config_result(event), expected);
         }
     }
 
-    fn line(&self, text: &str) {
-        if self.terminal {
-            self.bar.println(text)
-        } else {
-            tell(text)
-        }
+    #[test]
+    fn a_wait_ends_with_what_the_state_is_worth() {
+        let exit = |state| settled(&state).err().map(|error| error.exit);
+        assert_eq!(exit(State::Deployed), None);
+        assert_eq!(exit(State::Destroyed), None);
+        assert_eq!(exit(State::Failed(failure())), Some(Exit::Negative));
+        assert_eq!(exit(State::Deploying(Stage::Pull)), Some(Exit::Unavailable));
     }
 
-    fn close_stage(&mut self, mark: &str) {
-        if let Some((stage, began)) = self.stage.take() {
-            self.line(&format!(
-                "  {mark} {:<44} {:>6.1} s",
-                describe(stage),
-                began.elapsed().as_secs_f64()
-            ));
+    #[test]
+    fn a_config_runs_if_the_enclave_is_deployed_with_that_very_file() {
+        let record = |status: &str, sha256: &str| -> Record {
+            let json = serde_json::json!({
+                "id": "e-0123456789abcdef", "name": "web", "status": status, "generation": 4, "provider": "qemu",
+                "source_type": "public-registry", "image": "docker.io/library/httpd:2.4",
+                "config": { "name": "web", "version": 7, "kms_key": "arn", "sha256": sha256 },
+                "created_at": "T", "updated_at": "T",
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        assert_eq!(configured(&record("DEPLOYED", "aa"), "aa"), Ok(()));
+        for other in [record("DEPLOYED", "bb"), record("PENDING_DESTROY", "aa")] {
+            let error = configured(&other, "aa").unwrap_err();
+            assert_eq!(error.exit, Exit::Negative);
+            assert!(error.message.ends_with("does not run the new config"));
         }
-    }
-
-    fn show(&mut self, event: &EnclaveEvent) {
-        match event {
-            EnclaveEvent::Progress { stage, done, total }
-                if self.stage.is_some_and(|(current, _)| current == *stage) =>
-            {
-                self.style("  {spinner} {msg} {wide_bar} {bytes}/{total_bytes} {eta}");
-                self.bar.set_length(*total);
-                self.bar.set_position(*done);
-            }
-            EnclaveEvent::Progress { .. } | EnclaveEvent::Config { .. } => {}
-            EnclaveEvent::Status {
-                stage: Some(stage), ..
-            } => {
-                self.close_stage("✓");
-                self.stage = Some((*stage, Instant::now()));
-                self.style("  {spinner} {msg} {elapsed}");
-                self.bar.reset();
-                self.bar.set_message(describe(*stage));
-            }
-            EnclaveEvent::Status {
-                status,
-                stage: None,
-                ..
-            } => {
-                self.close_stage(if *status == Status::Failed {
-                    "✗"
-                } else {
-                    "✓"
-                });
-                self.line(&status.to_string());
-            }
-        }
-    }
-
-    fn style(&self, template: &str) {
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 }

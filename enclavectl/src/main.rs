@@ -1,187 +1,96 @@
-//! `enclavectl`: orders to the daemon, and what it knows. Results go to standard output, prose and progress to standard error.
+//! `enclavectl`: sends orders to the daemon, and shows what it knows. By its second name,
+//! `docker-credential-redoubt`, it is docker's credential helper.
+//!
+//! Results go to standard output, prose and progress to standard error. It runs no daemon, launches
+//! nothing, and holds no secret longer than a request takes.
+#![forbid(unsafe_code)]
 
+mod cli;
 mod configure;
 mod create;
 mod doctor;
+mod document;
+mod events;
 mod follow;
+mod orders;
+mod progress;
 mod registry;
+mod seal;
 mod show;
+mod ui;
 
+use api::client::Client;
 use clap::Parser as _;
-use eif_builder::seal::command as seal;
+use cli::{Cli, Command};
 use explain::{CliError, Exit};
-use host_proxy::client::Client;
-use host_proxy::record::Record;
-use hyper::Method;
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
-/// Creates, watches and ends enclaves.
-#[derive(Debug, clap::Parser)]
-#[command(
-    version,
-    after_help = "Exit codes: 0 done, 1 the enclave FAILED, 64 usage, 65 bad data, 69 unavailable, 70 bug, 77 refused, 78 configuration."
-)]
-struct Cli {
-    /// The daemon's socket
-    #[arg(
-        long,
-        env = "REDOUBT_SOCKET",
-        default_value = "/run/redoubt/api.sock",
-        global = true
-    )]
-    socket: PathBuf,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Run an image in a new enclave; asks for what is not on the command line
-    Create(create::Args),
-    /// All enclaves
-    List,
-    /// One enclave
-    Show(Name),
-    /// What happened to an enclave
-    Events(Stream),
-    /// What its workload printed, if the spec lets it leave the enclave
-    Logs(Stream),
-    /// Pull, build and launch again, with the credentials that are kept
-    Redeploy(Wait),
-    /// Give an enclave another sealed config; one that is deployed serves until the next is attested
-    Configure(configure::Args),
-    /// Encrypt a config that only the attested enclave of a spec can open
-    Seal(seal::Args),
-    /// End an enclave, and delete its credentials and files
-    Terminate(Wait),
-    /// Registry credentials from a broker, for docker, podman, skopeo and kubelets
-    Registry(registry::Args),
-    /// A fresh attestation document, compared with what was built
-    Attestation(show::AttestationArgs),
-    /// Check what this machine needs to run enclaves
-    Doctor,
-}
-
-#[derive(Debug, clap::Args)]
-struct Name {
-    /// Name or id
-    name: String,
-}
-
-#[derive(Debug, clap::Args)]
-struct Stream {
-    /// Name or id
-    name: String,
-    /// Go on with what comes
-    #[arg(short, long)]
-    follow: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct Wait {
-    /// Name or id
-    name: String,
-    /// Return once the order is taken
-    #[arg(long)]
-    no_wait: bool,
-}
-
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-    {
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
+<<<<<<< HEAD
         Err(error) => {
             return fail(&CliError::new(
                 Exit::Unavailable,
                 format!("cannot start: {error}"),
                 "try again",
             ));
+=======
+        Err(e) => {
+            let message = format!("cannot start: {e}");
+            return fail(&CliError::new(Exit::Unavailable, message, "Try again."));
+>>>>>>> refs/heads/enclavectl
         }
     };
-    let mut arguments = std::env::args_os();
-    // docker finds its helpers by their names.
-    let called = arguments.next().map(std::path::PathBuf::from);
-    if called.as_deref().and_then(std::path::Path::file_name)
-        == Some(registry::helper::PROGRAM.as_ref())
-    {
-        let verb = arguments
-            .next()
-            .map(|verb| verb.to_string_lossy().into_owned());
-        return runtime.block_on(registry::helper::answer(verb));
+    if let Some(verb) = registry::helper::called_by_docker(std::env::args_os()) {
+        return runtime.block_on(registry::helper::answer(&verb));
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::from(64)
-            } else {
-                ExitCode::SUCCESS
-            };
+            error.print().ok();
+            let is_help = !error.use_stderr();
+            return if is_help { Exit::Success } else { Exit::Usage }.into();
         }
     };
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => fail(&failure),
+        Err(error) => fail(&error),
     }
 }
 
-fn fail(
-    CliError {
-        message,
-        hint,
-        code,
-    }: &CliError,
-) -> ExitCode {
-    tell(&format!("error: {message}\n  {hint}"));
-    ExitCode::from(*code)
+fn fail(error: &CliError) -> ExitCode {
+    ui::tell(&error.to_string());
+    error.exit.into()
 }
 
-async fn run(
-    Cli {
+async fn run(cli: Cli) -> Result<(), CliError> {
+    let Cli {
         socket,
         json,
         command,
-    }: Cli,
-) -> Result<(), CliError> {
-    let client = Client::new(&socket);
+    } = cli;
+    let client = &Client::new(Path::new(&socket));
     match command {
-        Command::Create(args) => create::run(&client, args, json).await,
-        Command::List => show::list(&client, json).await,
-        Command::Show(Name { name }) => show::one(&client, &name, json).await,
-        Command::Events(Stream { name, follow }) => {
-            follow::events(&client, &name, follow, json).await
-        }
-        Command::Logs(Stream { name, follow }) => follow::logs(&client, &name, follow).await,
-        Command::Redeploy(Wait { name, no_wait }) => {
-            let record: Record = client
-                .json(Method::POST, &path(&name, "/redeploy")?, Vec::new())
-                .await?;
-            follow::until_settled(&client, record, no_wait, json).await
-        }
-        Command::Terminate(Wait { name, no_wait }) => {
-            let record: Record = client
-                .json(Method::DELETE, &path(&name, "")?, Vec::new())
-                .await?;
-            follow::until_settled(&client, record, no_wait, json).await
-        }
-        Command::Configure(args) => configure::run(&client, &args, json).await,
-        Command::Seal(args) => {
-            let sealed = seal::run(&args, json).await;
-            print(&sealed?)
-        }
-        Command::Registry(args) => registry::run(&client, args, json).await,
-        Command::Attestation(args) => show::attestation(&client, &args, json).await,
-        Command::Doctor => doctor::run(&client).await,
+        Command::Create(args) => create::run(client, *args, json).await,
+        Command::List => show::list(client, json).await,
+        Command::Show(args) => show::one(client, &args, json).await,
+        Command::Events(args) => events::events(client, &args, json).await,
+        Command::Logs(args) => events::logs(client, &args).await,
+        Command::Redeploy(args) => orders::redeploy(client, &args, json).await,
+        Command::Configure(args) => configure::run(client, &args, json).await,
+        Command::Seal(args) => seal::run(&args, json),
+        Command::Terminate(args) => orders::terminate(client, &args, json).await,
+        Command::Registry(args) => registry::run(client, args, json).await,
+        Command::Attestation(args) => document::run(client, &args, json).await,
+        Command::Doctor => doctor::run(client, json).await,
     }
 }
+<<<<<<< HEAD
 
 /// A name goes into a path: what could change the path is refused.
 fn path(name: &str, rest: &str) -> Result<String, CliError> {
@@ -209,3 +118,5 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
 fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
+=======
+>>>>>>> refs/heads/enclavectl

@@ -1,151 +1,55 @@
-//! Shows what the daemon knows, and what an enclave says of itself.
+//! `enclavectl list` and `show`: what the daemon knows.
 
-use super::{CliError, path, print, print_json};
-use attestation::sandbox::{UnsignedDocument, read_unsigned};
-use host_proxy::client::Client;
-use host_proxy::record::Record;
+use crate::ui;
+use api::client::Client;
+use api::{DeployError, Record};
+use explain::CliError;
 use hyper::Method;
-use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct AttestationArgs {
+pub(crate) struct Args {
     /// Name or id
     name: String,
-    /// Nonce to have in the document, in hexadecimal digits [default: 32 random bytes]
-    #[arg(long)]
-    nonce: Option<String>,
-    /// Also write the document to this file
-    #[arg(short, long)]
-    output: Option<PathBuf>,
 }
 
-pub(super) async fn list(client: &Client, json: bool) -> Result<(), CliError> {
+pub(crate) async fn list(client: &Client, json: bool) -> Result<(), CliError> {
     let records: Vec<Record> = client.json(Method::GET, "/v1/enclaves", Vec::new()).await?;
     if json {
-        return print_json(&records);
-    }
-    if records.is_empty() {
-        return print("no enclaves; 'enclavectl create' makes one");
-    }
-    let width = records
-        .iter()
-        .map(|record| record.name.len())
-        .max()
-        .unwrap_or(0)
-        .max(4);
-    print(&format!(
-        "{:<width$}  {:<15}  {:<18}  IMAGE",
-        "NAME", "STATUS", "ID"
-    ))?;
-    for Record {
-        id,
-        name,
-        status,
-        image,
-        ..
-    } in &records
-    {
-        print(&format!(
-            "{name:<width$}  {:<15}  {:<18}  {image}",
-            status.to_string(),
-            id.as_str()
-        ))?;
-    }
-    Ok(())
-}
-
-pub(super) async fn one(client: &Client, name: &str, json: bool) -> Result<(), CliError> {
-    let record: Record = client
-        .json(Method::GET, &path(name, "")?, Vec::new())
-        .await?;
-    if json {
-        print_json(&record)
+        ui::print_json(&records)
     } else {
-        print(&summary(&record))
+        ui::print(&table(&records))
     }
 }
 
-/// One line a fact.
-pub(super) fn summary(record: &Record) -> String {
-    let Record {
-        id,
-        name,
-        status,
-        stage,
-        fault,
-        image,
-        image_digest,
-        credentials_arn,
-        measurements,
-        config,
-        ingress,
-        attestation,
-        updated_at,
-        ..
-    } = record;
-    let mut lines = vec![
-        format!("{name}  {status}"),
-        format!("  id           {id}"),
-        format!("  image        {image}"),
-    ];
-    let mut add = |what: &str, text: String| lines.push(format!("  {what:<12} {text}"));
-    if let Some(digest) = image_digest {
-        add("digest", digest.clone());
+pub(crate) async fn one(client: &Client, Args { name }: &Args, json: bool) -> Result<(), CliError> {
+    let path = ui::path(name, "")?;
+    let record: Record = client.json(Method::GET, &path, Vec::new()).await?;
+    if json {
+        ui::print_json(&record)
+    } else {
+        ui::print(&summary(&record))
     }
-    if let Some(stage) = stage {
-        add("stage", stage.to_string());
+}
+
+fn table(records: &[Record]) -> String {
+    if records.is_empty() {
+        return "no enclaves; 'enclavectl create' makes one".to_owned();
     }
-    if let Some(measurements) = measurements {
-        for (what, pcr) in [
-            ("PCR0", measurements.pcr0),
-            ("PCR1", measurements.pcr1),
-            ("PCR2", measurements.pcr2),
-        ] {
-            add(what, pcr.to_string());
-        }
-    }
-    if let Some(config) = config {
-        add(
-            "config",
-            format!("{}, version {}", config.name, config.version),
-        );
-    }
-    for rule in ingress {
-        add(
-            "ingress",
-            format!("{} -> port {} of the enclave", rule.address, rule.port),
-        );
-    }
-    if let Some(address) = attestation {
-        add("attestation", format!("attest fetch http://{address} …"));
-    }
-    if let Some(arn) = credentials_arn {
-        add("credentials", arn.clone());
-    }
-    if let Some(fault) = fault {
-        let stage = fault
-            .stage
-            .map(|stage| format!(" at {stage}"))
-            .unwrap_or_default();
-        add(
-            "fault",
-            format!("{:?}{stage}: {}", fault.code, fault.message),
-        );
-        add("next", fault.hint.clone());
-        add(
-            "retryable",
-            if fault.retryable {
-                "yes: 'enclavectl redeploy' may do"
-            } else {
-                "not without a change"
-            }
-            .to_owned(),
-        );
-    }
-    add("updated", updated_at.clone());
+    let names = records.iter().map(|record| record.name.len());
+    let width = names.max().unwrap_or(0).max(4);
+    let row = |name: &str, status: &str, id: &str, image: &str| {
+        format!("{name:<width$}  {status:<15}  {id:<18}  {image}")
+    };
+    let mut lines = vec![row("NAME", "STATUS", "ID", "IMAGE")];
+    lines.extend(records.iter().map(|record| {
+        let status = record.state.status().to_string();
+        let image = record.image.to_string();
+        row(&record.name, &status, record.id.as_str(), &image)
+    }));
     lines.join("\n")
 }
 
+<<<<<<< HEAD
 /// Fetches a document and compares it with the measurements of the build.
 pub(super) async fn attestation(
     client: &Client,
@@ -218,28 +122,94 @@ pub(super) async fn attestation(
         print_json(
             &serde_json::json!({ "module_id": module_id, "timestamp": timestamp, "pcrs": registers, "fresh": fresh, "matches": verdict.is_ok(), "signed": false }),
         )?;
-    } else {
-        for (index, expected) in [(0, measured.pcr0), (1, measured.pcr1), (2, measured.pcr2)] {
-            let found = pcrs.get(index);
-            let mark = if found == Some(&expected) {
-                "✓"
-            } else {
-                "✗"
-            };
-            print(&format!(
-                "{mark} PCR{index}   {}",
-                found.map_or("missing".to_owned(), ToString::to_string)
-            ))?;
-        }
-        print(&format!(
-            "{} nonce  {}",
-            if fresh { "✓" } else { "✗" },
-            hex::encode(&nonce)
-        ))?;
-        print(
-            "- signature: none. QEMU's NSM signs nothing, so this proves nothing to anybody but this host",
-        )?;
+=======
+/// One line for each fact.
+pub(crate) fn summary(record: &Record) -> String {
+    let mut lines = vec![format!("{}  {}", record.name, record.state.status())];
+    let facts = facts(record).into_iter();
+    lines.extend(facts.map(|(label, text)| format!("  {label:<12} {text}")));
+    lines.join("\n")
+}
+
+/// Label and text, in the order in which they are shown.
+fn facts(record: &Record) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("id", record.id.to_string()),
+        ("image", record.image.to_string()),
+    ];
+    let digest = record.image_digest.iter();
+    facts.extend(digest.map(|digest| ("digest", digest.to_string())));
+    let stage = record.state.stage().into_iter();
+    facts.extend(stage.map(|stage| ("stage", stage.to_string())));
+    if let Some(measurements) = &record.measurements {
+        facts.push(("PCR0", measurements.pcr0.to_string()));
+        facts.push(("PCR1", measurements.pcr1.to_string()));
+        facts.push(("PCR2", measurements.pcr2.to_string()));
     }
+    if let Some(config) = &record.config {
+        let text = format!("{}, version {}", config.name, config.version);
+        facts.push(("config", text));
+    }
+    for ingress in &record.ingress {
+        let text = format!(
+            "{} -> port {} of the enclave",
+            ingress.address, ingress.port
+        );
+        facts.push(("ingress", text));
+    }
+    if let Some(address) = record.attestation {
+        facts.push(("attestation", format!("attest fetch http://{address} …")));
+    }
+    let arn = record.credentials_arn.iter();
+    facts.extend(arn.map(|arn| ("credentials", arn.clone())));
+    if let Some(failure) = record.state.failure() {
+        facts.extend(failure_facts(failure));
+    }
+    facts.push(("updated", record.updated_at.clone()));
+    facts
+}
+
+fn failure_facts(failure: &DeployError) -> [(&'static str, String); 3] {
+    let DeployError {
+        code,
+        stage,
+        retryable,
+        message,
+        next_step,
+    } = failure;
+    let stage = stage.map(|stage| format!(" at stage {stage}"));
+    let stage = stage.unwrap_or_default();
+    let retryable = if *retryable {
+        "yes: 'enclavectl redeploy' may succeed as things are"
+>>>>>>> refs/heads/enclavectl
+    } else {
+        "no: redeploying fails again until the cause is fixed"
+    };
+    [
+        ("failure", format!("{code}{stage}: {message}")),
+        ("next step", next_step.clone()),
+        ("retryable", retryable.to_owned()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn record(more: Value) -> Record {
+        let mut json = json!({
+            "id": "e-0123456789abcdef", "name": "web", "status": "DEPLOYED", "generation": 1, "provider": "qemu",
+            "source_type": "public-registry", "image": "ghcr.io/org/httpd:2.4",
+            "created_at": "2026-01-03T20:41:07.000000Z", "updated_at": "2026-01-03T20:41:08.000000Z",
+        });
+        let Value::Object(more) = more else {
+            panic!("an object")
+        };
+        json.as_object_mut().unwrap().extend(more);
+        serde_json::from_value(json).unwrap()
+    }
+<<<<<<< HEAD
     verdict.map_err(|mismatch| {
         CliError::new(
             Exit::Refused,
@@ -254,5 +224,62 @@ pub(super) async fn attestation(
             "the document carries another nonce",
             "it is not an answer to this request",
         )),
+=======
+
+    #[test]
+    fn a_deployed_enclave_shows_where_it_listens() {
+        let shown = summary(&record(json!({
+            "config": { "name": "shop", "version": 3, "kms_key": "arn", "sha256": "aa" },
+            "ingress": [{ "port": 8080, "address": "127.0.0.1:40000" }],
+            "attestation": "127.0.0.1:40001",
+        })));
+        let expected = [
+            "web  DEPLOYED",
+            "  id           e-0123456789abcdef",
+            "  image        ghcr.io/org/httpd:2.4",
+            "  config       shop, version 3",
+            "  ingress      127.0.0.1:40000 -> port 8080 of the enclave",
+            "  attestation  attest fetch http://127.0.0.1:40001 …",
+            "  updated      2026-01-03T20:41:08.000000Z",
+        ];
+        assert_eq!(shown, expected.join("\n"));
+    }
+
+    #[test]
+    fn a_failure_shows_its_code_stage_and_next_step() {
+        let shown = summary(&record(json!({
+            "status": "FAILED",
+            "failure": {
+                "code": "REGISTRY_UNAUTHORIZED", "stage": "resolve", "retryable": false,
+                "message": "the registry said no", "next_step": "Check the password.",
+            },
+        })));
+        for line in [
+            "web  FAILED",
+            "  failure      REGISTRY_UNAUTHORIZED at stage resolve: the registry said no",
+            "  next step    Check the password.",
+            "  retryable    no: redeploying fails again until the cause is fixed",
+        ] {
+            assert!(
+                shown.lines().any(|shown| shown == line),
+                "{line} is not in {shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_has_columns_as_wide_as_the_longest_name() {
+        let long = record(json!({ "name": "a-long-name", "status": "DEPLOYING", "stage": "pull" }));
+        let table = table(&[record(json!({})), long]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "NAME         STATUS           ID                  IMAGE",
+                "web          DEPLOYED         e-0123456789abcdef  ghcr.io/org/httpd:2.4",
+                "a-long-name  DEPLOYING        e-0123456789abcdef  ghcr.io/org/httpd:2.4",
+            ]
+        );
+>>>>>>> refs/heads/enclavectl
     }
 }

@@ -1,97 +1,57 @@
-//! `enclavectl registry`: credentials of a broker for docker, podman, skopeo and kubelets. All but `forget` speaks to the broker and not to the
-//! daemon's socket, so it works on machines without a daemon.
+//! `enclavectl registry`: credentials of a broker for docker, podman, skopeo and kubelets. All but
+//! `forget` speaks to the broker and not to the daemon's socket, so it works on machines without a
+//! daemon.
 
-pub(super) mod helper;
-mod known;
+mod access;
+mod bindings;
+mod docker_config;
+pub(crate) mod helper;
+mod json_file;
 mod kubelet;
 mod login;
 
-use super::{CliError, tell};
-use host_proxy::broker::client::BrokerClient;
-use host_proxy::client::Client;
-use host_proxy::https::{Https, ServiceUrl};
+use crate::ui;
+use api::client::Client;
+use explain::CliError;
 use hyper::Method;
-use oci::Secret;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
-
-/// The longest token, in bytes; the broker takes 8 KiB.
-const MAX_TOKEN: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Let docker, podman and skopeo ask the broker for a project's credentials
-    Login(login::Args),
-    /// Answer a kubelet (credential provider v1): a request on standard input, the response on standard output
+    /// Register the broker as docker's, podman's and skopeo's source of credentials for its
+    /// registry
+    Login(login::LoginArgs),
+    /// Answer a kubelet (credential provider v1): request on standard input, response on standard
+    /// output
     Kubelet(kubelet::Args),
-    /// Undo a login: docker asks the broker for this registry no more
-    Logout {
-        /// host or host:port
-        registry: String,
-        /// docker's configuration [default: $DOCKER_CONFIG/config.json, or ~/.docker/config.json]
-        #[arg(long)]
-        authfile: Option<PathBuf>,
-    },
-    /// Have the daemon make new credentials from now on: after those that it gave out were revoked
+    /// Undo a login: docker no longer asks the broker for this registry
+    Logout(login::LogoutArgs),
+    /// Clear the daemon's cache of issued credentials, so that new ones are made; run it after
+    /// revoking some
     Forget,
-    /// docker's credential-helper protocol, as docker-credential-redoubt speaks it
+    /// Speak docker's credential-helper protocol, as docker-credential-redoubt does
     Helper {
         #[arg(value_parser = ["get", "list", "store", "erase"])]
         verb: String,
     },
 }
 
-/// Which broker, and who asks it.
-#[derive(Debug, Clone, clap::Args)]
-struct Broker {
-    /// Address of the broker: https://redoubt.example.com:9443
-    #[arg(long, env = "REDOUBT_BROKER")]
-    broker: String,
-    /// File with the token (JWT) to show; read for each question, so that it can be renewed
-    #[arg(long, env = "REDOUBT_BROKER_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-    /// PEM file of an authority to trust beside the system's
-    #[arg(long, env = "REDOUBT_BROKER_CA")]
-    ca_cert: Option<PathBuf>,
-}
-
-/// The same, checked, as it is remembered: names of files, no secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Access {
-    broker: ServiceUrl,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    token_file: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    ca_cert: Option<PathBuf>,
-}
-
-pub(super) async fn run(
-    client: &Client,
-    Args { command }: Args,
-    json: bool,
-) -> Result<(), CliError> {
-    match command {
-        Command::Login(args) => login::run(args, json).await,
-        Command::Logout { registry, authfile } => login::undo(&registry, authfile).await,
+pub(crate) async fn run(client: &Client, args: Args, json: bool) -> Result<(), CliError> {
+    match args.command {
+        Command::Login(args) => login::login(args, json).await,
+        Command::Logout(args) => login::logout(args).await,
         Command::Kubelet(args) => kubelet::run(args).await,
-        Command::Forget => {
-            client
-                .bytes(Method::DELETE, "/v1/registry/credentials", Vec::new())
-                .await?;
-            tell("whoever asks next gets new credentials");
-            Ok(())
-        }
+        Command::Forget => forget(client).await,
         Command::Helper { verb } => helper::run(&verb).await,
     }
 }
 
+<<<<<<< HEAD
 impl Broker {
     fn access(&self) -> Result<Access, CliError> {
         let broker = ServiceUrl::parse(&self.broker)
@@ -150,4 +110,11 @@ fn read_token(path: &Path) -> Result<Secret, CliError> {
         "" => Err(wrong(&"empty")),
         token => Ok(Secret::new(token)),
     }
+=======
+async fn forget(client: &Client) -> Result<(), CliError> {
+    let path = "/v1/registry/credentials";
+    client.bytes(Method::DELETE, path, Vec::new()).await?;
+    ui::tell("the daemon's cache is clear: the next request gets new credentials");
+    Ok(())
+>>>>>>> refs/heads/enclavectl
 }
