@@ -59,7 +59,8 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `cli` | the command `attest`, and the module `unverified` that it prints documents with |
+//! | `cli` | the command `attest` |
+//! | `unverified` | the module `unverified`, which shows what a document says without checking it |
 //! | `emulated` | the module `emulated`, which reads the unsigned documents of QEMU's emulated NSM; only for the host that started that QEMU |
 //!
 //! # Mistakes of other verifiers
@@ -116,7 +117,7 @@ mod limits;
 mod pcr;
 mod policy;
 mod time;
-#[cfg(feature = "cli")]
+#[cfg(feature = "unverified")]
 pub mod unverified;
 mod verify;
 

@@ -37,15 +37,9 @@ pub(crate) async fn run(client: &Client, args: &Args, json: bool) -> Result<(), 
     follow::until_configured(client, record, &sha256, args.no_wait, json).await
 }
 
-<<<<<<< HEAD
-/// A sealed config in base64, as orders carry it.
-pub(super) fn encoded(path: &Path) -> Result<String, CliError> {
-    let fail = |problem: &dyn std::fmt::Display| {
-=======
 /// A sealed config's bytes; whether they are one is for the daemon to check.
 pub(crate) fn read_sealed(path: &Path) -> Result<Vec<u8>, CliError> {
     let wrong = |problem: &dyn std::fmt::Display| {
->>>>>>> refs/heads/enclavectl
         CliError::new(
             Exit::Usage,
             format!("{}: {problem}", path.display()),

@@ -61,23 +61,6 @@ enum ProviderName {
     AwsNitro,
 }
 
-<<<<<<< HEAD
-pub(super) async fn run(client: &Client, args: Args, json: bool) -> Result<(), CliError> {
-    let Args {
-        provider,
-        source_type,
-        registry_url,
-        spec,
-        no_wait,
-        ..
-    } = &args;
-    if provider.as_deref() == Some("aws-nitro") {
-        return Err(CliError::new(
-            Exit::Usage,
-            "this version cannot drive /dev/nitro_enclaves yet",
-            "use --provider qemu",
-        ));
-=======
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SourceName {
     /// Credentials that the daemon stores with the enclave
@@ -98,7 +81,6 @@ impl From<SourceName> for SourceType {
             SourceName::Public => SourceType::PublicRegistry,
             SourceName::Configured => SourceType::ConfiguredRegistry,
         }
->>>>>>> refs/heads/enclavectl
     }
 }
 
@@ -112,44 +94,6 @@ impl ProviderName {
                 "Use --provider qemu.",
             )),
         }
-<<<<<<< HEAD
-        None if asked => {
-            Some(ask("User name at the registry (empty for none)")?).filter(|text| !text.is_empty())
-        }
-        None => None,
-    };
-    let password = match &username {
-        Some(_) => Some(password(&args)?),
-        None => None,
-    };
-    let spec = match spec {
-        Some(path) => std::fs::read_to_string(path).map_err(|e| {
-            CliError::new(
-                Exit::Usage,
-                format!("{}: {e}", path.display()),
-                "check --spec",
-            )
-        })?,
-        None => String::new(),
-    };
-    let order = Order {
-        name: &name,
-        image: &image,
-        provider: provider.as_deref(),
-        source_type: source_type.as_deref(),
-        registry_url: registry_url.as_deref(),
-        registry_username: username.as_deref(),
-        registry_password: password.as_ref().map(|password| password.as_str()),
-        spec,
-        config: args
-            .config
-            .as_deref()
-            .map(super::configure::encoded)
-            .transpose()?,
-    };
-    let body = serde_json::to_vec(&order)
-        .map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?;
-=======
     }
 }
 
@@ -160,77 +104,10 @@ fn secret(text: &str) -> Result<Secret, Infallible> {
 pub(crate) async fn run(client: &Client, args: Args, json: bool) -> Result<(), CliError> {
     let no_wait = args.no_wait;
     let body = serde_json::to_vec(&order(args)?).map_err(CliError::bug)?;
->>>>>>> refs/heads/enclavectl
     let record: Record = client.json(Method::POST, "/v1/enclaves", body).await?;
     follow::until_settled(client, record, no_wait, json).await
 }
 
-<<<<<<< HEAD
-fn answered(flag: Option<String>, question: &str, name: &str) -> Result<String, CliError> {
-    match flag {
-        Some(text) => Ok(text),
-        None if std::io::stdin().is_terminal() => ask(question),
-        None => Err(CliError::new(
-            Exit::Usage,
-            format!("{name} is missing"),
-            "give it, or run this in a terminal to be asked",
-        )),
-    }
-}
-
-fn ask(question: &str) -> Result<String, CliError> {
-    let failed = |e: std::io::Error| CliError::new(Exit::Usage, e, "give the flags instead");
-    let mut error = std::io::stderr();
-    write!(error, "{question}: ")
-        .and_then(|()| error.flush())
-        .map_err(failed)?;
-    let mut line = String::new();
-    std::io::stdin()
-        .lock()
-        .take(4096)
-        .read_line(&mut line)
-        .map_err(failed)?;
-    Ok(line.trim().to_owned())
-}
-
-fn password(args: &Args) -> Result<Zeroizing<String>, CliError> {
-    if let Some(password) = &args.registry_password {
-        tell(
-            "warning: a password on the command line is seen by other users and kept by your shell; use --registry-password-stdin",
-        );
-        return Ok(Zeroizing::new(password.clone()));
-    }
-    let read = if args.registry_password_stdin && !std::io::stdin().is_terminal() {
-        let mut text = Zeroizing::new(String::new());
-        std::io::stdin()
-            .take(MAX_PASSWORD)
-            .read_to_string(&mut text)
-            .map(|_| text)
-    } else if std::io::stdin().is_terminal() {
-        rpassword::prompt_password("Password or access token: ").map(Zeroizing::new)
-    } else {
-        return Err(CliError::new(
-            Exit::Usage,
-            "the password is missing",
-            "pipe it in and give --registry-password-stdin",
-        ));
-    };
-    let text = read.map_err(|e| {
-        CliError::new(
-            Exit::Usage,
-            format!("cannot read the password: {e}"),
-            "pipe it into standard input",
-        )
-    })?;
-    let password = text.trim_end_matches(['\n', '\r']);
-    match password.is_empty() {
-        true => Err(CliError::new(
-            Exit::Usage,
-            "the password is empty",
-            "pipe it into standard input",
-        )),
-        false => Ok(Zeroizing::new(password.to_owned())),
-=======
 /// The order, with answers to prompts in place of missing flags.
 fn order(args: Args) -> Result<CreateEnclave, CliError> {
     let provider = args.provider.map(ProviderName::provider).transpose()?;
@@ -364,6 +241,5 @@ mod tests {
                 "this version cannot launch on /dev/nitro_enclaves yet"
             )
         );
->>>>>>> refs/heads/enclavectl
     }
 }

@@ -7,7 +7,7 @@
 use crate::ui;
 use api::Record;
 use api::client::Client;
-use attestation::{Malformed, Measurements, Mismatch, Pcr, unverified};
+use attestation::{Malformed, Measurements, Pcr, PcrMismatch, unverified};
 use explain::{CliError, Exit};
 use hyper::Method;
 use serde::Deserialize;
@@ -113,7 +113,7 @@ struct Document {
 /// Through the JSON of `attestation::unverified`, whose fields are not public so that no program
 /// relies on them.
 fn read(bytes: &[u8]) -> Result<Document, CliError> {
-    let shown = unverified::show(bytes).map_err(|e: Malformed| {
+    let shown = unverified::describe(bytes).map_err(|e: Malformed| {
         CliError::new(
             Exit::Data,
             format!("the enclave's document is malformed: {e}"),
@@ -125,12 +125,14 @@ fn read(bytes: &[u8]) -> Result<Document, CliError> {
 }
 
 /// The first register that is not what was built.
-fn mismatch(pcrs: &BTreeMap<u8, Pcr>, measurements: &Measurements) -> Option<Mismatch> {
-    let mismatches = measurements.registers().map(|(index, expected)| Mismatch {
-        index,
-        expected,
-        found: pcrs.get(&index).copied(),
-    });
+fn mismatch(pcrs: &BTreeMap<u8, Pcr>, measurements: &Measurements) -> Option<PcrMismatch> {
+    let mismatches = measurements
+        .registers()
+        .map(|(index, expected)| PcrMismatch {
+            index,
+            expected,
+            found: pcrs.get(&index).copied(),
+        });
     let mut wrong = mismatches.filter(|register| register.found != Some(register.expected));
     wrong.next()
 }
@@ -141,7 +143,7 @@ struct Comparison {
     document: Document,
     measurements: Measurements,
     nonce: Vec<u8>,
-    mismatch: Option<Mismatch>,
+    mismatch: Option<PcrMismatch>,
     is_fresh: bool,
 }
 

@@ -95,33 +95,7 @@ pub(crate) async fn until_settled(
                 break;
             }
         }
-<<<<<<< HEAD
-        bars.finish();
-    }
-    let record: Record = client
-        .json(Method::GET, &path(record.id.as_str(), "")?, Vec::new())
-        .await?;
-    if json {
-        print_json(&record)?;
-    } else {
-        print(&super::show::summary(&record))?;
-    }
-    match (record.status, record.fault) {
-        (Status::Failed, Some(Fault { message, hint, .. })) => {
-            Err(CliError::new(Exit::Negative, message, hint))
-        }
-        (
-            Status::PendingDeploy | Status::Deploying | Status::PendingDestroy | Status::Destroying,
-            _,
-        ) => Err(CliError::new(
-            Exit::Unavailable,
-            "the daemon stopped telling before this was done",
-            "see 'enclavectl show', or the daemon's journal",
-        )),
-        _ => Ok(()),
-=======
         progress.finish();
->>>>>>> refs/heads/enclavectl
     }
     let record = fetch(client, &record).await?;
     print_record(&record, json)?;
@@ -145,42 +119,6 @@ pub(crate) async fn until_configured(
     let path = ui::path(record.id.as_str(), "/events?follow")?;
     let mut events = client.stream(&path).await?;
     while let Some(event) = events.line::<EnclaveEvent>().await {
-<<<<<<< HEAD
-        match event {
-            EnclaveEvent::Config { at, fault, .. } if at >= record.updated_at => match fault {
-                Some(Fault { message, hint, .. }) => {
-                    return Err(CliError::new(
-                        Exit::Negative,
-                        format!("{message}; the config before still runs"),
-                        hint,
-                    ));
-                }
-                None => break,
-            },
-            // Whatever happens to the enclave now, this order is over.
-            EnclaveEvent::Status { at, .. } if at >= record.updated_at => break,
-            _ => {}
-        }
-    }
-    let record: Record = client
-        .json(Method::GET, &path(record.id.as_str(), "")?, Vec::new())
-        .await?;
-    if record
-        .config
-        .as_ref()
-        .is_none_or(|config| config.sha256 != wanted)
-        || record.status != Status::Deployed
-    {
-        return Err(CliError::new(
-            Exit::Negative,
-            format!(
-                "the enclave is {}, and does not run the new config",
-                record.status
-            ),
-            "see 'enclavectl events', and give the config again",
-        ));
-    }
-=======
         match order.config_result(event) {
             None => {}
             Some(Ok(())) => break,
@@ -203,7 +141,6 @@ async fn fetch(client: &Client, record: &Record) -> Result<Record, CliError> {
 }
 
 fn print_record(record: &Record, json: bool) -> Result<(), CliError> {
->>>>>>> refs/heads/enclavectl
     if json {
         ui::print_json(record)
     } else {
@@ -228,23 +165,12 @@ fn settled(state: &State) -> Result<(), CliError> {
     }
 }
 
-<<<<<<< HEAD
-pub(super) async fn logs(client: &Client, name: &str, follow: bool) -> Result<(), CliError> {
-    let query = if follow { "/logs?follow" } else { "/logs" };
-    let mut stream = client.stream(&path(name, query)?).await?;
-    while let Some(piece) = stream.piece().await {
-        let mut stdout = std::io::stdout();
-        let written = stdout.write_all(&piece).and_then(|()| stdout.flush());
-        written
-            .map_err(|e| CliError::new(Exit::Unavailable, e, "the reader of the output is gone"))?;
-=======
 /// How a wait for a config ends that was not refused.
 fn configured(record: &Record, sha256: &str) -> Result<(), CliError> {
     let config = record.config.as_ref();
     let runs = config.is_some_and(|config| config.sha256 == sha256);
     if runs && record.state == State::Deployed {
         return Ok(());
->>>>>>> refs/heads/enclavectl
     }
     let status = record.state.status();
     Err(CliError::new(

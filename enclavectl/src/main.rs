@@ -32,18 +32,9 @@ fn main() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-<<<<<<< HEAD
-        Err(error) => {
-            return fail(&CliError::new(
-                Exit::Unavailable,
-                format!("cannot start: {error}"),
-                "try again",
-            ));
-=======
         Err(e) => {
             let message = format!("cannot start: {e}");
             return fail(&CliError::new(Exit::Unavailable, message, "Try again."));
->>>>>>> refs/heads/enclavectl
         }
     };
     if let Some(verb) = registry::helper::called_by_docker(std::env::args_os()) {
@@ -90,33 +81,3 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Doctor => doctor::run(client, json).await,
     }
 }
-<<<<<<< HEAD
-
-/// A name goes into a path: what could change the path is refused.
-fn path(name: &str, rest: &str) -> Result<String, CliError> {
-    match name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !name.is_empty() {
-        true => Ok(format!("/v1/enclaves/{name}{rest}")),
-        false => Err(CliError::new(
-            Exit::Usage,
-            format!("'{name}' is neither a name nor an id"),
-            "see 'enclavectl list'",
-        )),
-    }
-}
-
-fn print(text: &str) -> Result<(), CliError> {
-    writeln!(std::io::stdout(), "{text}")
-        .map_err(|e| CliError::new(Exit::Unavailable, e, "the reader of the output is gone"))
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?;
-    print(&text)
-}
-
-fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-=======
->>>>>>> refs/heads/enclavectl

@@ -49,80 +49,6 @@ fn table(records: &[Record]) -> String {
     lines.join("\n")
 }
 
-<<<<<<< HEAD
-/// Fetches a document and compares it with the measurements of the build.
-pub(super) async fn attestation(
-    client: &Client,
-    args: &AttestationArgs,
-    json: bool,
-) -> Result<(), CliError> {
-    let nonce = match &args.nonce {
-        Some(text) => hex::decode(text).map_err(|e| {
-            CliError::new(
-                Exit::Usage,
-                format!("--nonce: {e}"),
-                "write it in hexadecimal digits",
-            )
-        })?,
-        None => {
-            let mut bytes = vec![0; 32];
-            aws_lc_rs::rand::fill(&mut bytes).map_err(|_| {
-                CliError::new(
-                    Exit::Unavailable,
-                    "the system gives no randomness",
-                    "try again",
-                )
-            })?;
-            bytes
-        }
-    };
-    let record: Record = client
-        .json(Method::GET, &path(&args.name, "")?, Vec::new())
-        .await?;
-    let query = format!("/attestation?nonce={}", hex::encode(&nonce));
-    let document = client
-        .bytes(Method::GET, &path(&args.name, &query)?, Vec::new())
-        .await?;
-    if let Some(output) = &args.output {
-        std::fs::write(output, &document).map_err(|e| {
-            CliError::new(
-                Exit::Unavailable,
-                format!("{}: {e}", output.display()),
-                "check --output",
-            )
-        })?;
-    }
-    let UnsignedDocument {
-        pcrs,
-        nonce: echoed,
-        module_id,
-        timestamp,
-        ..
-    } = read_unsigned(&document).map_err(|e| {
-        CliError::new(
-            Exit::Data,
-            e,
-            "this command reads the sandbox's unsigned documents only",
-        )
-    })?;
-    let measured = record.measurements.ok_or_else(|| {
-        CliError::new(
-            Exit::Refused,
-            "nothing was built yet",
-            "wait until it is deployed",
-        )
-    })?;
-    let verdict = pcrs.expect(&measured);
-    let fresh = echoed.as_deref() == Some(nonce.as_slice());
-    if json {
-        let registers: std::collections::BTreeMap<String, String> = pcrs
-            .iter()
-            .map(|(index, pcr)| (format!("PCR{index}"), pcr.to_string()))
-            .collect();
-        print_json(
-            &serde_json::json!({ "module_id": module_id, "timestamp": timestamp, "pcrs": registers, "fresh": fresh, "matches": verdict.is_ok(), "signed": false }),
-        )?;
-=======
 /// One line for each fact.
 pub(crate) fn summary(record: &Record) -> String {
     let mut lines = vec![format!("{}  {}", record.name, record.state.status())];
@@ -181,7 +107,6 @@ fn failure_facts(failure: &DeployError) -> [(&'static str, String); 3] {
     let stage = stage.unwrap_or_default();
     let retryable = if *retryable {
         "yes: 'enclavectl redeploy' may succeed as things are"
->>>>>>> refs/heads/enclavectl
     } else {
         "no: redeploying fails again until the cause is fixed"
     };
@@ -209,22 +134,6 @@ mod tests {
         json.as_object_mut().unwrap().extend(more);
         serde_json::from_value(json).unwrap()
     }
-<<<<<<< HEAD
-    verdict.map_err(|mismatch| {
-        CliError::new(
-            Exit::Refused,
-            mismatch,
-            "the enclave is not what was built; redeploy it and find out why",
-        )
-    })?;
-    match fresh {
-        true => Ok(()),
-        false => Err(CliError::new(
-            Exit::Refused,
-            "the document carries another nonce",
-            "it is not an answer to this request",
-        )),
-=======
 
     #[test]
     fn a_deployed_enclave_shows_where_it_listens() {
@@ -280,6 +189,5 @@ mod tests {
                 "a-long-name  DEPLOYING        e-0123456789abcdef  ghcr.io/org/httpd:2.4",
             ]
         );
->>>>>>> refs/heads/enclavectl
     }
 }

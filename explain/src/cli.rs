@@ -45,7 +45,12 @@ impl<E: Explain> From<E> for CliError {
 impl std::fmt::Display for CliError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let lines: Vec<String> = self.message.lines().map(printable).collect();
-        write!(f, "error: {}\n  {}", lines.join("\n"), self.next_step)
+        write!(
+            f,
+            "error: {}\n  {}",
+            lines.join("\n"),
+            printable(&self.next_step)
+        )
     }
 }
 

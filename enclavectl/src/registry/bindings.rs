@@ -4,7 +4,7 @@
 
 use super::access::{BrokerAccess, BrokerArgs};
 use super::json_file;
-use api::credentials::{Action, CredentialRequest, Wanted};
+use api::credentials::{Action, CredentialRequest, CredentialScope};
 use explain::{CliError, Exit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(super) struct BrokerBinding {
 impl BrokerBinding {
     pub(super) fn request(&self) -> CredentialRequest {
         CredentialRequest {
-            wanted: Wanted::Project(self.project.clone()),
+            scope: CredentialScope::Project(self.project.clone()),
             action: self.action,
         }
     }

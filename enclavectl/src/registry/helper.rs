@@ -90,32 +90,9 @@ struct HelperCredentials<'a> {
 async fn get(server: &str) -> Result<(), CliError> {
     let server = server.trim();
     let host = host_of(server);
-<<<<<<< HEAD
-    let not_found = || CliError::new(Exit::Refused, NOT_FOUND, "");
-    let known = match known::read()? {
-        Source::Environment(known) => known,
-        Source::File(registries, half) => {
-            let known = registries
-                .into_iter()
-                .find(|(name, _)| canonical_host(name) == host);
-            let (_, known) = known.ok_or_else(|| match half {
-                true => CliError::new(
-                    Exit::Usage,
-                    "only one of REDOUBT_BROKER and REDOUBT_PROJECT is set",
-                    "set both, or log in with 'enclavectl registry login'",
-                ),
-                false => not_found(),
-            })?;
-            known
-        }
-    };
-    let granted = ask(&known).await?;
-    // A broker whose registry is another one has nothing to say to this.
-=======
     let binding = binding_of(Bindings::load()?, &host)?;
     let granted = ask(&binding).await?;
     // A broker whose registry is another one has no credentials for this one.
->>>>>>> refs/heads/enclavectl
     if granted.username.is_empty() || canonical_host(&granted.registry_url) != host {
         return Err(not_found());
     }
@@ -124,16 +101,8 @@ async fn get(server: &str) -> Result<(), CliError> {
         username: &granted.username,
         secret: granted.password.expose(),
     };
-<<<<<<< HEAD
-    let json = Zeroizing::new(
-        serde_json::to_string(&found)
-            .map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?,
-    );
-    print(&json)
-=======
     let json = serde_json::to_string(&credentials).map(Zeroizing::new);
     ui::print(&json.map_err(CliError::bug)?)
->>>>>>> refs/heads/enclavectl
 }
 
 fn not_found() -> CliError {
@@ -160,13 +129,6 @@ fn binding_of(bindings: Bindings, host: &str) -> Result<BrokerBinding, CliError>
             }
         }
     }
-<<<<<<< HEAD
-    print(
-        &serde_json::to_string(&users)
-            .map_err(|e| CliError::new(Exit::Bug, e, "please report this"))?,
-    )
-=======
->>>>>>> refs/heads/enclavectl
 }
 
 async fn list() -> Result<(), CliError> {

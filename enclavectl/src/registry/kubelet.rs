@@ -4,8 +4,8 @@
 
 use super::access::BrokerArgs;
 use crate::ui;
-use api::credentials::client::AskError;
-use api::credentials::{Action, CredentialRequest, CredentialResponse, Wanted};
+use api::credentials::client::CredentialRequestError;
+use api::credentials::{Action, CredentialRequest, CredentialResponse, CredentialScope};
 use explain::{CliError, Exit};
 use oci::{Reference, Secret};
 use serde::Deserialize;
@@ -55,45 +55,10 @@ pub(super) async fn run(Args { broker }: Args) -> Result<(), CliError> {
     let access = broker.access()?;
     let mut text = Zeroizing::new(Vec::new());
     let read = std::io::stdin().take(MAX_REQUEST).read_to_end(&mut text);
-<<<<<<< HEAD
-    read.map_err(|e| {
-        CliError::new(
-            Exit::Data,
-            e,
-            "a kubelet writes its request to standard input",
-        )
-    })?;
-    let Request {
-        api_version,
-        kind,
-        image,
-        service_account_token,
-    } = serde_json::from_slice(&text).map_err(|_| {
-        CliError::new(
-            Exit::Data,
-            "standard input is no CredentialProviderRequest",
-            "a kubelet calls this",
-        )
-    })?;
-    if (api_version.as_str(), kind.as_str()) != (VERSION, "CredentialProviderRequest") {
-        let message = format!("{kind} of {api_version} is not {VERSION}");
-        return Err(CliError::new(
-            Exit::Data,
-            message,
-            "set apiVersion in the CredentialProviderConfig",
-        ));
-    }
-    let reference =
-        Reference::parse(&image).map_err(|e| CliError::new(Exit::Data, e, "check matchImages"))?;
-    let token = service_account_token.filter(|token| !token.expose().is_empty());
-    let question = Question {
-        wanted: Wanted::Image(reference.to_string()),
-=======
     read.map_err(|e| CliError::new(Exit::Data, e, "Write a request to standard input."))?;
     let Asked { image, token } = Asked::parse(&text)?;
     let request = CredentialRequest {
-        wanted: Wanted::Image(image.to_string()),
->>>>>>> refs/heads/enclavectl
+        scope: CredentialScope::Image(image.to_string()),
         action: Action::Pull,
     };
     let (auth, seconds) = match access.client(token)?.ask(&request).await {
@@ -103,7 +68,7 @@ pub(super) async fn run(Args { broker }: Args) -> Result<(), CliError> {
         ),
         // Not a project of the broker's, or not this pod's: the kubelet goes on with what else it
         // has.
-        Err(error @ AskError::Refused { status: 404, .. }) => {
+        Err(error @ CredentialRequestError::Refused { status: 404, .. }) => {
             ui::tell(&format!("no credentials for {image}: {error}"));
             (Map::new(), 0)
         }

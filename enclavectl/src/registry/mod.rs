@@ -51,70 +51,9 @@ pub(crate) async fn run(client: &Client, args: Args, json: bool) -> Result<(), C
     }
 }
 
-<<<<<<< HEAD
-impl Broker {
-    fn access(&self) -> Result<Access, CliError> {
-        let broker = ServiceUrl::parse(&self.broker)
-            .map_err(|e| CliError::new(Exit::Usage, e, "correct --broker"))?;
-        let absolute = |path: &Option<PathBuf>| {
-            let absolute = path.as_deref().map(std::path::absolute).transpose();
-            absolute.map_err(|e| CliError::new(Exit::Usage, e, "give whole paths"))
-        };
-        Ok(Access {
-            broker,
-            token_file: absolute(&self.token_file)?,
-            ca_cert: absolute(&self.ca_cert)?,
-        })
-    }
-}
-
-impl Access {
-    /// With a token that came another way, or that of the file.
-    fn client(&self, token: Option<Secret>) -> Result<BrokerClient, CliError> {
-        let token = match (token, &self.token_file) {
-            (Some(token), _) => token,
-            (None, Some(path)) => read_token(path)?,
-            (None, None) => {
-                return Err(CliError::new(
-                    Exit::Usage,
-                    "there is no token to show",
-                    "name its file with --token-file; a kubelet gives one if tokenAttributes are set in its CredentialProviderConfig",
-                ));
-            }
-        };
-        let https = Https::new(self.ca_cert.as_deref().unwrap_or(Path::new("")))
-            .map_err(|e| CliError::new(Exit::Usage, e, "check --ca-cert"))?;
-        Ok(BrokerClient {
-            https,
-            url: self.broker.clone(),
-            token,
-        })
-    }
-}
-
-fn read_token(path: &Path) -> Result<Secret, CliError> {
-    use std::io::Read as _;
-    let wrong = |e: &dyn std::fmt::Display| {
-        CliError::new(
-            Exit::Usage,
-            format!("{}: {e}", path.display()),
-            "check --token-file (REDOUBT_BROKER_TOKEN_FILE)",
-        )
-    };
-    let file = std::fs::File::open(path).map_err(|e| wrong(&e))?;
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_TOKEN)
-        .read_to_string(&mut text)
-        .map_err(|e| wrong(&e))?;
-    match text.trim() {
-        "" => Err(wrong(&"empty")),
-        token => Ok(Secret::new(token)),
-    }
-=======
 async fn forget(client: &Client) -> Result<(), CliError> {
     let path = "/v1/registry/credentials";
     client.bytes(Method::DELETE, path, Vec::new()).await?;
     ui::tell("the daemon's cache is clear: the next request gets new credentials");
     Ok(())
->>>>>>> refs/heads/enclavectl
 }

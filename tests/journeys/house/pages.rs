@@ -63,7 +63,11 @@ fn blocks_of(path: &Path) -> Vec<Block> {
                 let name = path.strip_prefix(root()).unwrap().display();
                 let place = format!("{name}:{}", number + 1);
                 let language = language.trim().to_owned();
-                found.push(Block { place, language, text: String::new() });
+                found.push(Block {
+                    place,
+                    language,
+                    text: String::new(),
+                });
                 is_open = true;
             }
             Some(_) => is_open = false,
@@ -84,16 +88,26 @@ fn assert_page(path: &str, text: &str) {
         std::fs::write(root().join(path), text).unwrap();
     }
     let is_current = read(path) == text;
-    assert!(is_current, "{path} is out of date: run {WRITE}=1 scripts/test house::pages");
+    assert!(
+        is_current,
+        "{path} is out of date: run {WRITE}=1 scripts/test house::pages"
+    );
 }
 
 fn parse_sample(text: &str) -> Result<(), String> {
-    let name = text.lines().next().unwrap_or_default().trim_start_matches('#').trim();
+    let name = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches('#')
+        .trim();
     let error = |e: &dyn std::fmt::Display| e.to_string();
     match name {
         "enclave.toml" => {
             let spec = Spec::parse(text).map_err(|e| error(&e))?;
-            spec.resolve(ImageDefaults::any()).map(drop).map_err(|e| error(&e))
+            spec.resolve(ImageDefaults::any())
+                .map(drop)
+                .map_err(|e| error(&e))
         }
         "local.toml" => {
             let directory = tempfile::tempdir().unwrap();
@@ -106,7 +120,9 @@ fn parse_sample(text: &str) -> Result<(), String> {
             Policy::new(conditions).map(drop).map_err(|e| error(&e))
         }
         "rules.toml" => parse_rules(text),
-        other => Err(format!("its first line is '# {other}', which names no parser")),
+        other => Err(format!(
+            "its first line is '# {other}', which names no parser"
+        )),
     }
 }
 
@@ -123,7 +139,10 @@ fn parse_rules(text: &str) -> Result<(), String> {
         rate_per_minute: 60,
         ..BrokerConfig::default()
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let checked = runtime.block_on(async {
         let https = Https::new(Path::new("")).unwrap();
         Broker::check(&config, true, &https).await
@@ -150,9 +169,16 @@ fn commands(block: &Block) -> Vec<String> {
     let text = block.text.replace("\\\n", " ");
     let lines = text.lines().filter_map(|line| {
         let line = line.trim();
-        if is_console { line.strip_prefix("$ ") } else { Some(line) }
+        if is_console {
+            line.strip_prefix("$ ")
+        } else {
+            Some(line)
+        }
     });
-    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    lines
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The part of a command line that runs one of our programs, without redirections.
@@ -175,12 +201,20 @@ fn our_part(command: &str) -> Option<Vec<String>> {
 #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn every_command_line_is_one_that_the_programs_know() {
     let (mut wrong, mut count) = (Vec::new(), 0);
-    for block in blocks().iter().filter(|b| ["console", "sh"].contains(&b.language.as_str())) {
+    for block in blocks()
+        .iter()
+        .filter(|b| ["console", "sh"].contains(&b.language.as_str()))
+    {
         for command in commands(block) {
-            let Some(words) = our_part(&command) else { continue };
+            let Some(words) = our_part(&command) else {
+                continue;
+            };
             count += 1;
             // --help ends the parsing before anything is done, and after what stands before it was understood.
-            let output = Command::new(ours(&words[0])).args(&words[1..]).arg("--help").output();
+            let output = Command::new(ours(&words[0]))
+                .args(&words[1..])
+                .arg("--help")
+                .output();
             let output = output.unwrap();
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -205,7 +239,12 @@ fn help(program: &str, path: &[String], page: &mut String) {
     let text = String::from_utf8(output.stdout).unwrap();
     let title = [&[program.to_owned()], path].concat().join(" ");
     let level = "#".repeat(path.len() + 2);
-    writeln!(page, "{level} {title}\n\n```text\n{}\n```\n", text.trim_end()).unwrap();
+    writeln!(
+        page,
+        "{level} {title}\n\n```text\n{}\n```\n",
+        text.trim_end()
+    )
+    .unwrap();
     let mut lines = text.lines().skip_while(|line| *line != "Commands:").skip(1);
     for line in lines.by_ref().take_while(|line| !line.is_empty()) {
         let name = line.split_whitespace().next().unwrap_or_default();
@@ -239,7 +278,12 @@ fn the_error_reference_is_current() {
     for code in Code::ALL {
         let exit = code.class().exit().number();
         let (meaning, next) = (code.meaning(), code.next_step());
-        writeln!(page, "| `{code}` | {meaning} | {next} | {} | {exit} |", code.http_status()).unwrap();
+        writeln!(
+            page,
+            "| `{code}` | {meaning} | {next} | {} | {exit} |",
+            code.http_status()
+        )
+        .unwrap();
     }
     page.push_str("\nAn error may end a command with another exit code than its code's, where the command knows better whose turn it is.\n");
     page.push_str("\n## Exit codes\n\n| Exit code | Meaning |\n|---|---|\n");
@@ -248,8 +292,14 @@ fn the_error_reference_is_current() {
     }
     assert_page("docs/errors.md", &page);
     // Each class of failure has an exit code of its own.
-    let classes =
-        [Class::Usage, Class::Data, Class::Unavailable, Class::Refused, Class::Config, Class::Bug];
+    let classes = [
+        Class::Usage,
+        Class::Data,
+        Class::Unavailable,
+        Class::Refused,
+        Class::Config,
+        Class::Bug,
+    ];
     let exits: BTreeSet<u8> = classes.iter().map(|class| class.exit().number()).collect();
     assert_eq!(exits.len(), classes.len());
 }
@@ -257,12 +307,16 @@ fn the_error_reference_is_current() {
 /// Names of all functions in the repository.
 fn functions() -> BTreeSet<String> {
     let files = below(root(), "rs");
-    let lines = files.iter().map(|path| std::fs::read_to_string(path).unwrap());
+    let lines = files
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap());
     let mut names = BTreeSet::new();
     for text in lines {
         for line in text.lines() {
             if let Some((_, rest)) = line.split_once("fn ") {
-                let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+                let name = rest
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next();
                 names.insert(name.unwrap_or_default().to_owned());
             }
         }
@@ -283,7 +337,10 @@ fn every_promise_names_tests_that_exist() {
         .iter()
         .filter(|name| !functions.contains(name.rsplit("::").next().unwrap_or_default()))
         .collect();
-    assert!(gone.is_empty(), "SECURITY.md names tests that do not exist: {gone:#?}");
+    assert!(
+        gone.is_empty(),
+        "SECURITY.md names tests that do not exist: {gone:#?}"
+    );
     assert!(named.len() > 40, "only {} tests are named", named.len());
 }
 
@@ -309,5 +366,8 @@ fn every_dependency_has_its_sentence() {
         .map(|(name, _)| name)
         .filter(|name| !table.contains(name.as_str()))
         .collect();
-    assert!(missing.is_empty(), "CONTRIBUTING.md says nothing of {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "CONTRIBUTING.md says nothing of {missing:?}"
+    );
 }
