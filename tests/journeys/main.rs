@@ -14,6 +14,7 @@ mod documents;
 mod eif;
 mod failures;
 mod house;
+mod launch;
 mod login;
 mod providers;
 mod pull;

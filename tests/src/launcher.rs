@@ -59,7 +59,7 @@ impl FakeLauncher {
     /// On a machine with so much memory for enclaves.
     #[must_use]
     pub fn new(conduct: Conduct, memory_mib: u64) -> FakeLauncher {
-        let root = document(&Measurements::default(), &[], Conduct::Good).root;
+        let root = certified().mint().root;
         FakeLauncher {
             conduct,
             memory_mib,
@@ -237,6 +237,15 @@ async fn attest(stream: UnixStream, conduct: Conduct, measurements: Measurements
     http.serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
+/// The kit's chain, valid for decades.
+fn certified() -> Plan {
+    let mut plan = Plan::default();
+    for certificate in &mut plan.certificates {
+        certificate.validity = ["191028132805Z", "491028142805Z"].map(utc);
+    }
+    plan
+}
+
 /// A document made now, below the kit's root, over what was measured.
 fn document(measurements: &Measurements, nonce: &[u8], conduct: Conduct) -> crate::pki::Minted {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -250,14 +259,11 @@ fn document(measurements: &Measurements, nonce: &[u8], conduct: Conduct) -> crat
         })
         .collect();
     let nonce = if conduct == Conduct::StaleNonce { b"from yesterday" } else { nonce };
-    Plan::with(|plan| {
-        for certificate in &mut plan.certificates {
-            certificate.validity = ["191028132805Z", "491028142805Z"].map(utc);
-        }
-        plan.set("timestamp", cbor(|e| e.u64(since.as_millis() as u64)));
-        plan.set("pcrs", pcrs(&registers));
-        plan.set("nonce", bytes(nonce));
-    })
+    let mut plan = certified();
+    plan.set("timestamp", cbor(|e| e.u64(since.as_millis() as u64)));
+    plan.set("pcrs", pcrs(&registers));
+    plan.set("nonce", bytes(nonce));
+    plan.mint()
 }
 
 /// A kernel and an agent that a build takes, and that nothing could run.

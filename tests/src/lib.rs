@@ -15,6 +15,8 @@ pub mod daemon;
 pub mod hostile;
 pub mod image;
 pub mod kms;
+pub mod launcher;
+pub mod layout;
 pub mod ministack;
 pub mod pki;
 pub mod programs;

@@ -3,10 +3,11 @@
 //! [`Handle`] is how others reach the task; `task` is its loop, `steps` what it does, `replace` how another sealed config takes over.
 
 mod replace;
+mod state;
 mod steps;
 mod task;
 
-use self::task::Enclave;
+use self::state::Enclave;
 use crate::attest::{self, FetchError};
 use crate::deploy::Context;
 use crate::launch::Vsock;

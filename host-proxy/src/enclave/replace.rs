@@ -2,23 +2,14 @@
 //! the next is refused.
 
 use super::OrderError;
+use super::state::{Enclave, Replacing};
 use super::steps::end;
-use super::task::Enclave;
 use crate::deploy::{self, AttestedEnclave, ServingEnclave};
 use crate::lifecycle::{Event, Refused};
 use crate::sealed::CheckedConfig;
 use api::{ConfigRecord, DeployError, EnclaveEvent, State, now};
 use explain::Code;
-use tokio::task::JoinHandle;
 use wire::spec::NetworkSpec;
-
-/// The next enclave, which boots with another config while the old one serves.
-#[derive(Debug)]
-pub(super) struct Replacing {
-    task: JoinHandle<Result<AttestedEnclave, DeployError>>,
-    config: ConfigRecord,
-    generation: u64,
-}
 
 impl Enclave {
     /// Stores the config, and launches what is deployed once more with it: PCR16 of the enclave that runs is locked. Where there is no

@@ -1,7 +1,7 @@
 //! What an enclave's task does: takes steps and writes them down, deploys, serves, stops, and clears away.
 
 use super::OrderError;
-use super::task::{Deploying, Enclave};
+use super::state::{Deploying, Enclave};
 use crate::deploy::{self, AttestedEnclave, DeployEvent, DeployRequest, ServingEnclave};
 use crate::launch::Reservation;
 use crate::lifecycle::{Action, Event, step};

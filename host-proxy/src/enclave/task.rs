@@ -1,51 +1,15 @@
 //! The loop of an enclave's task: it waits for whatever comes first, and takes a step.
 
 use super::Order;
-use super::replace::{Replacing, replacement};
+use super::replace::replacement;
+use super::state::{Deploying, Enclave};
 use crate::control::Report;
-use crate::deploy::{AttestedEnclave, Context, DeployEvent, ServingEnclave, exit_error};
-use crate::launch::Vsock;
+use crate::deploy::{AttestedEnclave, DeployEvent, ServingEnclave, exit_error};
 use crate::lifecycle::Event;
 use crate::logs::Logs;
-use crate::store::Store;
-use api::{DeployError, EnclaveEvent, Record, State};
-use eif_builder::build::Built;
-use std::path::PathBuf;
-use std::sync::Arc;
+use api::{DeployError, State};
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
-
-/// What the task works with.
-#[derive(Debug)]
-pub(super) struct Enclave {
-    pub(super) record: Record,
-    /// Its own files: spooled layers and the EIF.
-    pub(super) directory: PathBuf,
-    pub(super) context: Arc<Context>,
-    pub(super) store: Store,
-    pub(super) orders: mpsc::Receiver<Order>,
-    pub(super) stopping: watch::Receiver<bool>,
-    pub(super) view: watch::Sender<Record>,
-    pub(super) vsock: watch::Sender<Option<Vsock>>,
-    pub(super) events: broadcast::Sender<EnclaveEvent>,
-    pub(super) logs: Logs,
-    pub(super) deploying: Option<Deploying>,
-    pub(super) serving: Option<ServingEnclave>,
-    pub(super) replacing: Option<Replacing>,
-    /// Enclaves that were replaced, and get time to end.
-    pub(super) ending: JoinSet<()>,
-    /// The next deploy launches this instead of pulling and building.
-    pub(super) relaunch: Option<Built>,
-}
-
-/// A deploy under way.
-#[derive(Debug)]
-pub(super) struct Deploying {
-    pub(super) task: JoinHandle<Result<ServingEnclave, DeployError>>,
-    pub(super) events: mpsc::Receiver<DeployEvent>,
-}
 
 /// What the task wakes up for.
 enum Wake {

@@ -1,7 +1,7 @@
 //! What a request does.
 
+use super::respond::no_enclave;
 use super::respond::{Answer, Body, bytes, empty, json};
-use super::routes::no_enclave;
 use crate::daemon::{Daemon, check_config};
 use crate::doctor;
 use crate::enclave::{Handle, OrderError};

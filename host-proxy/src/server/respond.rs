@@ -2,11 +2,15 @@
 
 use api::ApiError;
 use bytes::Bytes;
+use explain::{Code, printable};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::convert::Infallible;
+
+/// Characters of a foreign name that are quoted.
+const MAX_SHOWN: usize = 100;
 
 pub(super) type Body = BoxBody<Bytes, Infallible>;
 /// An answer, or why there is none.
@@ -49,4 +53,16 @@ pub(super) fn response(status: StatusCode, kind: &'static str, body: Body) -> Re
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+pub(super) fn no_enclave(name: &str) -> ApiError {
+    ApiError::new(
+        Code::EnclaveNotFound,
+        format!("there is no enclave '{}'", shown(name)),
+    )
+}
+
+/// Foreign text, short and on one line.
+pub(super) fn shown(name: &str) -> String {
+    printable(name).chars().take(MAX_SHOWN).collect()
 }

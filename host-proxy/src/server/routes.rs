@@ -1,17 +1,14 @@
 //! Which request goes to which handler; the table is in the module above.
 
-use super::respond::{Answer, text};
+use super::respond::{Answer, no_enclave, shown, text};
 use super::{handlers, stream};
 use crate::daemon::Daemon;
 use crate::enclave::Handle;
 use api::ApiError;
-use explain::{Code, printable};
+use explain::Code;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use std::sync::Arc;
-
-/// Characters of a foreign name that are quoted.
-const MAX_SHOWN: usize = 100;
 
 pub(super) async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Answer {
     let method = request.method().clone();
@@ -67,15 +64,4 @@ async fn watch(daemon: &Daemon, handle: &Handle, what: &str, query: &str) -> Ans
 fn wrong_method(method: &Method) -> ApiError {
     let message = format!("this path does not support {}", shown(method.as_str()));
     ApiError::new(Code::MethodNotAllowed, message)
-}
-
-pub(super) fn no_enclave(name: &str) -> ApiError {
-    ApiError::new(
-        Code::EnclaveNotFound,
-        format!("there is no enclave '{}'", shown(name)),
-    )
-}
-
-fn shown(name: &str) -> String {
-    printable(name).chars().take(MAX_SHOWN).collect()
 }

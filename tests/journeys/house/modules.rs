@@ -61,6 +61,9 @@ impl<'ast> Visit<'ast> for File {
         syn::visit::visit_item(self, item);
     }
 
+    /// `pub(crate)` is no arrow.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         self.mentions.push(
             path.segments

@@ -1,8 +1,11 @@
 //! The programs of one enclave: vhost-device-vsock, and QEMU attached to it.
 
-use super::super::{Console, LaunchError, Vsock};
 use super::Programs;
-use crate::launch::{LaunchRequest, qemu::Accel};
+use super::config::Accel;
+use crate::launch::console::Console;
+use crate::launch::error::LaunchError;
+use crate::launch::launcher::LaunchRequest;
+use crate::launch::vsock::Vsock;
 use crate::sys;
 use std::path::Path;
 use std::process::Stdio;

@@ -1,0 +1,50 @@
+//! What every way of launching has in common.
+
+use super::error::LaunchError;
+use super::evidence::Evidence;
+use super::instance::Instance;
+use super::memory::Reservation;
+use super::vsock::Listeners;
+use api::{EnclaveId, Finding};
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use wire::spec::Resources;
+
+/// A launch under way.
+pub type Launching<'a> =
+    Pin<Box<dyn Future<Output = Result<(Instance, Listeners), LaunchError>> + Send + 'a>>;
+
+/// What is to be launched.
+#[derive(Debug, Clone, Copy)]
+pub struct LaunchRequest<'a> {
+    /// The enclave that it is for; only shown.
+    pub id: &'a EnclaveId,
+    /// The enclave image.
+    pub eif: &'a Path,
+    /// What the enclave gets.
+    pub resources: Resources,
+    /// A short path in which sockets may be made.
+    pub run_dir: &'a Path,
+}
+
+/// One way to run enclaves on this machine.
+pub trait Launcher: std::fmt::Debug + Send + Sync {
+    /// Looks for what a launch needs, before anything is downloaded.
+    ///
+    /// # Errors
+    /// Names what is missing, and where it was looked for.
+    fn preflight(&self) -> Result<Finding, LaunchError>;
+
+    /// Sets resources aside for an enclave. They are given back when the reservation, or the instance that took it over, is dropped.
+    ///
+    /// # Errors
+    /// There is too little memory beside what other enclaves were promised.
+    fn reserve(&self, resources: Resources) -> Result<Reservation, LaunchError>;
+
+    /// Starts an enclave. Its listeners exist before it does. Cancelling kills what was started.
+    fn launch<'a>(&'a self, request: LaunchRequest<'a>, reservation: Reservation) -> Launching<'a>;
+
+    /// How attestation documents of these enclaves are to be checked.
+    fn evidence(&self) -> &Evidence;
+}
