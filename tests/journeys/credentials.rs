@@ -1,114 +1,81 @@
 //! Registry credentials over an enclave's life, in Secrets Manager (MiniStack stands in for it).
 
-use crate::deploy::{create, files_with, start};
-use crate::{SPEC, listing_image};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use serde_json::{Value, json};
+use tests::daemon::Daemon;
+use tests::files::files_with;
 use tests::ministack::MiniStack;
 use tests::registry::{PASSWORD, Registry};
+use tests::scene::Scene;
 use tests::wait_for;
+use tests::workloads::{SPEC, listing_image};
 
-/// A request of Secrets Manager's JSON protocol, written by hand: not by the client under test.
-fn ask(stack: &MiniStack, operation: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", stack.port)).unwrap();
-    write!(
-        stream,
-        "POST / HTTP/1.1\r\nHost: secretsmanager.us-east-1.amazonaws.com\r\nX-Amz-Target: secretsmanager.{operation}\r\n\
-         Content-Type: application/x-amz-json-1.1\r\nAuthorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+/// Has the daemon keep credentials in Secrets Manager at this URL.
+fn in_secrets_manager(url: &str) -> [(&str, &str); 5] {
+    [
+        ("HOST_PROXY_SECRETS", "aws"),
+        ("HOST_PROXY_AWS__ENDPOINT_URL", url),
+        ("HOST_PROXY_AWS__REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ]
 }
 
 #[test]
 fn the_secret_is_made_with_the_enclave_and_deleted_with_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let (registry, stack) = (Registry::start(), MiniStack::start());
-    listing_image().write(&folder.path().join("layout"));
-    let reference = registry.push(&folder.path().join("layout"), "org/app:v1");
-    let url = stack.url();
-    let mut daemon = start(
-        &registry,
-        &[
-            ("HOST_PROXY_SECRETS", "aws"),
-            ("HOST_PROXY_AWS__ENDPOINT_URL", &url),
-            ("HOST_PROXY_AWS__REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-        ],
-    );
-    let created = create(&daemon, "app", &reference, SPEC);
+    let stack = MiniStack::start();
+    let scene = Scene::new(&listing_image(), "org/app:v1");
+    let mut daemon = scene.start(&in_secrets_manager(&stack.url()));
+    let created = daemon.create("app", &scene.reference, SPEC);
     assert_eq!(created.code, 0, "{created:?}");
     let record = daemon.show("app");
-    let id = record["id"].as_str().unwrap();
     let arn = record["credentials_arn"].as_str().unwrap();
-    assert!(
-        arn.starts_with("arn:aws:secretsmanager:us-east-1:")
-            && arn.contains(&format!("redoubt/{id}")),
-        "{arn}"
-    );
-    let query = serde_json::json!({ "SecretId": arn }).to_string();
-    let held = ask(&stack, "GetSecretValue", &query);
-    assert!(held.contains(PASSWORD), "{held}");
-    let described = ask(&stack, "DescribeSecret", &query);
-    assert!(
-        described.contains("redoubt:enclave") && described.contains(id),
-        "{described}"
-    );
-
-    // It stays for redeploys, and what it holds now is what is used.
-    assert_eq!(daemon.ctl(&["redeploy", "app"], "").code, 0);
-    let swapped = serde_json::json!({ "SecretId": arn, "SecretString": "{\"username\":\"alice\",\"password\":\"stale\"}" });
-    ask(&stack, "PutSecretValue", &swapped.to_string());
-    let refused = daemon.ctl(&["redeploy", "app"], "");
-    assert_eq!(refused.code, 1);
-    assert_eq!(
-        daemon.show("app")["failure"]["code"],
-        "REGISTRY_UNAUTHORIZED"
-    );
+    secret_belongs_to_the_enclave(&stack, arn, record["id"].as_str().unwrap());
+    redeploys_use_what_it_holds_now(&stack, arn, &daemon);
 
     assert_eq!(daemon.ctl(&["terminate", "app"], "").code, 0);
-    let gone = ask(&stack, "GetSecretValue", &query);
+    let gone = stack.secrets_manager("GetSecretValue", &query(arn));
     assert!(gone.contains("ResourceNotFoundException"), "{gone}");
     assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(
-        files_with(daemon.folder(), PASSWORD.as_bytes()),
-        Vec::<String>::new()
-    );
+    let files = files_with(daemon.folder(), PASSWORD.as_bytes());
+    assert_eq!(files, Vec::<String>::new());
+}
+
+fn query(arn: &str) -> Value {
+    json!({ "SecretId": arn })
+}
+
+fn secret_belongs_to_the_enclave(stack: &MiniStack, arn: &str, id: &str) {
+    let is_named = arn.starts_with("arn:aws:secretsmanager:us-east-1:")
+        && arn.contains(&format!("redoubt/{id}"));
+    assert!(is_named, "{arn}");
+    let held = stack.secrets_manager("GetSecretValue", &query(arn));
+    assert!(held.contains(PASSWORD), "{held}");
+    let described = stack.secrets_manager("DescribeSecret", &query(arn));
+    let is_tagged = described.contains("redoubt:enclave") && described.contains(id);
+    assert!(is_tagged, "{described}");
+}
+
+/// It stays for them.
+fn redeploys_use_what_it_holds_now(stack: &MiniStack, arn: &str, daemon: &Daemon) {
+    assert_eq!(daemon.ctl(&["redeploy", "app"], "").code, 0);
+    let stale = "{\"username\":\"alice\",\"password\":\"stale\"}";
+    let swapped = json!({ "SecretId": arn, "SecretString": stale });
+    let _ = stack.secrets_manager("PutSecretValue", &swapped);
+    let refused = daemon.ctl(&["redeploy", "app"], "");
+    assert_eq!(refused.code, 1);
+    let failure = &daemon.show("app")["failure"];
+    assert_eq!(failure["code"], "REGISTRY_UNAUTHORIZED");
 }
 
 #[test]
 fn without_its_secret_store_nothing_is_deployed_and_nothing_is_forgotten() {
     let registry = Registry::start();
     let nobody = format!("http://127.0.0.1:{}", tests::free_port());
-    let daemon = start(
-        &registry,
-        &[
-            ("HOST_PROXY_SECRETS", "aws"),
-            ("HOST_PROXY_AWS__ENDPOINT_URL", &nobody),
-            ("HOST_PROXY_AWS__REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-        ],
-    );
-    let answer = create(
-        &daemon,
-        "app",
-        &format!("{}/org/app:v1", registry.host()),
-        SPEC,
-    );
+    let daemon = Daemon::start_for(&registry, &in_secrets_manager(&nobody));
+    let answer = daemon.create("app", &format!("{}/org/app:v1", registry.host()), SPEC);
     assert_eq!(answer.code, 77, "{answer:?}");
-    assert!(
-        answer
-            .stderr
-            .contains("the credentials could not be stored"),
-        "{}",
-        answer.stderr
-    );
+    let message = "the credentials could not be stored";
+    assert!(answer.stderr.contains(message), "{}", answer.stderr);
     assert!(!answer.stderr.contains(PASSWORD) && !daemon.log().contains(PASSWORD));
     // Nobody knows whether the secret was made: it is deleted, and until that worked the record says so.
     wait_for("the clean-up to begin", 20, || {

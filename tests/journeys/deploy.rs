@@ -1,64 +1,26 @@
 //! The main job from end to end, in QEMU.
 
-use crate::{SPEC, busybox, eif, listing_image};
+use serde_json::{Value, json};
 use std::ffi::OsStr;
-use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::Command;
 use tests::daemon::Daemon;
+use tests::files::{count, files_with};
 use tests::image::{Compression, Image, Layer};
 use tests::programs::{ours, run};
-use tests::registry::{PASSWORD, Registry, USER};
-use tests::wait_for;
-
-fn settings(registry: &Registry) -> Vec<(&'static str, String)> {
-    vec![(
-        "HOST_PROXY_PULL__PLAIN_HTTP",
-        format!("['{}']", registry.host()),
-    )]
-}
-
-pub(crate) fn start(registry: &Registry, more: &[(&str, &str)]) -> Daemon {
-    let own = settings(registry);
-    let all: Vec<(&str, &str)> = own
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .chain(more.iter().copied())
-        .collect();
-    Daemon::start(&all)
-}
-
-pub(crate) fn create(
-    daemon: &Daemon,
-    name: &str,
-    reference: &str,
-    spec: &str,
-) -> tests::daemon::Answer {
-    let path = daemon.folder().join(format!("{name}.toml"));
-    std::fs::write(&path, spec).unwrap();
-    let arguments = [
-        "create",
-        "--name",
-        name,
-        "--image",
-        reference,
-        "--registry-username",
-        USER,
-        "--registry-password-stdin",
-        "--spec",
-        path.to_str().unwrap(),
-    ];
-    daemon.ctl(&arguments, PASSWORD)
-}
+use tests::registry::PASSWORD;
+use tests::scene::Scene;
+use tests::tcp::get;
+use tests::workloads::{SPEC, busybox, listing_image};
+use tests::{eif, wait_for};
 
 /// Busybox's httpd.
-fn web_image() -> Image {
+pub(crate) fn web_image() -> Image {
     let site = Layer::default()
         .file("srv/index.html", 0o644, 0, "hello\n")
         .file("srv/old.html", 0o644, 0, "old\n");
     let script = "echo \"up as $(busybox id -u) in $PWD with $GREETING\"; exec busybox httpd -f -p 127.0.0.1:8080";
-    Image::new(serde_json::json!({
+    Image::new(json!({
         "Entrypoint": ["/bin/sh", "-c", script], "User": "web", "WorkingDir": "/srv", "Env": ["GREETING=cheer"],
     }))
     .layer(busybox(), Compression::Gzip)
@@ -66,63 +28,29 @@ fn web_image() -> Image {
     .layer(Layer::default().file("srv/.wh.old.html", 0o644, 0, ""), Compression::None)
 }
 
-pub(crate) fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
-        .unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-/// Every file below a folder that holds these bytes.
-pub(crate) fn files_with(folder: &Path, needle: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        let Ok(kind) = entry.file_type() else {
-            continue;
-        };
-        if kind.is_dir() {
-            found.extend(files_with(&path, needle));
-        } else if kind.is_file()
-            && std::fs::read(&path)
-                .unwrap_or_default()
-                .windows(needle.len())
-                .any(|window| window == needle)
-        {
-            found.push(path.display().to_string());
-        }
-    }
-    found
-}
-
 const WEB_SPEC: &str = "[resources]\nmemory_mib = 192\ncpus = 1\n[network]\ningress = [{ port = 8080 }]\nattestation = \"127.0.0.1:0\"\n[logs]\nforward = true\n";
+
+/// What `create` shows.
+const STAGES: [&str; 10] = [
+    "credentials",
+    "resolving",
+    "pulling",
+    "verifying",
+    "building",
+    "memory",
+    "launching",
+    "heartbeat",
+    "workload",
+    "attestation",
+];
 
 #[test]
 fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let registry = Registry::start();
-    web_image().write(&folder.path().join("layout"));
-    let reference = registry.push(&folder.path().join("layout"), "org/web:v1");
-    let mut daemon = start(&registry, &[]);
-
-    let created = create(&daemon, "web", &reference, WEB_SPEC);
+    let scene = Scene::new(&web_image(), "org/web:v1");
+    let mut daemon = scene.start(&[]);
+    let created = daemon.create("web", &scene.reference, WEB_SPEC);
     assert_eq!(created.code, 0, "{created:?}");
-    for stage in [
-        "credentials",
-        "resolving",
-        "pulling",
-        "verifying",
-        "building",
-        "memory",
-        "launching",
-        "heartbeat",
-        "workload",
-        "attestation",
-    ] {
+    for stage in STAGES {
         assert!(
             created.stderr.contains(stage),
             "{stage} is not in {}",
@@ -131,9 +59,18 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
     }
     let record = daemon.show("web");
     assert_eq!(record["status"], "DEPLOYED");
-
-    // The workload: as its user, in its directory, with its environment, behind the one port that the spec opens.
     let address = record["ingress"][0]["address"].as_str().unwrap();
+    workload_serves_as_its_spec_and_image_say(&daemon, address);
+    let measured = measurements(&scene, &daemon);
+    document_matches(&daemon, &measured);
+    relying_party_gets_a_document(&scene, &record, measured["PCR0"].as_str().unwrap());
+    password_is_encrypted_or_nowhere(&daemon, &record);
+    assert_eq!(daemon.helpers().len(), 2, "QEMU and its vsock device");
+    termination_leaves_nothing(&mut daemon, address);
+}
+
+/// As its user, in its directory, with its environment, behind the one port that the spec opens.
+fn workload_serves_as_its_spec_and_image_say(daemon: &Daemon, address: &str) {
     let page = get(address, "/");
     assert!(
         page.starts_with("HTTP/1.") && page.ends_with("hello\n"),
@@ -143,44 +80,40 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
         get(address, "/old.html").contains(" 404 "),
         "a whiteout hides the file"
     );
-    let logs = daemon.ctl(&["logs", "web"], "");
-    assert_eq!(logs.stdout, "up as 1000 in /srv with cheer\n");
+    assert_eq!(daemon.logs("web"), "up as 1000 in /srv with cheer\n");
+}
 
-    // What QEMU's NSM measured is what eif-builder measures for the same image and spec.
-    let eif = folder.path().join("app.eif");
-    let built = eif::build(
-        &registry,
-        &reference,
-        &eif,
-        &["--spec", daemon.folder().join("web.toml").to_str().unwrap()],
-    );
-    let built: serde_json::Value = serde_json::from_slice(&built.stdout).unwrap();
+/// What eif-builder measures for the same image and spec.
+fn measurements(scene: &Scene, daemon: &Daemon) -> Value {
+    let spec = daemon.folder().join("web.toml");
+    let arguments = ["--spec", spec.to_str().unwrap()];
+    let eif = scene.path("app.eif");
+    let built = eif::build(&scene.registry, &scene.reference, &eif, &arguments);
+    eif::printed(&built)["measurements"].clone()
+}
+
+/// What QEMU's NSM measured is what was built.
+fn document_matches(daemon: &Daemon, measured: &Value) {
     let attested = daemon.ctl(&["--json", "attestation", "web", "--nonce", "c0ffee"], "");
     assert_eq!(attested.code, 0, "{attested:?}");
-    let attested: serde_json::Value = serde_json::from_str(&attested.stdout).unwrap();
+    let attested: Value = serde_json::from_str(&attested.stdout).unwrap();
     for pcr in ["PCR0", "PCR1", "PCR2"] {
-        assert_eq!(attested["pcrs"][pcr], built["measurements"][pcr], "{pcr}");
+        assert_eq!(attested["pcrs"][pcr], measured[pcr], "{pcr}");
     }
-    assert_eq!(
-        (
-            &attested["fresh"],
-            &attested["matches"],
-            &attested["signed"]
-        ),
-        (&true.into(), &true.into(), &false.into())
+    let verdict = (
+        &attested["fresh"],
+        &attested["matches"],
+        &attested["signed"],
     );
+    assert_eq!(verdict, (&true.into(), &true.into(), &false.into()));
+}
 
-    // A relying party asks the enclave itself. QEMU signs nothing, and that is what it is told.
-    let kept = folder.path().join("document");
+/// It asks the enclave itself. QEMU signs nothing, and that is what it is told.
+fn relying_party_gets_a_document(scene: &Scene, record: &Value, pcr0: &str) {
+    let kept = scene.path("document");
+    let url = format!("http://{}", record["attestation"].as_str().unwrap());
     let asked = Command::new(ours("attest"))
-        .args([
-            "fetch",
-            &format!("http://{}", record["attestation"].as_str().unwrap()),
-        ])
-        .args([
-            "--pcr",
-            &format!("0={}", built["measurements"]["PCR0"].as_str().unwrap()),
-        ])
+        .args(["fetch", &url, "--pcr", &format!("0={pcr0}")])
         .args([OsStr::new("--output"), kept.as_os_str()])
         .output()
         .unwrap();
@@ -191,25 +124,18 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
         "{verdict}"
     );
     let shown = run(Command::new(ours("attest")).arg("show").arg(&kept));
-    assert!(
-        shown.contains(built["measurements"]["PCR0"].as_str().unwrap()),
-        "{shown}"
-    );
+    assert!(shown.contains(pcr0), "{shown}");
+}
 
-    // The password is in the secret store, encrypted, and nowhere else.
-    assert!(
-        record["credentials_arn"]
-            .as_str()
-            .unwrap()
-            .starts_with("file:e-")
-    );
-    assert_eq!(
-        files_with(daemon.folder(), PASSWORD.as_bytes()),
-        Vec::<String>::new()
-    );
+fn password_is_encrypted_or_nowhere(daemon: &Daemon, record: &Value) {
+    let arn = record["credentials_arn"].as_str().unwrap();
+    assert!(arn.starts_with("file:e-"), "{arn}");
+    let files = files_with(daemon.folder(), PASSWORD.as_bytes());
+    assert_eq!(files, Vec::<String>::new());
     assert!(!daemon.helpers().iter().any(|line| line.contains(PASSWORD)));
-    assert_eq!(daemon.helpers().len(), 2, "QEMU and its vsock device");
+}
 
+fn termination_leaves_nothing(daemon: &mut Daemon, address: &str) {
     let ended = daemon.ctl(&["terminate", "web"], "");
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(daemon.helpers(), Vec::<String>::new());
@@ -218,33 +144,18 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
         "the ingress port is closed"
     );
     for left in ["state/enclaves", "state/secrets"] {
-        assert_eq!(
-            std::fs::read_dir(daemon.folder().join(left))
-                .unwrap()
-                .count(),
-            0,
-            "{left}"
-        );
+        assert_eq!(count(&daemon.folder().join(left)), 0, "{left}");
     }
     assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(
-        std::fs::read_dir(daemon.folder().join("run"))
-            .unwrap()
-            .count(),
-        0,
-        "run"
-    );
+    assert_eq!(count(&daemon.folder().join("run")), 0, "run");
     assert!(!daemon.log().contains(PASSWORD));
 }
 
 #[test]
 fn a_daemon_that_is_killed_brings_its_enclaves_back_and_leaves_no_orphans() {
-    let folder = tempfile::tempdir().unwrap();
-    let registry = Registry::start();
-    listing_image().write(&folder.path().join("layout"));
-    let reference = registry.push(&folder.path().join("layout"), "org/app:v1");
-    let mut daemon = start(&registry, &[]);
-    assert_eq!(create(&daemon, "app", &reference, SPEC).code, 0);
+    let scene = Scene::new(&listing_image(), "org/app:v1");
+    let mut daemon = scene.start(&[]);
+    assert_eq!(daemon.create("app", &scene.reference, SPEC).code, 0);
     assert_eq!(daemon.helpers().len(), 2);
 
     daemon.crash();
@@ -258,16 +169,16 @@ fn a_daemon_that_is_killed_brings_its_enclaves_back_and_leaves_no_orphans() {
     let sockets = std::fs::read_dir(daemon.folder().join("run"))
         .unwrap()
         .flatten();
-    assert_eq!(
-        sockets
-            .filter(|entry| entry.file_name() != "api.sock")
-            .count(),
-        1,
-        "one enclave, one folder"
-    );
+    let others = sockets.filter(|entry| entry.file_name() != "api.sock");
+    assert_eq!(others.count(), 1, "one enclave, one folder");
+    a_second_daemon_is_refused(&daemon);
+    assert_eq!(daemon.ctl(&["terminate", "app"], "").code, 0);
+    assert_eq!(daemon.helpers(), Vec::<String>::new());
+}
 
-    // A second daemon over the same state is refused.
-    let second = std::process::Command::new(tests::programs::ours("host-proxy"))
+/// Over the same state.
+fn a_second_daemon_is_refused(daemon: &Daemon) {
+    let second = Command::new(ours("host-proxy"))
         .arg("serve")
         .env("HOST_PROXY_STATE_DIR", daemon.folder().join("state"))
         .env("HOST_PROXY_RUN_DIR", daemon.folder().join("run2"))
@@ -275,29 +186,20 @@ fn a_daemon_that_is_killed_brings_its_enclaves_back_and_leaves_no_orphans() {
         .unwrap();
     assert_eq!(second.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&second.stderr).contains("another daemon uses"));
-
-    assert_eq!(daemon.ctl(&["terminate", "app"], "").code, 0);
-    assert_eq!(daemon.helpers(), Vec::<String>::new());
 }
 
 #[test]
 fn a_stop_signal_reaches_the_workload_and_a_deaf_one_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
-    let registry = Registry::start();
     let mut image = web_image();
     let script = "trap 'echo bye; exit 0' USR1; echo ready; while :; do busybox sleep 1; done";
-    image.config =
-        serde_json::json!({ "Entrypoint": ["/bin/sh", "-c", script], "StopSignal": "SIGUSR1" });
-    image.write(&folder.path().join("layout"));
-    let reference = registry.push(&folder.path().join("layout"), "org/trap:v1");
-    let daemon = start(&registry, &[]);
-    assert_eq!(create(&daemon, "trap", &reference, SPEC).code, 0);
+    image.config = json!({ "Entrypoint": ["/bin/sh", "-c", script], "StopSignal": "SIGUSR1" });
+    let scene = Scene::new(&image, "org/trap:v1");
+    let daemon = scene.start(&[]);
+    assert_eq!(daemon.create("trap", &scene.reference, SPEC).code, 0);
     let id = daemon.show("trap")["id"].as_str().unwrap().to_owned();
     let following = std::thread::scope(|scope| {
         let logs = scope.spawn(|| daemon.ctl(&["logs", "--follow", &id], "").stdout);
-        wait_for("the log", 10, || {
-            daemon.ctl(&["logs", "trap"], "").stdout.contains("ready")
-        });
+        wait_for("the log", 10, || daemon.logs("trap").contains("ready"));
         assert_eq!(daemon.ctl(&["terminate", "trap"], "").code, 0);
         logs.join().unwrap()
     });
@@ -307,54 +209,7 @@ fn a_stop_signal_reaches_the_workload_and_a_deaf_one_is_killed() {
     let deaf = format!(
         "{SPEC}[run]\ncommand = ['/bin/sh', '-c', 'trap \"\" TERM; while :; do busybox sleep 1; done']\nstop_signal = 'SIGTERM'\n"
     );
-    assert_eq!(create(&daemon, "deaf", &reference, &deaf).code, 0);
+    assert_eq!(daemon.create("deaf", &scene.reference, &deaf).code, 0);
     assert_eq!(daemon.ctl(&["terminate", "deaf"], "").code, 0);
     assert_eq!(daemon.helpers(), Vec::<String>::new());
-}
-
-/// A service of the operator's network: answers every connection with one line, and counts them.
-fn outside() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let count = asked.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 1000]);
-            let _ = stream.write_all(b"from outside\n");
-        }
-    });
-    (port, asked)
-}
-
-#[test]
-fn what_leaves_an_enclave_is_in_its_spec_and_allowed_by_its_host() {
-    let folder = tempfile::tempdir().unwrap();
-    let registry = Registry::start();
-    web_image().write(&folder.path().join("layout"));
-    let reference = registry.push(&folder.path().join("layout"), "org/web:v1");
-    let (port, asked) = outside();
-    let spec = format!(
-        "{SPEC}[run]\ncommand = ['/bin/sh', '-c', 'echo \"got: $(echo hi | busybox nc 127.0.0.1 5432)\"; busybox sleep 1000']\n\
-         [network]\negress = ['127.0.0.1:{port}']\nforward = [{{ listen = '127.0.0.1:5432', to = '127.0.0.1:{port}' }}]\n"
-    );
-    for (setting, wanted, connections) in [
-        ("[]", "got: \n", 0),
-        ("['127.0.0.1/32']", "got: from outside\n", 1),
-    ] {
-        let daemon = start(&registry, &[("HOST_PROXY_EGRESS__ALLOW_NETWORKS", setting)]);
-        let created = create(&daemon, "out", &reference, &spec);
-        assert_eq!(created.code, 0, "{created:?}");
-        wait_for("the answer", 30, || {
-            !daemon.ctl(&["logs", "out"], "").stdout.is_empty()
-        });
-        let said = daemon.ctl(&["logs", "out"], "").stdout;
-        assert!(said.ends_with(wanted), "with {setting} it said {said}");
-        assert_eq!(
-            asked.load(std::sync::atomic::Ordering::Relaxed),
-            connections
-        );
-    }
 }

@@ -5,7 +5,7 @@ use oci::{ContentError, Credentials, Digest, Endpoint, Platform, PullError, Refe
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tests::hostile::{Answer, Asked, FakeRegistry, answer};
+use tests::hostile::{Asked, FakeRegistry, HttpAnswer, answer};
 use tests::image::Layer;
 
 struct Quiet;
@@ -45,7 +45,7 @@ fn parts() -> Parts {
 }
 
 impl Parts {
-    fn serve(&self, asked: &Asked) -> Answer {
+    fn serve(&self, asked: &Asked) -> HttpAnswer {
         let Parts {
             layer,
             config,
@@ -282,7 +282,7 @@ async fn a_partial_answer_from_the_wrong_place_is_refused() {
 
 #[tokio::test]
 async fn altered_bytes_are_refused_wherever_they_are() {
-    type Change = fn(&Parts, &Asked, Answer) -> Answer;
+    type Change = fn(&Parts, &Asked, HttpAnswer) -> HttpAnswer;
     let swap: Change = |parts, asked, original| match parts.is_layer(asked) {
         true => {
             let mut layer = parts.layer.clone();

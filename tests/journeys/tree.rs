@@ -1,12 +1,11 @@
 //! The tree in the enclave against umoci: what its kernel mounted there must be what umoci unpacks, entry by entry.
 
-use crate::deploy::{create, start};
-use crate::{SPEC, listing_image};
 use std::process::Command;
 use tests::image::{Compression, Layer};
 use tests::programs::{lib, run};
-use tests::registry::Registry;
+use tests::scene::Scene;
 use tests::wait_for;
+use tests::workloads::{SPEC, listing_image};
 
 const CAPABILITY: &[u8] =
     b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00";
@@ -17,18 +16,29 @@ fn is_root() -> bool {
 
 /// What images hold that is easily lost.
 fn rich_image() -> tests::image::Image {
-    let many = (0..600).fold(Layer::default().dir("many", 0o755), |layer, n| {
+    listing_image()
+        .layer(many_files(), Compression::Gzip)
+        .layer(
+            contents_and_attributes(kinds_and_links()),
+            Compression::Zstd,
+        )
+        .layer(changes(), Compression::None)
+}
+
+fn many_files() -> Layer {
+    (0..600).fold(Layer::default().dir("many", 0o755), |layer, n| {
         layer.file(
             &format!("many/{n:04}-with-a-name-that-is-long-enough-to-fill-directory-blocks"),
             0o644,
             0,
             format!("{n}"),
         )
-    });
-    let big: Vec<u8> = (0..400_000u32)
-        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
-        .collect();
-    let lower = Layer::default()
+    })
+}
+
+/// What later layers change is among them.
+fn kinds_and_links() -> Layer {
+    Layer::default()
         .dir("usr", 0o755)
         .dir("usr/lib", 0o755)
         .symlink("lib", "usr/lib")
@@ -44,6 +54,13 @@ fn rich_image() -> tests::image::Image {
         .file("replaced-by-a-directory", 0o644, 0, "x")
         .dir("replaced-by-a-file", 0o755)
         .file("replaced-by-a-file/inner", 0o644, 0, "x")
+}
+
+fn contents_and_attributes(layer: Layer) -> Layer {
+    let big: Vec<u8> = (0..400_000u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    layer
         .file(
             "owned",
             0o600,
@@ -65,8 +82,12 @@ fn rich_image() -> tests::image::Image {
         .fifo("pipe")
         .char_device("null", 1, 3)
         .dir("sub", 0o711)
-        .file("sub/\u{fc}mlaut name", 0o644, 0, "x");
-    let upper = Layer::default()
+        .file("sub/\u{fc}mlaut name", 0o644, 0, "x")
+}
+
+/// Over the layer before.
+fn changes() -> Layer {
+    Layer::default()
         .file("lib/through-the-link", 0o644, 0, "lands in usr/lib")
         .file(".wh.gone", 0o644, 0, "")
         .dir("opaque", 0o700)
@@ -75,11 +96,7 @@ fn rich_image() -> tests::image::Image {
         .dir("replaced-by-a-directory", 0o755)
         .file("replaced-by-a-directory/inner", 0o644, 0, "y")
         .file("replaced-by-a-file", 0o644, 0, "y")
-        .file("second-name", 0o644, 0, "no longer the same file");
-    listing_image()
-        .layer(many, Compression::Gzip)
-        .layer(lower, Compression::Zstd)
-        .layer(upper, Compression::None)
+        .file("second-name", 0o644, 0, "no longer the same file")
 }
 
 #[test]
@@ -91,40 +108,38 @@ fn the_tree_in_the_enclave_is_the_one_that_umoci_unpacks() {
         );
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let layout = folder.path().join("layout");
-    let mut image = rich_image();
-    // Debian's umoci is older than zstd layers: it gets the same archives in gzip.
-    for (_, compression) in &mut image.layers {
-        *compression = Compression::Gzip;
-    }
-    image.write(&folder.path().join("for-umoci"));
-    run(Command::new("umoci")
-        .arg("unpack")
-        .arg("--image")
-        .arg(format!("{}:v1", folder.path().join("for-umoci").display()))
-        .arg(folder.path().join("unpacked")));
-    let expected =
-        run(Command::new(lib().join("tree-listing")).arg(folder.path().join("unpacked/rootfs")));
+    let expected = unpacked_by_umoci();
     assert!(expected.lines().count() > 630, "{expected}");
 
-    rich_image().write(&layout);
-    let registry = Registry::start();
-    let reference = registry.push(&layout, "org/rich:v1");
-    let daemon = start(&registry, &[]);
-    let created = create(&daemon, "rich", &reference, SPEC);
+    let scene = Scene::new(&rich_image(), "org/rich:v1");
+    let daemon = scene.start(&[]);
+    let created = daemon.create("rich", &scene.reference, SPEC);
     assert_eq!(created.code, 0, "{created:?}");
-    wait_for("the listing", 60, || {
-        daemon.ctl(&["logs", "rich"], "").stdout.contains("\nEND ")
-    });
-    let found = daemon.ctl(&["logs", "rich"], "").stdout;
-    let strange: Vec<_> = difference(&expected, &found);
+    wait_for("the listing", 60, || daemon.logs("rich").contains("\nEND "));
+    let strange = difference(&expected, &daemon.logs("rich"));
     assert!(
         strange.is_empty(),
         "umoci (-) and the enclave (+) differ:\n{}",
         strange.join("\n")
     );
     assert_eq!(daemon.ctl(&["terminate", "rich"], "").code, 0);
+}
+
+/// The listing of the tree that umoci makes of the image.
+fn unpacked_by_umoci() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let (layout, unpacked) = (folder.path().join("layout"), folder.path().join("unpacked"));
+    let mut image = rich_image();
+    // Debian's umoci is older than zstd layers: it gets the same archives in gzip.
+    for (_, compression) in &mut image.layers {
+        *compression = Compression::Gzip;
+    }
+    image.write(&layout);
+    run(Command::new("umoci")
+        .args(["unpack", "--image"])
+        .arg(format!("{}:v1", layout.display()))
+        .arg(&unpacked));
+    run(Command::new(lib().join("tree-listing")).arg(unpacked.join("rootfs")))
 }
 
 fn difference(expected: &str, found: &str) -> Vec<String> {

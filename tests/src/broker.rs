@@ -1,15 +1,13 @@
 //! A daemon with a broker, tokens for it, and questions as a client of another make would ask them.
 
 use crate::daemon::Daemon;
-use crate::free_port;
+use crate::{free_port, tcp};
 use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub const SECRET: &[u8] = b"a shared secret of more than 32 bytes";
 
@@ -114,20 +112,13 @@ impl Broker {
     /// Head and body.
     #[must_use]
     pub fn exchange(&self, query: &str, token: Option<&str>) -> (String, Value) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
         let bearer = token
             .map(|token| format!("Authorization: Bearer {token}\r\n"))
             .unwrap_or_default();
-        write!(
-            stream,
+        let request = format!(
             "GET /registry/credentials{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{bearer}\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        );
+        let answer = tcp::exchange(&format!("127.0.0.1:{}", self.port), &request);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(
             head.contains("cache-control: no-store") && head.contains("x-request-id"),

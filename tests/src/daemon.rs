@@ -1,6 +1,7 @@
 //! `host-proxy serve` as a process with folders of its own, and `enclavectl` speaking to it.
 
 use crate::programs::{lib, ours};
+use crate::registry::{PASSWORD, Registry, USER};
 use crate::wait_for;
 use std::fs::File;
 use std::io::Write as _;
@@ -16,7 +17,7 @@ pub struct Daemon {
 
 /// What a program did.
 #[derive(Debug)]
-pub struct Answer {
+pub struct CommandOutput {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -43,6 +44,14 @@ impl Daemon {
         };
         daemon.restart();
         daemon
+    }
+
+    /// A daemon that may speak plain HTTP to this registry, with more settings.
+    #[must_use]
+    pub fn start_for(registry: &Registry, more: &[(&str, &str)]) -> Daemon {
+        let plain_http = format!("['{}']", registry.host());
+        let own = [("HOST_PROXY_PULL__PLAIN_HTTP", plain_http.as_str())];
+        Daemon::start(&[&own[..], more].concat())
     }
 
     #[must_use]
@@ -102,7 +111,7 @@ impl Daemon {
 
     /// Runs `enclavectl` with this standard input.
     #[must_use]
-    pub fn ctl(&self, arguments: &[&str], stdin: &str) -> Answer {
+    pub fn ctl(&self, arguments: &[&str], stdin: &str) -> CommandOutput {
         exchange(
             Command::new(ours("enclavectl"))
                 .arg("--socket")
@@ -110,6 +119,23 @@ impl Daemon {
                 .args(arguments),
             stdin,
         )
+    }
+
+    /// `enclavectl create` with the credentials of [`Registry::start`], until it is settled.
+    #[must_use]
+    pub fn create(&self, name: &str, reference: &str, spec: &str) -> CommandOutput {
+        let path = self.folder().join(format!("{name}.toml"));
+        std::fs::write(&path, spec).unwrap();
+        let image = ["create", "--name", name, "--image", reference];
+        let credentials = ["--registry-username", USER, "--registry-password-stdin"];
+        let spec = ["--spec", path.to_str().unwrap()];
+        self.ctl(&[&image[..], &credentials, &spec].concat(), PASSWORD)
+    }
+
+    /// What the workload printed.
+    #[must_use]
+    pub fn logs(&self, name: &str) -> String {
+        self.ctl(&["logs", name], "").stdout
     }
 
     /// `enclavectl --json show NAME`.
@@ -143,7 +169,7 @@ impl Daemon {
 
 /// Runs a program with this standard input.
 #[must_use]
-pub fn exchange(command: &mut Command, stdin: &str) -> Answer {
+pub fn exchange(command: &mut Command, stdin: &str) -> CommandOutput {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -157,7 +183,7 @@ pub fn exchange(command: &mut Command, stdin: &str) -> Answer {
         stdout,
         stderr,
     } = child.wait_with_output().unwrap();
-    Answer {
+    CommandOutput {
         code: status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
         stderr: String::from_utf8_lossy(&stderr).into_owned(),

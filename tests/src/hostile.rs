@@ -23,7 +23,26 @@ pub struct Asked {
     pub body: String,
 }
 
-pub type Answer = Response<Full<Bytes>>;
+impl Asked {
+    async fn read(request: Request<Incoming>) -> Asked {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let header = |name: &str| {
+            let value = parts.headers.get(name);
+            value.map(|value| value.to_str().unwrap().to_owned())
+        };
+        Asked {
+            method: parts.method.to_string(),
+            path: parts.uri.to_string(),
+            authorization: header("authorization"),
+            range: header("range"),
+            private_token: header("private-token"),
+            body: String::from_utf8_lossy(&body).into_owned(),
+        }
+    }
+}
+
+pub type HttpAnswer = Response<Full<Bytes>>;
 
 pub struct FakeRegistry {
     pub port: u16,
@@ -32,7 +51,9 @@ pub struct FakeRegistry {
 }
 
 impl FakeRegistry {
-    pub async fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> FakeRegistry {
+    pub async fn start(
+        answer: impl Fn(&Asked) -> HttpAnswer + Send + Sync + 'static,
+    ) -> FakeRegistry {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -46,29 +67,18 @@ impl FakeRegistry {
                     let service = service_fn(move |request: Request<Incoming>| {
                         let (seen, answer) = (seen.clone(), answer.clone());
                         async move {
-                            let (parts, body) = request.into_parts();
-                            let body = body.collect().await.unwrap().to_bytes();
-                            let header = |name: &str| {
-                                parts
-                                    .headers
-                                    .get(name)
-                                    .map(|value| value.to_str().unwrap().to_owned())
-                            };
-                            let asked = Asked {
-                                method: parts.method.to_string(),
-                                path: parts.uri.to_string(),
-                                authorization: header("authorization"),
-                                range: header("range"),
-                                private_token: header("private-token"),
-                                body: String::from_utf8_lossy(&body).into_owned(),
-                            };
+                            let asked = Asked::read(request).await;
                             seen.lock().unwrap().push(asked.clone());
                             Ok::<_, Infallible>(answer(&asked))
                         }
                     });
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
+                    let connection = hyper::server::conn::http1::Builder::new();
+                    // A client may hang up at any time.
+                    drop(
+                        connection
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await,
+                    );
                 });
             }
         });
@@ -94,7 +104,7 @@ impl Drop for FakeRegistry {
 
 /// An answer with these headers.
 #[must_use]
-pub fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+pub fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> HttpAnswer {
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(*name, *value);

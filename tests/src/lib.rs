@@ -12,16 +12,22 @@
 
 pub mod broker;
 pub mod daemon;
+pub mod eif;
+pub mod files;
 pub mod hostile;
 pub mod image;
 pub mod kms;
 pub mod launcher;
 pub mod layout;
+pub mod metadata;
 pub mod ministack;
 pub mod pki;
 pub mod programs;
 pub mod registry;
+pub mod scene;
 pub mod services;
+pub mod tcp;
+pub mod workloads;
 
 /// A TCP port of 127.0.0.1 that nobody uses at this moment.
 #[must_use]

@@ -1,0 +1,44 @@
+//! What leaves an enclave.
+
+use crate::deploy::web_image;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tests::scene::Scene;
+use tests::workloads::SPEC;
+use tests::{tcp, wait_for};
+
+/// A service of the operator's network: answers every connection with one line, and counts them.
+fn outside() -> (u16, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let port = tcp::serve(move |mut stream| {
+        count.fetch_add(1, Ordering::Relaxed);
+        // Whoever asks may hang up at any time.
+        stream.read(&mut [0; 1000]).ok();
+        stream.write_all(b"from outside\n").ok();
+    });
+    (port, asked)
+}
+
+#[test]
+fn what_leaves_an_enclave_is_in_its_spec_and_allowed_by_its_host() {
+    let scene = Scene::new(&web_image(), "org/web:v1");
+    let (port, asked) = outside();
+    let spec = format!(
+        "{SPEC}[run]\ncommand = ['/bin/sh', '-c', 'echo \"got: $(echo hi | busybox nc 127.0.0.1 5432)\"; busybox sleep 1000']\n\
+         [network]\negress = ['127.0.0.1:{port}']\nforward = [{{ listen = '127.0.0.1:5432', to = '127.0.0.1:{port}' }}]\n"
+    );
+    for (setting, wanted, connections) in [
+        ("[]", "got: \n", 0),
+        ("['127.0.0.1/32']", "got: from outside\n", 1),
+    ] {
+        let daemon = scene.start(&[("HOST_PROXY_EGRESS__ALLOW_NETWORKS", setting)]);
+        let created = daemon.create("out", &scene.reference, &spec);
+        assert_eq!(created.code, 0, "{created:?}");
+        wait_for("the answer", 30, || !daemon.logs("out").is_empty());
+        let said = daemon.logs("out");
+        assert!(said.ends_with(wanted), "with {setting} it said {said}");
+        assert_eq!(asked.load(Ordering::Relaxed), connections);
+    }
+}

@@ -1,0 +1,138 @@
+//! Plays the parent of an enclave, with the daemon's own parts and orders of the test's.
+
+use super::House;
+use api::EnclaveId;
+use host_proxy::config::{DaemonConfig, Network};
+use host_proxy::control::{self, Control, Report};
+use host_proxy::egress::{self, Policy};
+use host_proxy::launch::{self, LaunchRequest, Listeners};
+use host_proxy::logs::Logs;
+use std::path::Path;
+use std::time::Duration;
+use tests::kms::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
+use wire::control::{AbortReason, AwsCredentials, FromHost};
+use wire::spec::{ImageDefaults, MeasuredSpec, Resources, Spec};
+
+const RESOURCES: Resources = Resources {
+    memory_mib: 192,
+    cpus: 1,
+};
+
+/// An enclave image, and its spec as it is in it.
+pub(super) struct Parent<'a> {
+    eif: &'a Path,
+    spec: MeasuredSpec,
+}
+
+impl Parent<'_> {
+    pub(super) fn new<'a>(house: &House, eif: &'a Path) -> Parent<'a> {
+        let text = std::fs::read_to_string(&house.spec).unwrap();
+        let spec = Spec::parse(&text).unwrap();
+        Parent {
+            eif,
+            spec: spec.resolve(ImageDefaults::any()).unwrap(),
+        }
+    }
+
+    /// Boots to the end, and gives what the agent said last. The egress is a real one, to the fake.
+    pub(super) fn boot(&self, boot: FromHost) -> Report {
+        self.boot_through(boot, &["127.0.0.0/8", "::1/128"])
+    }
+
+    /// With these exceptions from the refusal of inner addresses.
+    pub(super) fn boot_through(&self, boot: FromHost, networks: &[&str]) -> Report {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let network = |text: &&str| Network::try_from((*text).to_owned()).unwrap();
+        let policy = Policy {
+            network: self.spec.network.clone(),
+            allow_networks: networks.iter().map(network).collect(),
+        };
+        runtime.block_on(self.last_report(boot, policy))
+    }
+
+    async fn last_report(&self, boot: FromHost, policy: Policy) -> Report {
+        // Short, for the sake of socket paths.
+        let run_dir = tempfile::Builder::new()
+            .prefix("rh")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let launcher = launch::from_config(&config(run_dir.path()));
+        let request = LaunchRequest {
+            id: &EnclaveId::random().unwrap(),
+            eif: self.eif,
+            resources: RESOURCES,
+            run_dir: run_dir.path(),
+        };
+        let reservation = launcher.reserve(RESOURCES).unwrap();
+        let launched = launcher.launch(request, reservation).await;
+        let (instance, listeners) = launched.unwrap();
+        let Listeners {
+            heartbeat,
+            control,
+            egress,
+        } = listeners;
+        let serving = tokio::spawn(egress::serve(egress, policy));
+        control::heartbeat(&heartbeat).await.unwrap();
+        let accepted = Control::accept(&control, boot, Logs::default()).await;
+        let mut control = accepted.unwrap();
+        let report = tokio::time::timeout(Duration::from_secs(90), control.report()).await;
+        serving.abort();
+        drop(instance);
+        report.expect("the agent hangs")
+    }
+}
+
+/// The defaults.
+fn config(directory: &Path) -> DaemonConfig {
+    let loaded = host_proxy::config::load(directory, None, std::iter::empty());
+    loaded.unwrap().config
+}
+
+pub(super) fn boot_message(
+    config: Option<Vec<u8>>,
+    credentials: Option<AwsCredentials>,
+) -> FromHost {
+    FromHost::Boot {
+        config,
+        credentials,
+    }
+}
+
+/// Those that the fake KMS knows.
+pub(super) fn credentials() -> AwsCredentials {
+    AwsCredentials {
+        access_key_id: ACCESS_KEY_ID.to_owned().into(),
+        secret_access_key: SECRET_ACCESS_KEY.to_owned().into(),
+        session_token: None,
+    }
+}
+
+pub(super) fn failed(report: Report) -> (AbortReason, String) {
+    match report {
+        Report::Failed { reason, detail } => (reason, detail),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Collects how boots failed that were to fail otherwise.
+#[derive(Default)]
+pub(super) struct Wrong(Vec<String>);
+
+impl Wrong {
+    /// A boot must end with this reason, and a detail that holds this text.
+    pub(super) fn check(&mut self, what: &str, report: Report, expected: (AbortReason, &str)) {
+        let found = failed(report);
+        if found.0 != expected.0 || !found.1.contains(expected.1) {
+            self.0
+                .push(format!("{what}: {found:?}, expected {expected:?}"));
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn assert_none(self) {
+        assert!(self.0.is_empty(), "{}", self.0.join("\n"));
+    }
+}

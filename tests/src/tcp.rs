@@ -1,0 +1,103 @@
+//! Connections by hand: requests as another make of client writes them, servers of a few lines, and a wire with an ear.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Sends a request, and reads until the other side closes; at most a minute between two bytes.
+#[must_use]
+pub fn exchange(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let limit = Some(Duration::from_secs(60));
+    stream.set_read_timeout(limit).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// What HTTP/1.0 answers to a GET: head and body.
+#[must_use]
+pub fn get(address: &str, path: &str) -> String {
+    exchange(address, &format!("GET {path} HTTP/1.0\r\n\r\n"))
+}
+
+/// Has `answer` called with each connection to a port of 127.0.0.1, in a thread of its own, for as long as the process lives.
+pub fn serve(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || answer(stream));
+        }
+    });
+    port
+}
+
+type Tape = Arc<Mutex<Vec<u8>>>;
+
+/// Carries connections to a port of 127.0.0.1, and keeps what passed.
+pub struct Recorder {
+    pub port: u16,
+    requests: Tape,
+    replies: Tape,
+}
+
+impl Recorder {
+    /// In front of the server at `port`.
+    #[must_use]
+    pub fn before(port: u16) -> Recorder {
+        let (requests, replies) = (Tape::default(), Tape::default());
+        let tapes = (requests.clone(), replies.clone());
+        let port = serve(move |client| {
+            let server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (request, reply) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let tape = tapes.0.clone();
+            std::thread::spawn(move || carry(request, server, &tape));
+            carry(reply, client, &tapes.1);
+        });
+        Recorder {
+            port,
+            requests,
+            replies,
+        }
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What went to the server.
+    #[must_use]
+    pub fn requests(&self) -> Vec<u8> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// What came back.
+    #[must_use]
+    pub fn replies(&self) -> Vec<u8> {
+        self.replies.lock().unwrap().clone()
+    }
+
+    /// Forgets what passed until now.
+    pub fn rewind(&self) {
+        self.requests.lock().unwrap().clear();
+        self.replies.lock().unwrap().clear();
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, tape: &Mutex<Vec<u8>>) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(len @ 1..) = from.read(&mut buffer) {
+        tape.lock().unwrap().extend_from_slice(&buffer[..len]);
+        if to.write_all(&buffer[..len]).is_err() {
+            break;
+        }
+    }
+    // The other direction may have ended both already.
+    to.shutdown(Shutdown::Write).ok();
+}
