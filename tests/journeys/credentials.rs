@@ -21,6 +21,7 @@ fn in_secrets_manager(url: &str) -> [(&str, &str); 5] {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_secret_is_made_with_the_enclave_and_deleted_with_it() {
     let stack = MiniStack::start();
     let scene = Scene::new(&listing_image(), "org/app:v1");
@@ -68,6 +69,7 @@ fn redeploys_use_what_it_holds_now(stack: &MiniStack, arn: &str, daemon: &Daemon
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn without_its_secret_store_nothing_is_deployed_and_nothing_is_forgotten() {
     let registry = Registry::start();
     let nobody = format!("http://127.0.0.1:{}", tests::free_port());

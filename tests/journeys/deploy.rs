@@ -45,6 +45,7 @@ const STAGES: [&str; 10] = [
 ];
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
     let scene = Scene::new(&web_image(), "org/web:v1");
     let mut daemon = scene.start(&[]);
@@ -152,6 +153,7 @@ fn termination_leaves_nothing(daemon: &mut Daemon, address: &str) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_daemon_that_is_killed_brings_its_enclaves_back_and_leaves_no_orphans() {
     let scene = Scene::new(&listing_image(), "org/app:v1");
     let mut daemon = scene.start(&[]);
@@ -189,6 +191,7 @@ fn a_second_daemon_is_refused(daemon: &Daemon) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_stop_signal_reaches_the_workload_and_a_deaf_one_is_killed() {
     let mut image = web_image();
     let script = "trap 'echo bye; exit 0' USR1; echo ready; while :; do busybox sleep 1; done";

@@ -22,6 +22,7 @@ fn outside() -> (u16, Arc<AtomicUsize>) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn what_leaves_an_enclave_is_in_its_spec_and_allowed_by_its_host() {
     let scene = Scene::new(&web_image(), "org/web:v1");
     let (port, asked) = outside();

@@ -10,6 +10,7 @@ use tests::scene::Scene;
 use tests::workloads::listing_image;
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_same_image_gives_the_same_bytes_and_awss_library_agrees() {
     let scene = Scene::new(&listing_image(), "org/app:v1");
     let [first, second] = ["a.eif", "b.eif"].map(|name| scene.path(name));
@@ -56,6 +57,7 @@ fn description_agrees(eif: &Path, measurements: &Value) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn what_is_measured_and_what_is_not() {
     let scene = Scene::new(&listing_image(), "org/app:v1");
     let pcrs = |spec: &str| {

@@ -100,6 +100,7 @@ fn changes() -> Layer {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_tree_in_the_enclave_is_the_one_that_umoci_unpacks() {
     if !is_root() {
         let _ = std::io::Write::write_all(

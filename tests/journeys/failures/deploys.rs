@@ -51,6 +51,7 @@ fn assert_fails(daemon: &Daemon, reference: &str, spec: &str, expected: &Failure
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_wrong_password_is_no_matter_for_another_attempt() {
     let scene = scene();
     let daemon = scene.start(&[]);
@@ -70,6 +71,7 @@ fn a_wrong_password_is_no_matter_for_another_attempt() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn registry_errors_say_whose_fault_it_is() {
     let scene = scene();
     let mut arm = listing_image();
@@ -106,6 +108,7 @@ fn registry_errors_say_whose_fault_it_is() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_machine_without_qemu_says_so() {
     let scene = scene();
     let empty = tempfile::tempdir().unwrap();
@@ -121,6 +124,7 @@ fn a_machine_without_qemu_says_so() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_machine_without_a_kernel_says_so() {
     let scene = scene();
     let empty = tempfile::tempdir().unwrap();
@@ -136,6 +140,7 @@ fn a_machine_without_a_kernel_says_so() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_machine_without_enough_memory_says_so() {
     let scene = scene();
     let daemon = scene.start(&[]);
@@ -184,6 +189,7 @@ workloads_that_cannot_run! {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn an_enclave_that_never_sends_its_heartbeat_is_given_up() {
     let scene = scene();
     let directory = scene.path("lib");
@@ -231,6 +237,7 @@ impl Drop for SmallDisk<'_> {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_full_disk_is_named_and_nothing_half_done_stays_on_it() {
     let scene = scene();
     let state = scene.path("state");

@@ -40,6 +40,7 @@ fn refused<'a>(reference: &'a str) -> [Refused<'a>; 6] {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn orders_that_make_no_sense_are_refused_before_anything_is_stored() {
     let scene = scene();
     let daemon = scene.start(&[]);

@@ -52,6 +52,7 @@ fn wait_for_no_echo(shown: &[u8]) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn create_asks_for_what_is_missing_and_does_not_show_the_password() {
     let scene = scene();
     let daemon = scene.start(&[]);

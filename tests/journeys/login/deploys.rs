@@ -39,6 +39,7 @@ async fn harbor_with_a_revoked_robot() -> Harbor {
 
 /// The daemon says so, and has another one at the next deploy.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn credentials_that_were_revoked_are_made_anew_at_the_next_deploy() {
     let scene = Scene::new(&listing_image(), "my-app/web:v1");
     let harbor = harbor_with_a_revoked_robot().await;
@@ -86,6 +87,7 @@ impl Ecr {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn an_image_of_the_configured_registry_needs_no_stored_credentials() {
     let ecr = Ecr::start();
     let mut daemon = ecr.daemon(PUSH_ROLE);
@@ -110,6 +112,7 @@ fn an_image_of_the_configured_registry_needs_no_stored_credentials() {
 
 /// For a name beside the prefix, or against the operator's word.
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn nobodys_rights_are_borrowed() {
     let ecr = Ecr::start();
     let daemon = ecr.daemon(PUSH_ROLE);
@@ -128,6 +131,7 @@ fn nobodys_rights_are_borrowed() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_deploy_without_its_role_fails_in_the_stage_of_credentials() {
     let ecr = Ecr::start();
     let daemon = ecr.daemon("arn:aws:iam::000000000000:role/nobody");

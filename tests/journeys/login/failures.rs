@@ -62,6 +62,7 @@ impl Desk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_login_that_is_refused_says_what_to_do_and_writes_nothing() {
     let desk = Desk::new().await;
     let (foreign, missing) = (desk.home.path("foreign"), desk.home.path("missing"));
@@ -90,6 +91,7 @@ async fn a_login_that_is_refused_says_what_to_do_and_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_broker_that_cannot_be_asked_is_explained_and_nothing_is_written() {
     let desk = Desk::new().await;
     let elsewhere = format!("{}/elsewhere", desk.url);
@@ -114,6 +116,7 @@ async fn a_broker_that_cannot_be_asked_is_explained_and_nothing_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_configuration_that_cannot_be_read_stays_as_it_is() {
     let desk = Desk::new().await;
     desk.home.configure("{ secret");
@@ -123,6 +126,7 @@ async fn a_configuration_that_cannot_be_read_stays_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_login_that_docker_has_is_not_replaced_by_what_a_broker_says() {
     let desk = Desk::new().await;
     let host = desk.shop.registry.host();
@@ -140,6 +144,7 @@ async fn a_login_that_docker_has_is_not_replaced_by_what_a_broker_says() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_broker_without_credentials_names_dockers_own_login() {
     let home = Home::new();
     let docker = Broker::start(&[

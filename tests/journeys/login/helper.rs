@@ -8,6 +8,7 @@ use tests::registry::{PASSWORD, USER};
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn the_helper_speaks_dockers_protocol() {
     let Shop {
         registry, broker, ..
@@ -67,6 +68,7 @@ fn stores_nothing(home: &Home, host: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_job_needs_variables_only() {
     let Shop {
         registry, broker, ..

@@ -56,6 +56,7 @@ fn pods_token() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_kubelet_gets_credentials_for_one_image() {
     let node = Node::new().await;
     let image = node.image("my-app/web");
@@ -75,6 +76,7 @@ async fn a_kubelet_gets_credentials_for_one_image() {
 
 /// Without a pod's token the node's own counts, which is for something else; and what is not the broker's is nobody's.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_kubelet_gets_nothing_for_other_images() {
     let node = Node::new().await;
     let (image, other) = (node.image("my-app/web"), node.image("other/web"));
@@ -91,6 +93,7 @@ async fn a_kubelet_gets_nothing_for_other_images() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_kubelet_hears_nothing_on_standard_output_when_its_request_is_wrong() {
     let node = Node::new().await;
     let image = node.image("my-app/web");

@@ -19,6 +19,7 @@ fn install_shelf(home: &Home) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn credentials_go_to_the_helper_that_keeps_the_others() {
     let Shop {
         registry, broker, ..

@@ -27,6 +27,7 @@ fn push(home: &Home, host: &str) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn skopeo_pushes_with_credentials_that_are_written_nowhere() {
     let Shop {
         registry, broker, ..

@@ -6,6 +6,7 @@ use tests::ministack::{MiniStack, Moto, PUSH_ROLE, ecr_settings};
 const HOST: &str = "000000000000.dkr.ecr.us-east-1.amazonaws.com";
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn ecr_credentials_come_from_a_session_for_one_project() {
     let ministack = MiniStack::with_push_role();
     let url = ministack.url();
@@ -39,6 +40,7 @@ fn images_are_of_their_project(broker: &Broker, mine: &str) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_role_that_does_not_exist_cannot_be_assumed() {
     let ministack = MiniStack::with_push_role();
     let url = ministack.url();
@@ -53,6 +55,7 @@ fn a_role_that_does_not_exist_cannot_be_assumed() {
 
 /// moto's ECR issues tokens that ended in 2015.
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_token_that_is_over_when_it_comes_is_given_to_nobody() {
     let moto = Moto::start();
     let url = moto.url();

@@ -18,6 +18,7 @@ const PROJECTS: [&str; 8] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn gitlab_makes_a_deploy_token_for_one_project() {
     let gitlab = GitLab::start((USERNAME, PASSWORD)).await;
     let broker = Broker::start(&gitlab.settings());

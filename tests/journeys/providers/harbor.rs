@@ -49,6 +49,7 @@ impl Shop {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn harbor_makes_a_robot_for_one_project() {
     let shop = Shop::open().await;
     let over = |id: u8, name: &str| json!({ "id": id, "name": name, "expires_at": 1_600_000_000 });

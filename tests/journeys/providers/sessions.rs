@@ -99,6 +99,7 @@ fn assert_denied(result: Result<Value, String>, what: &str) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_session_for_a_reaches_a_and_nothing_else() {
     let ministack = MiniStack::with_push_role();
     let root = Session::root();
@@ -175,6 +176,7 @@ fn ask_with_own_role(url: &str, own: &str) -> (u16, Value, String) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_role_of_the_daemons_own_is_assumed_before() {
     let ministack = MiniStack::with_push_role();
     ministack.make_role("backend", "sts:AssumeRole");

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_thousand_jobs_at_once_are_one_question() {
     let secret = "Robot-secret-of-test-1";
     let harbor = Harbor::start(("robot$my-app+redoubt-1", secret)).await;

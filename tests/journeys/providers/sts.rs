@@ -64,6 +64,7 @@ sts_refusals! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn an_answer_of_sts_that_cannot_be_read_is_not_quoted() {
     check(
         || answer(200, &[XML], SPOILT),
@@ -80,6 +81,7 @@ fn status_with_sts_at(url: &str) -> u16 {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn an_sts_that_is_not_there_may_be_asked_again() {
     let nobody = format!("http://127.0.0.1:{}", tests::free_port());
     assert_eq!(status_with_sts_at(&nobody), 503);
@@ -87,6 +89,7 @@ fn an_sts_that_is_not_there_may_be_asked_again() {
 
 /// It takes the connection.
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_silent_sts_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());

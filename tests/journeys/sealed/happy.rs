@@ -20,6 +20,7 @@ const FILE_SCRIPT: &str = "cd /run/config && busybox stat -c '%a %u %g %n' . app
      busybox mount | busybox grep -c 'tmpfs on /run/config'; exec busybox sleep 1000";
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_workload_gets_its_secret_and_nobody_else_sees_it() {
     let house = House::of(&image(ENV_SCRIPT, "A=1"), Kms::start(), "");
     let (_, pcr0) = house.allow();
@@ -155,6 +156,7 @@ fn secrets_are_nowhere(daemon: &Daemon, folder: &Path) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_config_can_be_a_file_that_only_its_user_reads() {
     let text = "any bytes, \u{1F512}\nno variables";
     let deliver = "deliver = '/run/config/app.env'";

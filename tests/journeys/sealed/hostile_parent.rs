@@ -176,6 +176,7 @@ fn recombined(files: &Files) -> [Case; 5] {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
     let house = House::new("minimum_version = 2");
     let (eif, _) = house.allow();

@@ -12,6 +12,7 @@ use wire::control::AbortReason;
 use wire::sealed::Header;
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn only_a_kms_that_attests_and_proves_itself_will_do() {
     use AbortReason::{KmsAnswer, KmsUnreachable};
     let house = House::new("");
@@ -39,6 +40,7 @@ fn only_a_kms_that_attests_and_proves_itself_will_do() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_server_with_another_name_is_not_kms() {
     let kms = Kms::start_as("kms.example.com");
     let house = House::of(&image(ENV_SCRIPT, "A=1"), kms, "");
@@ -59,6 +61,7 @@ fn a_server_with_another_name_is_not_kms() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_parent_sees_ciphertext_of_the_talk_with_kms() {
     let kms = Kms::start();
     let recorder = Recorder::before(kms.port);
@@ -98,6 +101,7 @@ fn daemon_of_an_instance(house: &House, metadata_service: &str) -> Daemon {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn credentials_for_kms_come_from_the_instances_role() {
     let house = House::new("");
     house.allow();

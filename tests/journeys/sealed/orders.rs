@@ -5,6 +5,7 @@ use std::process::Command;
 use tests::programs::ours;
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_file_that_is_no_sealed_config_is_refused() {
     let house = House::new("minimum_version = 2");
     let daemon = house.daemon(&[INWARD]);
@@ -25,6 +26,7 @@ fn a_file_that_is_no_sealed_config_is_refused() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_spec_that_asks_for_a_config_needs_one() {
     let house = House::new("minimum_version = 2");
     let daemon = house.daemon(&[INWARD]);
@@ -43,6 +45,7 @@ fn a_spec_that_asks_for_a_config_needs_one() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn an_empty_config_is_not_sealed() {
     let house = House::new("minimum_version = 2");
     let seal = Command::new(ours("eif-builder"))

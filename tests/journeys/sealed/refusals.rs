@@ -6,6 +6,7 @@ use tests::daemon::Daemon;
 use tests::kms::{Mischief, attested_policy};
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_secret_is_refused_to_an_image_that_differs_by_one_byte() {
     let house = House::new("");
     let (_, pcr0) = house.allow();
@@ -67,6 +68,7 @@ fn an_order_in_between_ends_the_wait(house: &House, daemon: &Daemon) {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn what_the_host_refuses_is_told_as_such() {
     let house = House::new("");
     house.allow();
