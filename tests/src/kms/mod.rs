@@ -2,15 +2,16 @@
 //! conditions on attestation and encryption context enforced, KMS's error shapes, both forms of its BER. It believes QEMU's unsigned
 //! documents, which the real one never would. A green run against it says nothing about the real one.
 
+mod cipher;
 mod cms;
 mod policy;
 mod sigv4;
 
 use crate::pki::{Server, pem, server};
 use attestation::emulated::{UnsignedDocument, read_unsigned};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cipher::{encrypt, open, random};
 use policy::{Facts, Policy};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -331,56 +332,17 @@ fn allowed<'s>(
         .get(arn)
         .ok_or_else(|| ("NotFoundException", format!("Key '{arn}' does not exist")))?;
     let facts = Facts::new(input, document);
-    match key.policy.allows(&format!("kms:{action}"), &facts) {
-        true => Ok((arn, key)),
-        false => Err((
-            "AccessDeniedException",
-            format!(
-                "User: arn:aws:sts::111122223333:assumed-role/parent/i-0 is not authorized to perform: kms:{action} on resource: {arn} because no resource-based policy allows the kms:{action} action"
-            ),
-        )),
+    if key.policy.allows(&format!("kms:{action}"), &facts) {
+        return Ok((arn, key));
     }
+    Err((
+        "AccessDeniedException",
+        format!(
+            "User: arn:aws:sts::111122223333:assumed-role/parent/i-0 is not authorized to perform: kms:{action} on resource: {arn} because no resource-based policy allows the kms:{action} action"
+        ),
+    ))
 }
 
 fn blob(value: &Value) -> Option<Vec<u8>> {
     STANDARD.decode(value.as_str()?).ok()
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).unwrap();
-    bytes
-}
-
-/// The encryption context is authenticated, as in KMS.
-fn authenticated(arn: &str, input: &Value) -> Vec<u8> {
-    format!(
-        "{arn}{}",
-        input.get("EncryptionContext").unwrap_or(&json!({}))
-    )
-    .into_bytes()
-}
-
-fn encrypt(key: &StoredKey, arn: &str, input: &Value, plaintext: &[u8]) -> Vec<u8> {
-    let nonce: [u8; 12] = random();
-    let mut ciphertext = plaintext.to_vec();
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key.material).unwrap())
-        .seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(authenticated(arn, input)),
-            &mut ciphertext,
-        )
-        .unwrap();
-    [nonce.as_slice(), &ciphertext].concat()
-}
-
-fn open(key: &StoredKey, arn: &str, input: &Value, blob: &[u8]) -> Option<Vec<u8>> {
-    let (nonce, ciphertext) = blob.split_first_chunk::<12>()?;
-    let mut buffer = ciphertext.to_vec();
-    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key.material).unwrap());
-    let aad = Aad::from(authenticated(arn, input));
-    let plaintext = key
-        .open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut buffer)
-        .ok()?;
-    Some(plaintext.to_vec())
 }

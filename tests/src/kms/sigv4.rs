@@ -8,76 +8,93 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// AWS's own tolerance, in seconds.
 const MAX_SKEW: i64 = 5 * 60;
 
-pub(super) fn check(request: &Request) -> Result<(), (&'static str, String)> {
-    let refused = |why: &str| ("InvalidSignatureException", why.to_owned());
+type Refusal = (&'static str, String);
+
+fn refused(why: &str) -> Refusal {
+    ("InvalidSignatureException", why.to_owned())
+}
+
+/// What the header `authorization` says.
+struct Authorization<'a> {
+    credential: &'a str,
+    signed_headers: &'a str,
+    signature: &'a str,
+}
+
+impl Authorization<'_> {
+    fn parse(header: &str) -> Result<Authorization<'_>, Refusal> {
+        let fields = header
+            .strip_prefix("AWS4-HMAC-SHA256 ")
+            .ok_or_else(|| refused("another algorithm"))?;
+        let field = |name: &str| {
+            let mut fields = fields.split(',').map(str::trim);
+            let found = fields.find_map(|field| field.strip_prefix(name));
+            found
+                .and_then(|rest| rest.strip_prefix('='))
+                .ok_or_else(|| refused("a field is missing"))
+        };
+        Ok(Authorization {
+            credential: field("Credential")?,
+            signed_headers: field("SignedHeaders")?,
+            signature: field("Signature")?,
+        })
+    }
+}
+
+pub(super) fn check(request: &Request) -> Result<(), Refusal> {
     let header = request
         .header("authorization")
         .ok_or(("MissingAuthenticationTokenException", String::new()))?;
-    let fields = header
-        .strip_prefix("AWS4-HMAC-SHA256 ")
-        .ok_or_else(|| refused("another algorithm"))?;
-    let field = |name: &str| {
-        let found = fields
-            .split(',')
-            .find_map(|field| field.trim().strip_prefix(name));
-        found
-            .and_then(|rest| rest.strip_prefix('='))
-            .ok_or_else(|| refused("a field is missing"))
-    };
-    let (credential, signed, signature) = (
-        field("Credential")?,
-        field("SignedHeaders")?,
-        field("Signature")?,
-    );
-    let date = request
-        .header("x-amz-date")
-        .ok_or_else(|| refused("no date"))?;
+    let Authorization {
+        credential,
+        signed_headers,
+        signature,
+    } = Authorization::parse(header)?;
+    let date = request.header("x-amz-date");
+    let date = date.ok_or_else(|| refused("no date"))?;
     let day = date.get(..8).unwrap_or_default();
     let scope = format!("{day}/{REGION}/kms/aws4_request");
     if credential != format!("{ACCESS_KEY_ID}/{scope}") {
-        return Err((
-            "UnrecognizedClientException",
-            "The security token included in the request is invalid.".to_owned(),
-        ));
+        let message = "The security token included in the request is invalid.";
+        return Err(("UnrecognizedClientException", message.to_owned()));
     }
-    if !["host", "x-amz-date", "x-amz-target"]
-        .iter()
-        .all(|name| signed.split(';').any(|known| known == *name))
-    {
+    let is_signed = |name: &&str| signed_headers.split(';').any(|known| known == *name);
+    if !["host", "x-amz-date", "x-amz-target"].iter().all(is_signed) {
         return Err(refused("a header that matters is not signed"));
     }
-    let now = i64::try_from(
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs(),
-    )
-    .unwrap();
-    if seconds(date).is_none_or(|then| (now - then).abs() > MAX_SKEW) {
+    if !is_fresh(date) {
         return Err(refused("Signature expired"));
     }
-    let headers: String = signed
-        .split(';')
-        .map(|name| format!("{name}:{}\n", request.header(name).unwrap_or_default()))
-        .collect();
-    let canonical = format!(
-        "POST\n/\n\n{headers}\n{signed}\n{}",
-        hex::encode(Sha256::digest(&request.body))
-    );
-    let text = format!(
-        "AWS4-HMAC-SHA256\n{date}\n{scope}\n{}",
-        hex::encode(Sha256::digest(canonical))
-    );
-    let start = format!("AWS4{SECRET_ACCESS_KEY}").into_bytes();
-    let key = [day, REGION, "kms", "aws4_request"]
-        .iter()
-        .fold(start, |key, part| mac(&key, part));
-    match hex::encode(mac(&key, &text)) == signature {
-        true => Ok(()),
-        false => Err(refused(
-            "The request signature we calculated does not match",
-        )),
+    let hash = hex::encode(Sha256::digest(canonical(request, signed_headers)));
+    let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{hash}");
+    if hex::encode(mac(&signing_key(day), &text)) == signature {
+        Ok(())
+    } else {
+        let message = "The request signature we calculated does not match";
+        Err(refused(message))
     }
+}
+
+fn is_fresh(date: &str) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = i64::try_from(now.as_secs()).unwrap();
+    seconds(date).is_some_and(|then| (now - then).abs() <= MAX_SKEW)
+}
+
+fn canonical(request: &Request, signed_headers: &str) -> String {
+    let value = |name: &str| request.header(name).unwrap_or_default().to_owned();
+    let headers: String = signed_headers
+        .split(';')
+        .map(|name| format!("{name}:{}\n", value(name)))
+        .collect();
+    let hash = hex::encode(Sha256::digest(&request.body));
+    format!("POST\n/\n\n{headers}\n{signed_headers}\n{hash}")
+}
+
+fn signing_key(day: &str) -> Vec<u8> {
+    let start = format!("AWS4{SECRET_ACCESS_KEY}").into_bytes();
+    let parts = [day, REGION, "kms", "aws4_request"];
+    parts.iter().fold(start, |key, part| mac(&key, part))
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {
