@@ -17,6 +17,7 @@ pub mod enclave;
 pub mod ingress;
 pub mod launch;
 pub mod lifecycle;
+mod limited;
 pub mod logs;
 mod role;
 pub mod sealed;

@@ -27,7 +27,9 @@ impl Host {
         let path = |name: &str| directory.path().join(name).display().to_string();
         let layer = Layer::default().file("app", 0o755, 0, "#!/bin/true\n");
         let image = Image::new(json!({ "Entrypoint": ["/app"] }));
-        image.layer(layer, Compression::Gzip).write(&directory.path().join("layout"));
+        image
+            .layer(layer, Compression::Gzip)
+            .write(&directory.path().join("layout"));
         let registry = serve(directory.path().join("layout")).await;
         let [kernel, agent] = artifacts(directory.path());
         let settings = [
@@ -39,12 +41,19 @@ impl Host {
             ("LAUNCH__HEARTBEAT_TIMEOUT_SECONDS", "1".to_owned()),
             ("LAUNCH__SETTLE_MILLISECONDS", "10".to_owned()),
         ];
-        let settings =
-            settings.into_iter().map(|(name, value)| (format!("HOST_PROXY_{name}"), value));
-        let config = host_proxy::config::load(directory.path(), None, settings).unwrap().config;
+        let settings = settings
+            .into_iter()
+            .map(|(name, value)| (format!("HOST_PROXY_{name}"), value));
+        let config = host_proxy::config::load(directory.path(), None, settings)
+            .unwrap()
+            .config;
         let launcher = Arc::new(FakeLauncher::new(conduct, memory_mib));
         let daemon = Daemon::start(config, None, launcher).await.unwrap();
-        Host { directory, registry, daemon }
+        Host {
+            directory,
+            registry,
+            daemon,
+        }
     }
 
     async fn create(&self, name: &str, memory_mib: u32) -> EnclaveId {
@@ -65,7 +74,12 @@ impl Host {
     }
 
     async fn record(&self, id: &EnclaveId) -> Record {
-        self.daemon.store().find(id.to_string()).await.unwrap().unwrap()
+        self.daemon
+            .store()
+            .find(id.to_string())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// Waits until it is DEPLOYED, FAILED or DESTROYED.
@@ -73,18 +87,27 @@ impl Host {
         let settling = async {
             loop {
                 let record = self.record(id).await;
-                if matches!(record.state, State::Deployed | State::Failed(_) | State::Destroyed) {
+                if matches!(
+                    record.state,
+                    State::Deployed | State::Failed(_) | State::Destroyed
+                ) {
                     return record;
                 }
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(20), settling).await.expect("it does not settle")
+        timeout(Duration::from_secs(20), settling)
+            .await
+            .expect("it does not settle")
     }
 
     async fn failure(&self, id: &EnclaveId) -> DeployError {
         let record = self.settled(id).await;
-        record.state.failure().cloned().unwrap_or_else(|| panic!("{record:?}"))
+        record
+            .state
+            .failure()
+            .cloned()
+            .unwrap_or_else(|| panic!("{record:?}"))
     }
 }
 
@@ -106,7 +129,10 @@ async fn a_whole_deploy_needs_no_virtual_machine() {
     assert_eq!(heard.await.unwrap(), GREETING);
     let handle = host.daemon.find("app").unwrap();
     let redeployed = handle.redeploy().await.unwrap();
-    assert_eq!((redeployed.generation, redeployed.state), (2, State::PendingDeploy));
+    assert_eq!(
+        (redeployed.generation, redeployed.state),
+        (2, State::PendingDeploy)
+    );
     assert_eq!(host.settled(&id).await.state, State::Deployed);
     let destroyed = handle.destroy().await.unwrap();
     assert_eq!(destroyed.generation, 3);
@@ -118,9 +144,18 @@ async fn a_whole_deploy_needs_no_virtual_machine() {
     timeout(Duration::from_secs(20), gone).await.unwrap();
     let files = std::fs::read_dir(host.directory.path().join("state/enclaves")).unwrap();
     assert_eq!(files.count(), 0);
-    assert_eq!(std::fs::read_dir(host.directory.path().join("run")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(host.directory.path().join("run"))
+            .unwrap()
+            .count(),
+        0
+    );
     // Wide: it takes some tens of milliseconds, and says so if it ever needs a virtual machine's seconds.
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,7 +172,12 @@ async fn memory_is_reserved_and_not_compared() {
     while host.record(&first).await.state != State::Destroyed {
         sleep(Duration::from_millis(5)).await;
     }
-    host.daemon.find("second").unwrap().redeploy().await.unwrap();
+    host.daemon
+        .find("second")
+        .unwrap()
+        .redeploy()
+        .await
+        .unwrap();
     assert_eq!(host.settled(&second).await.state, State::Deployed);
 }
 
@@ -149,7 +189,10 @@ async fn code_of(conduct: Conduct) -> Code {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_enclave_of_another_image_is_never_deployed() {
-    assert_eq!(code_of(Conduct::OtherImage).await, Code::MeasurementMismatch);
+    assert_eq!(
+        code_of(Conduct::OtherImage).await,
+        Code::MeasurementMismatch
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

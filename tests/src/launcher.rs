@@ -80,7 +80,11 @@ impl FakeLauncher {
         let (heartbeat, heartbeats) = line();
         let (control, controls) = line();
         let (egress, egresses) = mpsc::channel(1);
-        let agent = FakeAgent { conduct: self.conduct, measurements, inward };
+        let agent = FakeAgent {
+            conduct: self.conduct,
+            measurements,
+            inward,
+        };
         let task = tokio::spawn(async move {
             agent.live(heartbeat, control).await;
             drop(egress);
@@ -90,7 +94,11 @@ impl FakeLauncher {
             control: Listener::queue(controls),
             egress: Listener::queue(egresses),
         };
-        let machine = FakeMachine { task, _directory: directory, _reservation: reservation };
+        let machine = FakeMachine {
+            task,
+            _directory: directory,
+            _reservation: reservation,
+        };
         let instance = Instance::new(Vsock::unix(path), Console::default(), Box::new(machine));
         Ok((instance, listeners))
     }
@@ -113,11 +121,7 @@ impl Launcher for FakeLauncher {
         self.pool.reserve(resources, Some(self.memory_mib))
     }
 
-    fn launch<'a>(
-        &'a self,
-        request: LaunchRequest<'a>,
-        reservation: Reservation,
-    ) -> Launching<'a> {
+    fn launch<'a>(&'a self, request: LaunchRequest<'a>, reservation: Reservation) -> Launching<'a> {
         Box::pin(self.start(request, reservation))
     }
 
@@ -187,16 +191,22 @@ impl FakeAgent {
 
 /// The control connection, until the host asks the workload to stop.
 async fn work(mut control: UnixStream) {
-    let hello =
-        FromAgent::Hello { protocol: wire::PROTOCOL_VERSION, agent_version: "fake".to_owned() };
+    let hello = FromAgent::Hello {
+        protocol: wire::PROTOCOL_VERSION,
+        agent_version: "fake".to_owned(),
+    };
     wire::io::write(&mut control, &hello).await.unwrap();
     let mut reader = Reader::default();
     let boot: Option<FromHost> = wire::io::read(&mut control, &mut reader).await.unwrap();
     assert!(matches!(boot, Some(FromHost::Boot { .. })), "{boot:?}");
-    wire::io::write(&mut control, &FromAgent::Started { pid: 1 }).await.unwrap();
+    wire::io::write(&mut control, &FromAgent::Started { pid: 1 })
+        .await
+        .unwrap();
     let stop: Option<FromHost> = wire::io::read(&mut control, &mut reader).await.unwrap();
     if let Some(FromHost::Stop { .. }) = stop {
-        let exited = FromAgent::Exited { status: WorkloadExit::Code(0) };
+        let exited = FromAgent::Exited {
+            status: WorkloadExit::Code(0),
+        };
         wire::io::write(&mut control, &exited).await.unwrap();
     }
 }
@@ -215,14 +225,23 @@ async fn answer(
         attest(stream, conduct, measurements).await;
         return Ok(());
     }
-    let open: Option<OpenRequest> =
-        wire::io::read(&mut stream, &mut Reader::default()).await.unwrap();
+    let open: Option<OpenRequest> = wire::io::read(&mut stream, &mut Reader::default())
+        .await
+        .unwrap();
     assert!(open.is_some());
-    wire::io::write(&mut stream, &OpenReply::Opened).await.unwrap();
+    wire::io::write(&mut stream, &OpenReply::Opened)
+        .await
+        .unwrap();
     let (mut service, plain) = tokio::io::duplex(1024);
     service.write_all(GREETING.as_bytes()).await?;
     drop(service);
-    wire::io::relay(plain, BufReader::new(stream), Vec::new(), Duration::from_secs(5)).await?;
+    wire::io::relay(
+        plain,
+        BufReader::new(stream),
+        Vec::new(),
+        Duration::from_secs(5),
+    )
+    .await?;
     Ok(())
 }
 
@@ -234,7 +253,9 @@ async fn attest(stream: UnixStream, conduct: Conduct, measurements: Measurements
         Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from(document))))
     });
     let http = hyper::server::conn::http1::Builder::new();
-    http.serve_connection(TokioIo::new(stream), service).await.ok();
+    http.serve_connection(TokioIo::new(stream), service)
+        .await
+        .ok();
 }
 
 /// The kit's chain, valid for decades.
@@ -258,7 +279,11 @@ fn document(measurements: &Measurements, nonce: &[u8], conduct: Conduct) -> crat
             _ => (index, pcr),
         })
         .collect();
-    let nonce = if conduct == Conduct::StaleNonce { b"from yesterday" } else { nonce };
+    let nonce = if conduct == Conduct::StaleNonce {
+        b"from yesterday"
+    } else {
+        nonce
+    };
     let mut plan = certified();
     plan.set("timestamp", cbor(|e| e.u64(since.as_millis() as u64)));
     plan.set("pcrs", pcrs(&registers));

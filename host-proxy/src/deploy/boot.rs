@@ -4,7 +4,7 @@ use super::explain_exit::{boot_failed, exit_error, no_heartbeat};
 use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Stages};
 use crate::attest;
 use crate::control::{self, Control, Report};
-use crate::egress::{self, Policy};
+use crate::egress::{self, EgressPolicy};
 use crate::launch::{Instance, LaunchRequest, Listener, Listeners, Reservation};
 use crate::logs::Logs;
 use crate::role;
@@ -101,7 +101,7 @@ async fn launch(
 
 /// Carries what the enclave may connect to, from its first moment on.
 fn serve_egress(context: &Context, built: &Built, listener: Listener) -> JoinSet<()> {
-    let policy = Policy {
+    let policy = EgressPolicy {
         network: built.spec.network.clone(),
         allow_networks: context.config.egress.allow_networks.clone(),
     };
