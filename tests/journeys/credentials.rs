@@ -66,7 +66,10 @@ fn the_secret_is_made_with_the_enclave_and_deleted_with_it() {
     ask(&stack, "PutSecretValue", &swapped.to_string());
     let refused = daemon.ctl(&["redeploy", "app"], "");
     assert_eq!(refused.code, 1);
-    assert_eq!(daemon.show("app")["fault"]["code"], "REGISTRY_UNAUTHORIZED");
+    assert_eq!(
+        daemon.show("app")["failure"]["code"],
+        "REGISTRY_UNAUTHORIZED"
+    );
 
     assert_eq!(daemon.ctl(&["terminate", "app"], "").code, 0);
     let gone = ask(&stack, "GetSecretValue", &query);

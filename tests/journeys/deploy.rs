@@ -113,7 +113,7 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
     assert_eq!(created.code, 0, "{created:?}");
     for stage in [
         "credentials",
-        "looking up",
+        "resolving",
         "pulling",
         "verifying",
         "building",

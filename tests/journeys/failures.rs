@@ -41,19 +41,19 @@ fn fails(
     let record = daemon.show("app");
     assert_eq!(answer.code, 1, "{answer:?}");
     assert_eq!(record["status"], "FAILED");
-    let fault = &record["fault"];
+    let failure = &record["failure"];
     assert_eq!(
-        (fault["code"].as_str(), fault["stage"].as_str()),
+        (failure["code"].as_str(), failure["stage"].as_str()),
         (Some(code), Some(stage)),
-        "{fault}"
+        "{failure}"
     );
     for (what, text, wanted) in [
-        ("message", &fault["message"], message),
-        ("hint", &fault["hint"], hint),
+        ("message", &failure["message"], message),
+        ("hint", &failure["next_step"], hint),
     ] {
         assert!(
             text.as_str().unwrap().contains(wanted),
-            "{what} should hold '{wanted}': {fault}"
+            "{what} should hold '{wanted}': {failure}"
         );
     }
     assert!(
@@ -90,11 +90,11 @@ fn registry_errors_say_whose_fault_it_is() {
     ];
     let answer = daemon.ctl(&wrong, "not-the-password");
     assert_eq!(answer.code, 1, "{answer:?}");
-    let fault = daemon.show("app")["fault"].clone();
+    let failure = daemon.show("app")["failure"].clone();
     assert_eq!(
-        (fault["code"].as_str(), fault["retryable"].as_bool()),
+        (failure["code"].as_str(), failure["retryable"].as_bool()),
         (Some("REGISTRY_UNAUTHORIZED"), Some(false)),
-        "{fault}"
+        "{failure}"
     );
     assert!(
         answer.stderr.contains("Check the user name and password"),
@@ -155,12 +155,12 @@ fn a_machine_that_lacks_something_says_what() {
     std::fs::create_dir(&empty).unwrap();
     let empty = empty.to_str().unwrap();
 
-    let no_qemu = start(&registry, &[("HOST_PROXY_QEMU__FOLDER", empty)]);
+    let no_qemu = start(&registry, &[("HOST_PROXY_QEMU__DIRECTORY", empty)]);
     fails(
         &no_qemu,
         &reference,
         SPEC,
-        "QEMU_MISSING",
+        "LAUNCHER_MISSING",
         "launch",
         "qemu-system-x86_64 was not found",
         "scripts/sandbox",
@@ -186,7 +186,7 @@ fn a_machine_that_lacks_something_says_what() {
         &greedy,
         "OUT_OF_MEMORY",
         "allocate",
-        "1000000 MiB are asked for",
+        "1000000 MiB are required",
         "memory_mib",
     );
 }
@@ -258,7 +258,7 @@ fn an_enclave_that_never_sends_its_heartbeat_is_given_up() {
         &registry,
         &[
             ("REDOUBT_LIB", lib_folder.to_str().unwrap()),
-            ("HOST_PROXY_QEMU__HEARTBEAT_TIMEOUT_SECONDS", "8"),
+            ("HOST_PROXY_LAUNCH__HEARTBEAT_TIMEOUT_SECONDS", "8"),
         ],
     );
     fails(
@@ -314,13 +314,17 @@ fn a_full_disk_is_named_and_nothing_half_done_stays_on_it() {
         &[("HOST_PROXY_STATE_DIR", state.to_str().unwrap())],
     );
     let answer = create(&daemon, "app", &reference, SPEC);
-    let fault = daemon.show("app")["fault"].clone();
+    let failure = daemon.show("app")["failure"].clone();
     assert_eq!(
-        (answer.code, fault["code"].as_str()),
+        (answer.code, failure["code"].as_str()),
         (1, Some("OUT_OF_DISK")),
-        "{fault}"
+        "{failure}"
     );
-    assert!(answer.stderr.contains("make room"), "{}", answer.stderr);
+    assert!(
+        answer.stderr.contains("Free disk space"),
+        "{}",
+        answer.stderr
+    );
     assert_eq!(
         std::fs::read_dir(state.join("enclaves")).unwrap().count(),
         0
@@ -383,7 +387,7 @@ fn orders_that_make_no_sense_are_refused_before_anything_is_stored() {
             "aws-nitro",
         ],
         64,
-        "cannot drive /dev/nitro_enclaves yet",
+        "cannot launch on /dev/nitro_enclaves yet",
     );
     refused(&["--image", &reference], 64, "--name is missing");
     refused(

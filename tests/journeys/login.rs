@@ -380,7 +380,7 @@ async fn credentials_go_to_the_helper_that_keeps_the_others() {
     let refused = home.login(&broker.url(), &file, &["--project", "my-app"]);
     assert_eq!(refused.code, 69);
     assert!(
-        refused.stderr.contains("did not take the credentials")
+        refused.stderr.contains("did not store the credentials")
             && !refused.stderr.contains(PASSWORD),
         "{refused:?}"
     );
@@ -432,14 +432,14 @@ async fn a_login_that_fails_says_what_to_do() {
         &foreign,
         "my-app",
         77,
-        "check that the token has not expired",
+        "Check that the token has not expired",
     );
     check(
         &url,
         &file,
         "other",
         77,
-        "the token (or a rule of the broker's) allows this project",
+        "the token (or a rule of the broker) allows this project",
     );
     check(&url, &file, "my-app:v1", 64, "no registry, no tag");
     check(
@@ -454,16 +454,22 @@ async fn a_login_that_fails_says_what_to_do() {
         &file,
         "my-app",
         69,
-        "nobody speaks TLS there",
+        "The server does not speak TLS",
     );
     check(
         &url,
         &home.path("missing"),
         "my-app",
         64,
-        "check --token-file",
+        "Check --token-file",
     );
-    check(&nobody, &file, "my-app", 69, "check the broker's address");
+    check(
+        &nobody,
+        &file,
+        "my-app",
+        69,
+        "Check the broker's URL, and that it is running",
+    );
     check(
         "http://broker.example",
         &file,
@@ -477,13 +483,7 @@ async fn a_login_that_fails_says_what_to_do() {
     );
     std::fs::create_dir(home.path(".docker")).unwrap();
     std::fs::write(home.path(".docker/config.json"), "{ secret").unwrap();
-    check(
-        &url,
-        &file,
-        "my-app",
-        65,
-        "config.json: not what it should be (line 1",
-    );
+    check(&url, &file, "my-app", 65, "config.json: malformed (line 1");
     assert_eq!(
         std::fs::read_to_string(home.path(".docker/config.json")).unwrap(),
         "{ secret"
@@ -646,12 +646,12 @@ async fn credentials_that_were_revoked_are_made_anew_at_the_next_deploy() {
     ];
     let failed = daemon.ctl(&arguments, "");
     assert!(
-        failed.code == 1 && failed.stderr.contains("the daemon makes new credentials"),
+        failed.code == 1 && failed.stderr.contains("the daemon issues new credentials"),
         "{failed:?}"
     );
-    let fault = &daemon.show("shop")["fault"];
+    let failure = &daemon.show("shop")["failure"];
     assert_eq!(
-        (&fault["code"], &fault["retryable"]),
+        (&failure["code"], &failure["retryable"]),
         (&json!("REGISTRY_UNAUTHORIZED"), &json!(true))
     );
     let again = daemon.ctl(&["redeploy", "shop"], "");
@@ -752,13 +752,13 @@ fn an_image_of_the_configured_registry_needs_no_stored_credentials() {
     let daemon = start("arn:aws:iam::000000000000:role/nobody");
     let failed = create(&daemon, "shop", &reference, &[]);
     assert_eq!(failed.code, 1, "{failed:?}");
-    let fault = &daemon.show("shop")["fault"];
-    assert_eq!(fault["stage"], "credentials");
+    let failure = &daemon.show("shop")["failure"];
+    assert_eq!(failure["stage"], "credentials");
     assert!(
-        fault["message"]
+        failure["message"]
             .as_str()
             .unwrap()
             .contains("cannot assume the role"),
-        "{fault}"
+        "{failure}"
     );
 }

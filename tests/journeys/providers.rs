@@ -412,7 +412,7 @@ async fn what_sts_refuses_is_told_apart() {
         let log = broker.daemon.log();
         assert_eq!(status, expected, "{words}: {told}\n{log}");
         assert_eq!(
-            told.to_string().contains("was asked too often"),
+            told.to_string().contains("received too many requests"),
             words == "Throttling",
             "{told}"
         );
@@ -588,8 +588,8 @@ async fn gitlab_makes_a_deploy_token_for_one_project() {
     for (project, expected, words) in [
         ("unknown", 404, "404 Project Not Found"),
         ("not-a-maintainer", 502, "403 Forbidden"),
-        ("too-often", 503, "answers 429"),
-        ("upgrading", 503, "answers 502"),
+        ("too-often", 503, "answered 429"),
+        ("upgrading", 503, "answered 502"),
         ("odd", 503, "not what its API promises"),
         ("endless", 503, "never expires; it was deleted"),
     ] {

@@ -2,11 +2,11 @@
 
 use crate::deploy::{files_with, get, start};
 use crate::{busybox, eif};
+use api::EnclaveId;
 use host_proxy::control::{self, Control, Report};
 use host_proxy::egress::{self, Policy};
-use host_proxy::launch::{Listeners, Qemu};
+use host_proxy::launch::{self, LaunchRequest, Listeners};
 use host_proxy::logs::Logs;
-use host_proxy::record::EnclaveId;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha384};
 use std::io::{Read as _, Write as _};
@@ -22,7 +22,7 @@ use tests::kms::{ACCESS_KEY_ID, Form, Kms, Mischief, SECRET_ACCESS_KEY, attested
 use tests::programs::{ours, run};
 use tests::registry::{PASSWORD, Registry, USER};
 use tests::wait_for;
-use wire::control::{AwsCredentials, Failure, FromHost};
+use wire::control::{AbortReason, AwsCredentials, FromHost};
 use wire::sealed::Sealed;
 
 /// The workload shows that it knows its secret without saying it: the log may leave the enclave.
@@ -282,7 +282,7 @@ fn the_workload_gets_its_secret_and_nobody_else_sees_it() {
         "{refused:?}"
     );
     assert!(
-        refused.stderr.contains("the config before still runs"),
+        refused.stderr.contains("the previous config still runs"),
         "{refused:?}"
     );
     assert!(
@@ -342,34 +342,37 @@ fn the_secret_is_refused_to_an_image_that_differs_by_one_byte() {
     let refused = house.create(&daemon, "orders", &sealed);
     assert_eq!(refused.code, 1, "{refused:?}");
     let record = daemon.show("orders");
-    let fault = &record["fault"];
+    let failure = &record["failure"];
     assert_eq!(
-        (&fault["code"], &fault["stage"]),
+        (&failure["code"], &failure["stage"]),
         (&"KMS_REFUSED".into(), &"configure".into())
     );
     assert!(
-        fault["message"]
+        failure["message"]
             .as_str()
             .unwrap()
             .contains("AccessDeniedException"),
-        "{fault}"
+        "{failure}"
     );
     let own = record["measurements"]["PCR0"].as_str().unwrap();
     assert_ne!(own, pcr0);
-    assert!(fault["hint"].as_str().unwrap().contains(own), "{fault}");
+    assert!(
+        failure["next_step"].as_str().unwrap().contains(own),
+        "{failure}"
+    );
 
     // Allowed now, but by a KMS that does not look at attestation; and then by one that looks.
     house.kms.set_policy(&house.key, &attested_policy(own));
     house.kms.misbehave(Mischief::AnswersPlaintext);
     assert_eq!(daemon.ctl(&["redeploy", "orders"], "").code, 1);
-    let fault = &daemon.show("orders")["fault"];
-    assert_eq!(fault["code"], "KMS_REFUSED");
+    let failure = &daemon.show("orders")["failure"];
+    assert_eq!(failure["code"], "KMS_REFUSED");
     assert!(
-        fault["message"]
+        failure["message"]
             .as_str()
             .unwrap()
             .contains("did not look at the attestation document"),
-        "{fault}"
+        "{failure}"
     );
     house.kms.misbehave(Mischief::None);
     let (next, _) = house.seal("TOKEN=y", 2);
@@ -414,14 +417,14 @@ fn what_the_host_refuses_is_told_as_such() {
     let (sealed, _) = house.seal("TOKEN=x", 1);
     let daemon = house.daemon(&[]);
     assert_eq!(house.create(&daemon, "orders", &sealed).code, 1);
-    let fault = &daemon.show("orders")["fault"];
-    assert_eq!(fault["code"], "KMS_UNREACHABLE");
+    let failure = &daemon.show("orders")["failure"];
+    assert_eq!(failure["code"], "KMS_UNREACHABLE");
     assert!(
-        fault["hint"]
+        failure["next_step"]
             .as_str()
             .unwrap()
             .contains("egress.allow_networks"),
-        "{fault}"
+        "{failure}"
     );
 }
 
@@ -528,11 +531,15 @@ fn host(eif: &Path, spec: &wire::spec::MeasuredSpec, boot: FromHost, allowed: bo
             cpus: 1,
         };
         let id = EnclaveId::random().unwrap();
-        let qemu = Qemu::find(&config.qemu).unwrap();
-        let (running, listeners) = qemu
-            .launch(&id, eif, resources, run_dir.path())
-            .await
-            .unwrap();
+        let launcher = launch::from_config(&config);
+        let reservation = launcher.reserve(resources).unwrap();
+        let request = LaunchRequest {
+            id: &id,
+            eif,
+            resources,
+            run_dir: run_dir.path(),
+        };
+        let (running, listeners) = launcher.launch(request, reservation).await.unwrap();
         let Listeners {
             heartbeat,
             control,
@@ -559,15 +566,15 @@ fn host(eif: &Path, spec: &wire::spec::MeasuredSpec, boot: FromHost, allowed: bo
 
 fn credentials() -> Option<AwsCredentials> {
     Some(AwsCredentials {
-        access_key_id: ACCESS_KEY_ID.to_owned(),
-        secret_access_key: SECRET_ACCESS_KEY.to_owned(),
+        access_key_id: ACCESS_KEY_ID.to_owned().into(),
+        secret_access_key: SECRET_ACCESS_KEY.to_owned().into(),
         session_token: None,
     })
 }
 
-fn failed(report: Report) -> (Failure, String) {
+fn failed(report: Report) -> (AbortReason, String) {
     match report {
-        Report::Failed { failure, detail } => (failure, detail),
+        Report::Failed { reason, detail } => (reason, detail),
         other => panic!("{other:?}"),
     }
 }
@@ -631,7 +638,7 @@ fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
     };
     let last = good.len() - 1;
     let nobody = AwsCredentials {
-        access_key_id: "AKIANOBODY".to_owned(),
+        access_key_id: "AKIANOBODY".to_owned().into(),
         ..credentials().unwrap()
     };
     for (what, config, credentials, failure, part) in [
@@ -639,98 +646,98 @@ fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
             "nothing",
             None,
             credentials(),
-            Failure::ConfigMissing,
+            AbortReason::ConfigMissing,
             "the host sent none",
         ),
         (
             "no credentials",
             Some(good.clone()),
             None,
-            Failure::ConfigMissing,
+            AbortReason::ConfigMissing,
             "no AWS credentials",
         ),
         (
             "bad credentials",
             Some(good.clone()),
             Some(nobody),
-            Failure::KmsRefused,
+            AbortReason::KmsRefused,
             "UnrecognizedClientException",
         ),
         (
             "cut off",
             Some(good[..last].to_vec()),
             credentials(),
-            Failure::ConfigDamaged,
+            AbortReason::ConfigDamaged,
             "changed after it was sealed",
         ),
         (
             "a flipped bit",
             flipped(last),
             credentials(),
-            Failure::ConfigDamaged,
+            AbortReason::ConfigDamaged,
             "changed after it was sealed",
         ),
         (
             "another name",
             reseal(&|h| h.name = "other".to_owned()),
             credentials(),
-            Failure::ConfigForeign,
+            AbortReason::ConfigForeign,
             "the name 'other'",
         ),
         (
             "another key",
             reseal(&|h| h.kms_key = other_key.clone()),
             credentials(),
-            Failure::ConfigForeign,
+            AbortReason::ConfigForeign,
             "the key",
         ),
         (
             "another context",
             reseal(&|h| h.context.clear()),
             credentials(),
-            Failure::ConfigForeign,
+            AbortReason::ConfigForeign,
             "the context",
         ),
         (
             "an older file",
             Some(old),
             credentials(),
-            Failure::ConfigTooOld,
+            AbortReason::ConfigTooOld,
             "version 1, the spec wants 2",
         ),
         (
             "a newer file's data key",
             reseal(&|h| h.encrypted_key = newer.clone()),
             credentials(),
-            Failure::ConfigDamaged,
+            AbortReason::ConfigDamaged,
             "InvalidCiphertext",
         ),
         (
             "another key's data key",
             reseal(&|h| h.encrypted_key = elsewhere.clone()),
             credentials(),
-            Failure::ConfigDamaged,
+            AbortReason::ConfigDamaged,
             "InvalidCiphertext",
         ),
         (
             "its twin's data key",
             reseal(&|h| h.encrypted_key = twin.clone()),
             credentials(),
-            Failure::ConfigDamaged,
+            AbortReason::ConfigDamaged,
             "changed after it was sealed",
         ),
         (
             "a lie about the version",
             reseal(&|h| h.version = 3),
             credentials(),
-            Failure::ConfigDamaged,
+            AbortReason::ConfigDamaged,
             "InvalidCiphertext",
         ),
         (
             "another data key",
             reseal(&|h| h.encrypted_key[20] ^= 1),
             credentials(),
-            Failure::ConfigDamaged,
+            AbortReason::ConfigDamaged,
             "InvalidCiphertext",
         ),
     ] {
@@ -739,7 +746,7 @@ fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
         assert!(detail.contains(part), "{what}: {detail}");
     }
     let (found, detail) = failed(host(&eif, &spec, boot(Some(good), credentials()), false));
-    assert_eq!(found, Failure::EgressRefused, "{detail}");
+    assert_eq!(found, AbortReason::EgressRefused, "{detail}");
 }
 
 #[test]
@@ -755,22 +762,22 @@ fn only_a_kms_that_attests_and_proves_itself_will_do() {
     for (mischief, failure, part) in [
         (
             Mischief::AnswersPlaintext,
-            Failure::KmsAnswer,
+            AbortReason::KmsAnswer,
             "did not look at the attestation document",
         ),
         (
             Mischief::AnswersLocalStack,
-            Failure::KmsAnswer,
+            AbortReason::KmsAnswer,
             "an emulator may have answered",
         ),
         (
             Mischief::Hangs,
-            Failure::KmsUnreachable,
+            AbortReason::KmsUnreachable,
             "KMS could not be asked",
         ),
         (
             Mischief::Stalls,
-            Failure::KmsUnreachable,
+            AbortReason::KmsUnreachable,
             "KMS could not be asked",
         ),
     ] {
@@ -809,7 +816,7 @@ fn a_server_with_another_name_is_not_kms() {
         credentials: credentials(),
     };
     let (found, detail) = failed(host(&path, &resolved(&house), boot, true));
-    assert_eq!(found, Failure::KmsTls, "{detail}");
+    assert_eq!(found, AbortReason::KmsTls, "{detail}");
     assert_eq!(house.kms.seen(), Vec::<String>::new());
 }
 
@@ -939,7 +946,7 @@ fn credentials_for_kms_come_from_the_instances_role() {
         assert_eq!(created.code, code, "{created:?}");
         if code != 0 {
             assert_eq!(
-                daemon.show("orders")["fault"]["code"],
+                daemon.show("orders")["failure"]["code"],
                 "AWS_CREDENTIALS_MISSING"
             );
         }

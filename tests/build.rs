@@ -1,0 +1,24 @@
+//! Sets `cfg(sandbox)` if everything is there that the journeys through QEMU, registries and
+//! emulators of AWS need: `scripts/test` installs it and names it in the environment.
+
+const NEEDED: [&str; 4] = [
+    "REDOUBT_LIB",
+    "REDOUBT_TEST_REGISTRY",
+    "REDOUBT_TEST_MINISTACK",
+    "REDOUBT_TEST_MOTO",
+];
+
+fn main() {
+    emit("rustc-check-cfg=cfg(sandbox)");
+    for variable in NEEDED {
+        emit(&format!("rerun-if-env-changed={variable}"));
+    }
+    if NEEDED.iter().all(|name| std::env::var_os(name).is_some()) {
+        emit("rustc-cfg=sandbox");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is how a build script speaks")]
+fn emit(instruction: &str) {
+    println!("cargo::{instruction}");
+}
