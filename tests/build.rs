@@ -18,7 +18,6 @@ fn main() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is how a build script speaks")]
 fn emit(instruction: &str) {
     println!("cargo::{instruction}");
 }

@@ -84,7 +84,7 @@ impl Control {
         let (sender, reports) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             if let Some(last) = converse(stream, reader, &logs, taken, &sender).await {
-                let _ = sender.send(last).await;
+                sender.send(last).await.ok();
             }
         });
         Ok(Control {
@@ -117,7 +117,7 @@ impl Control {
                 .is_ok()
         {
             let last = async { while !self.ended && self.report().await == Report::Started {} };
-            let _ = timeout(deadline + WRITE_TIMEOUT, last).await;
+            timeout(deadline + WRITE_TIMEOUT, last).await.ok();
         }
     }
 }

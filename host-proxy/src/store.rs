@@ -81,7 +81,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         let (answer, result) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let _ = answer.send(work(connection));
+            answer.send(work(connection)).ok();
         });
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         result.await.map_err(|_| StoreError::Closed)?
