@@ -4,7 +4,7 @@ use crate::deploy::{files_with, get, start};
 use crate::{busybox, eif};
 use api::EnclaveId;
 use host_proxy::control::{self, Control, Report};
-use host_proxy::egress::{self, Policy};
+use host_proxy::egress::{self, EgressPolicy};
 use host_proxy::launch::{self, LaunchRequest, Listeners};
 use host_proxy::logs::Logs;
 use serde_json::Value;
@@ -548,7 +548,7 @@ fn host(eif: &Path, spec: &wire::spec::MeasuredSpec, boot: FromHost, allowed: bo
         let inward = ["127.0.0.0/8", "::1/128"]
             .map(|text| host_proxy::config::Network::try_from(text.to_owned()).unwrap());
         let allow_networks = if allowed { inward.to_vec() } else { vec![] };
-        let policy = Policy {
+        let policy = EgressPolicy {
             network: spec.network.clone(),
             allow_networks,
         };
