@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_that_nobody_answered() {
+    async fn reports_that_a_destination_does_not_answer() {
         let free = TcpListener::bind("127.0.0.1:0")
             .await
             .unwrap()

@@ -223,8 +223,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_free_again_once_its_enclave_is_destroyed() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("db")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("db")).unwrap();
         let mut first = record("app");
         store.insert(first.clone()).await.unwrap();
         assert!(
@@ -240,8 +240,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_written_is_there_after_a_restart_and_events_are_bounded() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("db");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
         let record = record("app");
         {
             let store = Store::open(&path).unwrap();

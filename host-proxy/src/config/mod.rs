@@ -286,14 +286,14 @@ mod tests {
         mode: Option<&str>,
         environment: &[(&str, &str)],
     ) -> Result<Loaded, String> {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
-            std::fs::write(folder.path().join(name), text).unwrap();
+            std::fs::write(directory.path().join(name), text).unwrap();
         }
         let environment = environment
             .iter()
             .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-        load(folder.path(), mode, environment).map_err(|e| e.to_string())
+        load(directory.path(), mode, environment).map_err(|e| e.to_string())
     }
 
     #[test]
