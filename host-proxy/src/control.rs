@@ -1,7 +1,7 @@
 //! The host's side of the control connection (port 9001), and the heartbeat before it (port 9000).
 
-use crate::launch::Listener;
 use crate::logs::{Logs, Piece};
+use launch::Listener;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};

@@ -2,10 +2,10 @@
 //! that an enclave has no business reaching: this machine, its link, its metadata service, private networks. Without a rule,
 //! nothing leaves.
 
-use crate::config::Network;
-use crate::launch::Listener;
 use crate::limited::{LineLimiter, Verdict};
+use launch::Listener;
 use oci::address::AddressClass;
+use oci::network::Network;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

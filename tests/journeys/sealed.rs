@@ -5,8 +5,8 @@ use crate::{busybox, eif};
 use api::EnclaveId;
 use host_proxy::control::{self, Control, Report};
 use host_proxy::egress::{self, EgressPolicy};
-use host_proxy::launch::{self, LaunchRequest, Listeners};
 use host_proxy::logs::Logs;
+use launch::{self, LaunchRequest, Listeners};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha384};
 use std::io::{Read as _, Write as _};
@@ -531,7 +531,7 @@ fn host(eif: &Path, spec: &wire::spec::MeasuredSpec, boot: FromHost, allowed: bo
             cpus: 1,
         };
         let id = EnclaveId::random().unwrap();
-        let launcher = launch::from_config(&config);
+        let launcher = launch::for_provider(config.launcher, &config.qemu);
         let reservation = launcher.reserve(resources).unwrap();
         let request = LaunchRequest {
             id: &id,
@@ -546,7 +546,7 @@ fn host(eif: &Path, spec: &wire::spec::MeasuredSpec, boot: FromHost, allowed: bo
             egress,
         } = listeners;
         let inward = ["127.0.0.0/8", "::1/128"]
-            .map(|text| host_proxy::config::Network::try_from(text.to_owned()).unwrap());
+            .map(|text| oci::network::Network::try_from(text.to_owned()).unwrap());
         let allow_networks = if allowed { inward.to_vec() } else { vec![] };
         let policy = EgressPolicy {
             network: spec.network.clone(),

@@ -3,15 +3,13 @@
 //! (`HOST_PROXY_QEMU__ACCEL=kvm`). Unknown keys are errors. No secret belongs into any of them.
 
 mod layers;
-mod network;
-
-pub use network::{Network, ParseNetworkError};
 
 use self::layers::{Settings, variable};
-use crate::launch::QemuConfig;
 use crate::secrets::AwsConfig;
 use broker::{BrokerConfig, RegistryConfig};
 use explain::{Code, Explain};
+use launch::QemuConfig;
+use oci::network::Network;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -279,7 +277,7 @@ impl DaemonConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::Accel;
+    use launch::Accel;
 
     fn with(
         files: &[(&str, &str)],

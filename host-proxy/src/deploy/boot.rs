@@ -2,16 +2,16 @@
 
 use super::explain_exit::{boot_failed, exit_error, no_heartbeat};
 use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Stages};
-use crate::attest;
 use crate::control::{self, Control, Report};
 use crate::egress::{self, EgressPolicy};
-use crate::launch::{Instance, LaunchRequest, Listener, Listeners, Reservation};
 use crate::logs::Logs;
 use crate::role;
 use api::{DeployError, Stage};
 use attestation::Measurements;
 use eif_builder::build::Built;
 use explain::Code;
+use launch::attest;
+use launch::{Instance, LaunchRequest, Listener, Listeners, Reservation};
 use std::future::Future;
 use std::time::Duration;
 use tokio::task::JoinSet;

@@ -3,11 +3,11 @@
 use super::OrderError;
 use super::state::{Deploying, Enclave};
 use crate::deploy::{self, AttestedEnclave, DeployEvent, DeployRequest, ServingEnclave};
-use crate::launch::Reservation;
 use crate::lifecycle::{Effect, Event, step};
 use crate::store::StoreError;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State};
 use eif_builder::build::Built;
+use launch::Reservation;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
