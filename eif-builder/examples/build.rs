@@ -10,7 +10,7 @@
 
 use eif_builder::artifacts::{self, AGENT, KERNEL};
 use eif_builder::build::{BuildProgress, DEFAULT_CMDLINE, Inputs, build};
-use oci::pull::{DEFAULT_MAX_UNPACKED, Request, pull};
+use oci::pull::{DEFAULT_MAX_UNPACKED, PullRequest, pull};
 use oci::{Digest, Endpoint, Reference};
 use std::error::Error;
 use std::io::Write as _;
@@ -21,7 +21,7 @@ use wire::spec::Spec;
 /// Reports nothing.
 struct Quiet;
 
-impl oci::Progress for Quiet {
+impl oci::PullProgress for Quiet {
     fn resolved(&self, _: Digest, _: &[u64]) {}
     fn received(&self, _: u64) {}
 }
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
 
     // Every byte of the image is verified against the digests that its reference leads to.
-    let request = Request {
+    let request = PullRequest {
         reference: Reference::parse(&image)?,
         platform: "linux/amd64".parse()?,
         credentials: None,

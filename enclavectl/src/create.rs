@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn flags_become_the_order_that_the_daemon_parses() {
-        let folder = tempfile::tempdir().unwrap();
-        let (spec, sealed) = (folder.path().join("s"), folder.path().join("c"));
+        let directory = tempfile::tempdir().unwrap();
+        let (spec, sealed) = (directory.path().join("s"), directory.path().join("c"));
         std::fs::write(&spec, "[logs]\nforward = true\n").unwrap();
         std::fs::write(&sealed, [0, 1, 2]).unwrap();
         let args = parse(&[

@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn eif_builder_is_looked_for_beside_this_program_and_then_on_the_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let (beside, on_path) = (folder.path().join("a"), folder.path().join("b"));
+        let directory = tempfile::tempdir().unwrap();
+        let (beside, on_path) = (directory.path().join("a"), directory.path().join("b"));
         for directory in [&beside, &on_path] {
             std::fs::create_dir(directory).unwrap();
         }

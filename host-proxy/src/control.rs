@@ -1,7 +1,7 @@
 //! The host's side of the control connection (port 9001), and the heartbeat before it (port 9000).
 
-use crate::launch::Listener;
 use crate::logs::{Logs, Piece};
+use launch::Listener;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -84,7 +84,7 @@ impl Control {
         let (sender, reports) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             if let Some(last) = converse(stream, reader, &logs, taken, &sender).await {
-                let _ = sender.send(last).await;
+                sender.send(last).await.ok();
             }
         });
         Ok(Control {
@@ -117,12 +117,12 @@ impl Control {
                 .is_ok()
         {
             let last = async { while !self.ended && self.report().await == Report::Started {} };
-            let _ = timeout(deadline + WRITE_TIMEOUT, last).await;
+            timeout(deadline + WRITE_TIMEOUT, last).await.ok();
         }
     }
 }
 
-/// Reads and answers until the last word, which it gives; `None` once nobody wants to hear it.
+/// Reads and answers until the last word, which it gives; `None` once nothing listens to it.
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut reader: Reader,
@@ -187,10 +187,14 @@ mod tests {
     use wire::control::OutputStream;
 
     async fn meet() -> (tempfile::TempDir, UnixStream, Listener) {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("s")).unwrap().into();
-        let agent = UnixStream::connect(folder.path().join("s")).await.unwrap();
-        (folder, agent, listener)
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("s"))
+            .unwrap()
+            .into();
+        let agent = UnixStream::connect(directory.path().join("s"))
+            .await
+            .unwrap();
+        (directory, agent, listener)
     }
 
     fn hello(protocol: u32) -> FromAgent {
@@ -202,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn carries_reports_logs_and_the_order_to_stop() {
-        let (_folder, mut agent, listener) = meet().await;
+        let (_directory, mut agent, listener) = meet().await;
         let logs = Logs::default();
         wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION))
             .await
@@ -256,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_of_another_protocol_is_not_let_on() {
-        let (_folder, mut agent, listener) = meet().await;
+        let (_directory, mut agent, listener) = meet().await;
         wire::io::write(&mut agent, &hello(99)).await.unwrap();
         let error = Control::accept(&listener, BOOT, Logs::default())
             .await
@@ -275,7 +279,7 @@ mod tests {
             vec![0xff; 64],
             vec![0, 0, 0, 1, 0xf6],
         ] {
-            let (_folder, mut agent, listener) = meet().await;
+            let (_directory, mut agent, listener) = meet().await;
             wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION))
                 .await
                 .unwrap();
@@ -313,9 +317,11 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_byte_is_a_heartbeat() {
-        let (folder, mut wrong, listener) = meet().await;
+        let (directory, mut wrong, listener) = meet().await;
         wrong.write_all(&[0]).await.unwrap();
-        let mut right = UnixStream::connect(folder.path().join("s")).await.unwrap();
+        let mut right = UnixStream::connect(directory.path().join("s"))
+            .await
+            .unwrap();
         right.write_all(&[wire::HEARTBEAT]).await.unwrap();
         heartbeat(&listener).await.unwrap();
         assert_eq!(right.read_u8().await.unwrap(), wire::HEARTBEAT);

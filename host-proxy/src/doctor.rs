@@ -1,9 +1,9 @@
 //! What this machine needs to run enclaves, one finding each. The daemon answers with it, and `host-proxy doctor` prints it without one.
 
 use crate::config::DaemonConfig;
-use crate::launch::Launcher;
 use api::Finding;
 use eif_builder::artifacts;
+use launch::Launcher;
 use std::path::Path;
 
 /// Looks for the kernel, the agent, and what launches need. Blocks on the disk.

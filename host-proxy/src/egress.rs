@@ -2,13 +2,14 @@
 //! that an enclave has no business reaching: this machine, its link, its metadata service, private networks. Without a rule,
 //! nothing leaves.
 
-use crate::config::Network;
-use crate::launch::Listener;
+use crate::limited::{LineLimiter, Verdict};
+use launch::Listener;
 use oci::address::AddressClass;
+use oci::network::Network;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -20,24 +21,27 @@ const MAX_CONNECTIONS: usize = 256;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lines of the log for each enclave.
+const REFUSALS_PER_MINUTE: u32 = 30;
 const IDLE: Duration = Duration::from_secs(15 * 60);
 
 /// What one enclave may reach.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct EgressPolicy {
     /// The measured list.
     pub network: wire::spec::NetworkRules,
-    /// Exceptions of the operator from the refusal of inner addresses.
+    /// Exceptions of the operator from the refusal of internal addresses.
     pub allow_networks: Vec<Network>,
 }
 
 /// Serves one enclave until the future is dropped. Beyond the limit the enclave sees its connection close.
-pub async fn serve(listener: Listener, policy: Policy) {
-    let policy = Arc::new(policy);
+pub async fn serve(listener: Listener, policy: EgressPolicy) {
+    let shared = Arc::new((policy, LineLimiter::new(REFUSALS_PER_MINUTE)));
     let handle = move |enclave| {
-        let policy = policy.clone();
+        let shared = shared.clone();
         async move {
-            if let Err(error) = carry(enclave, &policy).await {
+            let (policy, refusals) = &*shared;
+            if let Err(error) = carry(enclave, policy, refusals).await {
                 tracing::debug!(%error, "an egress connection ended");
             }
         }
@@ -47,7 +51,8 @@ pub async fn serve(listener: Listener, policy: Policy) {
 
 async fn carry(
     mut enclave: impl AsyncRead + AsyncWrite + Unpin,
-    policy: &Policy,
+    policy: &EgressPolicy,
+    refusals: &LineLimiter,
 ) -> io::Result<()> {
     let mut reader = Reader::default();
     let request = timeout(REQUEST_TIMEOUT, wire::io::read(&mut enclave, &mut reader))
@@ -60,7 +65,7 @@ async fn carry(
     let outside = match dialled {
         Ok(outside) => outside,
         Err(why) => {
-            tracing::info!(host = %host.escape_debug().take(MAX_HOST).collect::<String>(), port, %why, "egress refused");
+            log_refusal(&host, port, why, refusals);
             return wire::io::write(&mut enclave, &OpenReply::Refused { why }).await;
         }
     };
@@ -69,7 +74,15 @@ async fn carry(
     Ok(())
 }
 
-async fn dial(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, RefuseReason> {
+/// An enclave can be refused as often as it likes: what it writes into the log is bounded.
+fn log_refusal(host: &str, port: u16, why: RefuseReason, refusals: &LineLimiter) {
+    if let Verdict::Write { left_out } = refusals.admit(Instant::now()) {
+        let host: String = host.escape_debug().take(MAX_HOST).collect();
+        tracing::info!(host, port, %why, left_out, "egress refused");
+    }
+}
+
+async fn dial(policy: &EgressPolicy, host: &str, port: u16) -> Result<TcpStream, RefuseReason> {
     if host.len() > MAX_HOST || !policy.network.allows(host, port) {
         return Err(RefuseReason::NotAllowed);
     }
@@ -96,7 +109,7 @@ async fn dial(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Refus
         .map_err(|_| RefuseReason::Unreachable)
 }
 
-impl Policy {
+impl EgressPolicy {
     fn reaches(&self, address: IpAddr) -> bool {
         !AddressClass::of(address).is_internal()
             || self
@@ -113,12 +126,12 @@ mod tests {
     use tokio::net::{TcpListener, UnixStream};
     use wire::spec::Destination;
 
-    fn policy(egress: &[String], allow: &[&str]) -> Policy {
+    fn policy(egress: &[String], allow: &[&str]) -> EgressPolicy {
         let egress = egress
             .iter()
             .map(|text| Destination::parse(text).unwrap())
             .collect();
-        Policy {
+        EgressPolicy {
             network: wire::spec::NetworkRules {
                 egress,
                 ..Default::default()
@@ -130,9 +143,9 @@ mod tests {
         }
     }
 
-    async fn ask(policy: Policy, host: &str, port: u16) -> (UnixStream, OpenReply) {
+    async fn ask(policy: EgressPolicy, host: &str, port: u16) -> (UnixStream, OpenReply) {
         let (mut agent, host_side) = UnixStream::pair().unwrap();
-        tokio::spawn(async move { carry(host_side, &policy).await });
+        tokio::spawn(async move { carry(host_side, &policy, &LineLimiter::new(1)).await });
         wire::io::write(
             &mut agent,
             &ConnectRequest {
@@ -191,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_that_nobody_answered() {
+    async fn reports_that_a_destination_does_not_answer() {
         let free = TcpListener::bind("127.0.0.1:0")
             .await
             .unwrap()

@@ -1,9 +1,9 @@
 //! Connections into an enclave: for each ingress port of its spec a TCP listener on the host, which the operator may choose, and
 //! one for relying parties who ask for attestation documents.
 
-use crate::launch::{Stream, Vsock};
 use api::Ingress;
 use explain::{Code, Explain};
+use launch::{Stream, Vsock};
 use std::borrow::Cow;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,12 +1,13 @@
 //! The daemon on the parent instance.
 //!
 //! The way of the data: [`api`] takes an order and [`secrets`] keeps its credentials; [`enclave`] owns one enclave's record and asks
-//! [`lifecycle`] what may happen next; [`deploy`] pulls, builds and [`launch`]es; [`control`], [`ingress`] and [`egress`] carry what
+//! [`lifecycle`] what may happen next; [`deploy`] pulls, builds and launches; [`control`], [`ingress`] and [`egress`] carry what
 //! goes in and out while it runs; [`store`] remembers.
 //!
 //! An enclave is as foreign here as a registry: nothing that it says is trusted further than its measured spec allows.
 
-pub mod attest;
+#![forbid(unsafe_code)]
+
 pub mod config;
 pub mod control;
 pub mod daemon;
@@ -15,12 +16,11 @@ pub mod doctor;
 pub mod egress;
 pub mod enclave;
 pub mod ingress;
-pub mod launch;
 pub mod lifecycle;
+mod limited;
 pub mod logs;
 mod role;
 pub mod sealed;
 pub mod secrets;
 pub mod server;
 pub mod store;
-mod sys;

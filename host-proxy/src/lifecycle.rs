@@ -38,7 +38,7 @@ pub enum Event {
 
 /// What the enclave's task has to do after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum Effect {
     /// Start the deploy.
     Deploy,
     /// Stop the enclave, or the deploy that is under way, and free what it used.
@@ -58,7 +58,7 @@ pub struct Refused {
 }
 
 /// One step. `None` for events that came too late to mean anything, such as a stage of a deploy that was stopped.
-pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Action>)>, Refused> {
+pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Effect>)>, Refused> {
     let refused = |wanted| {
         Err(Refused {
             status: state.status(),
@@ -67,10 +67,10 @@ pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Action>)>,
     };
     Ok(Some(match (state, event) {
         (State::PendingDeploy, Event::Begin) => {
-            (State::Deploying(Stage::Credentials), vec![Action::Deploy])
+            (State::Deploying(Stage::Credentials), vec![Effect::Deploy])
         }
         (State::PendingDestroy, Event::Begin) => {
-            (State::Destroying, vec![Action::Stop, Action::Clear])
+            (State::Destroying, vec![Effect::Stop, Effect::Clear])
         }
 
         (State::Deploying(at), Event::Entered(stage)) if stage > *at => {
@@ -78,12 +78,12 @@ pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Action>)>,
         }
         (State::Deploying(_), Event::Attested) => (State::Deployed, vec![]),
         (State::Deploying(_) | State::Deployed, Event::Failed(error)) => {
-            (State::Failed(error), vec![Action::Stop])
+            (State::Failed(error), vec![Effect::Stop])
         }
         (State::Destroying, Event::Cleared) => (State::Destroyed, vec![]),
 
         (State::Deployed | State::Failed(_), Event::Redeploy) => {
-            (State::PendingDeploy, vec![Action::Stop])
+            (State::PendingDeploy, vec![Effect::Stop])
         }
         (_, Event::Redeploy) => return refused("redeployed"),
 
@@ -203,7 +203,7 @@ mod tests {
                 if let Ok(Some((next, actions))) = step(&state, event.clone()) {
                     let ran = matches!(state, State::Deploying(_) | State::Deployed);
                     let runs = matches!(next, State::Deploying(_) | State::Deployed | State::PendingDestroy);
-                    prop_assert!(!ran || runs || event == Event::Recovered || actions.contains(&Action::Stop));
+                    prop_assert!(!ran || runs || event == Event::Recovered || actions.contains(&Effect::Stop));
                     state = next;
                 }
             }

@@ -58,7 +58,7 @@ impl Logs {
             kept.bytes -= oldest.bytes.len() + OVERHEAD;
         }
         // Nobody may be listening.
-        let _ = self.live.send(piece);
+        self.live.send(piece).ok();
     }
 
     /// The last line, printable characters only; empty if there is none.

@@ -5,7 +5,7 @@ use clap::Parser as _;
 use explain::{CliError, Exit};
 use host_proxy::config::{self, DaemonConfig, Loaded};
 use host_proxy::daemon::Daemon;
-use host_proxy::{doctor, launch, server};
+use host_proxy::{doctor, server};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oci::https::Https;
 use std::future::Future;
@@ -102,7 +102,10 @@ async fn check(config: &DaemonConfig) -> Result<(), CliError> {
 }
 
 fn examine(config: &DaemonConfig) -> Result<(), CliError> {
-    let findings = doctor::examine(config, &*launch::from_config(config));
+    let findings = doctor::examine(
+        config,
+        &*launch::for_provider(config.launcher, &config.qemu),
+    );
     findings
         .iter()
         .for_each(|finding| print(&finding.to_string()));
@@ -153,7 +156,7 @@ async fn live(Loaded { config, files, .. }: Loaded) -> Result<(), CliError> {
     let https = Https::new(&config.pull.ca_cert)?;
     let issuer = issuer(&config, &https).await?;
     let broker = Broker::start(&config.broker, issuer.clone(), &https).await?;
-    let launcher = launch::from_config(&config);
+    let launcher = launch::for_provider(config.launcher, &config.qemu);
     let daemon = Daemon::start(config, issuer, launcher).await?;
     let listener = server::bind(&socket)
         .map_err(|e| system(&format!("cannot listen on {}", socket.display()), e))?;

@@ -50,7 +50,7 @@ impl Explain for SealedConfigError {
     }
 }
 
-/// A sealed config that fits a spec, as far as anybody without its key can tell.
+/// A sealed config that fits a spec, as far as can be told without its key.
 #[derive(Debug, Clone)]
 pub struct CheckedConfig {
     pub record: ConfigRecord,

@@ -81,7 +81,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         let (answer, result) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let _ = answer.send(work(connection));
+            answer.send(work(connection)).ok();
         });
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         result.await.map_err(|_| StoreError::Closed)?
@@ -223,8 +223,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_free_again_once_its_enclave_is_destroyed() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("db")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("db")).unwrap();
         let mut first = record("app");
         store.insert(first.clone()).await.unwrap();
         assert!(
@@ -240,8 +240,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_written_is_there_after_a_restart_and_events_are_bounded() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("db");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
         let record = record("app");
         {
             let store = Store::open(&path).unwrap();

@@ -1,5 +1,7 @@
 //! All journeys in one binary: it is linked once.
 #![allow(
+    clippy::let_underscore_must_use,
+    clippy::match_bool,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

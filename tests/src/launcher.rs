@@ -5,15 +5,15 @@ use crate::pki::{Plan, bytes, cbor, pcrs, utc};
 use api::Finding;
 use attestation::{Measurements, TrustAnchor};
 use eif_builder::eif::Eif;
-use host_proxy::launch::{
-    Console, Evidence, Instance, LaunchError, LaunchRequest, Launcher, Launching, Listener,
-    Listeners, Machine, MemoryPool, Reservation, Stream, Vsock,
-};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use launch::{
+    Console, Evidence, Instance, LaunchError, LaunchRequest, Launcher, Launching, Listener,
+    Listeners, Machine, MemoryPool, Reservation, Stream, Vsock,
+};
 use std::convert::Infallible;
 use std::future::Future;
 use std::path::Path;

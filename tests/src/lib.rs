@@ -2,6 +2,8 @@
 //! Everything is per test: folders, ports, sockets. Whatever a value started ends with it.
 #![allow(
     missing_debug_implementations,
+    clippy::let_underscore_must_use,
+    clippy::match_bool,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -91,8 +91,11 @@ mod tests {
 
     #[test]
     fn a_file_is_written_through_its_link_and_keeps_its_permissions() {
-        let folder = tempfile::tempdir().unwrap();
-        let (link, file) = (folder.path().join("link"), folder.path().join("a/file"));
+        let directory = tempfile::tempdir().unwrap();
+        let (link, file) = (
+            directory.path().join("link"),
+            directory.path().join("a/file"),
+        );
         write(&file, &json!({ "a": 1 })).unwrap();
         let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(), 0o600);
@@ -110,8 +113,8 @@ mod tests {
 
     #[test]
     fn a_malformed_file_is_named_and_not_quoted() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("config.json");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.json");
         assert_eq!(read(&file), Ok(None));
         std::fs::write(&file, "{ secret").unwrap();
         let error = read(&file).unwrap_err();

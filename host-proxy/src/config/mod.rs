@@ -3,15 +3,13 @@
 //! (`HOST_PROXY_QEMU__ACCEL=kvm`). Unknown keys are errors. No secret belongs into any of them.
 
 mod layers;
-mod network;
-
-pub use network::{Network, ParseNetworkError};
 
 use self::layers::{Settings, variable};
-use crate::launch::QemuConfig;
 use crate::secrets::AwsConfig;
 use broker::{BrokerConfig, RegistryConfig};
 use explain::{Code, Explain};
+use launch::QemuConfig;
+use oci::network::Network;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -279,21 +277,21 @@ impl DaemonConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::Accel;
+    use launch::Accel;
 
     fn with(
         files: &[(&str, &str)],
         mode: Option<&str>,
         environment: &[(&str, &str)],
     ) -> Result<Loaded, String> {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
-            std::fs::write(folder.path().join(name), text).unwrap();
+            std::fs::write(directory.path().join(name), text).unwrap();
         }
         let environment = environment
             .iter()
             .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-        load(folder.path(), mode, environment).map_err(|e| e.to_string())
+        load(directory.path(), mode, environment).map_err(|e| e.to_string())
     }
 
     #[test]

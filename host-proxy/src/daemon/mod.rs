@@ -13,13 +13,13 @@ pub use create::CreateError;
 use crate::config::{DaemonConfig, SecretsKind};
 use crate::deploy::Context;
 use crate::enclave::{self, Handle};
-use crate::launch::Launcher;
 use crate::sealed::SealedConfigs;
 use crate::secrets::{AwsSecrets, FileSecrets, SecretStore};
 use crate::store::{Store, StoreError};
 use api::{EnclaveId, Record, State};
 use broker::Issuer;
-use explain::{Code, Explain};
+use explain::{Class, Code, Explain};
+use launch::Launcher;
 use nix::fcntl::{Flock, FlockArg};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -54,6 +54,11 @@ impl Explain for StartError {
             StartError::Locked(_) => Code::StateConflict,
             StartError::Store(error) => error.code(),
         }
+    }
+
+    /// Whatever it is, the daemon is not available.
+    fn class(&self) -> Class {
+        Class::Unavailable
     }
 
     fn next_step(&self) -> Cow<'_, str> {

@@ -2,16 +2,16 @@
 
 use super::explain_exit::{boot_failed, exit_error, no_heartbeat};
 use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Stages};
-use crate::attest;
 use crate::control::{self, Control, Report};
-use crate::egress::{self, Policy};
-use crate::launch::{Instance, LaunchRequest, Listener, Listeners, Reservation};
+use crate::egress::{self, EgressPolicy};
 use crate::logs::Logs;
 use crate::role;
 use api::{DeployError, Stage};
 use attestation::Measurements;
 use eif_builder::build::Built;
 use explain::Code;
+use launch::attest;
+use launch::{Instance, LaunchRequest, Listener, Listeners, Reservation};
 use std::future::Future;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -101,7 +101,7 @@ async fn launch(
 
 /// Carries what the enclave may connect to, from its first moment on.
 fn serve_egress(context: &Context, built: &Built, listener: Listener) -> JoinSet<()> {
-    let policy = Policy {
+    let policy = EgressPolicy {
         network: built.spec.network.clone(),
         allow_networks: context.config.egress.allow_networks.clone(),
     };

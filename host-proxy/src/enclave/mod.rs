@@ -8,15 +8,15 @@ mod steps;
 mod task;
 
 use self::state::Enclave;
-use crate::attest::{self, FetchError};
 use crate::deploy::Context;
-use crate::launch::Vsock;
 use crate::lifecycle::Refused;
 use crate::logs::Logs;
 use crate::sealed::CheckedConfig;
 use crate::store::{Store, StoreError};
 use api::{EnclaveEvent, Record};
 use explain::{Code, Explain};
+use launch::Vsock;
+use launch::attest::{self, FetchError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};

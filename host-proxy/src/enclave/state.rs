@@ -2,11 +2,11 @@
 
 use super::Order;
 use crate::deploy::{AttestedEnclave, Context, DeployEvent, ServingEnclave};
-use crate::launch::Vsock;
 use crate::logs::Logs;
 use crate::store::Store;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record};
 use eif_builder::build::Built;
+use launch::Vsock;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, watch};

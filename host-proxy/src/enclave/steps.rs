@@ -3,11 +3,11 @@
 use super::OrderError;
 use super::state::{Deploying, Enclave};
 use crate::deploy::{self, AttestedEnclave, DeployEvent, DeployRequest, ServingEnclave};
-use crate::launch::Reservation;
-use crate::lifecycle::{Action, Event, step};
+use crate::lifecycle::{Effect, Event, step};
 use crate::store::StoreError;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State};
 use eif_builder::build::Built;
+use launch::Reservation;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -50,9 +50,9 @@ impl Enclave {
         self.log_state();
         for action in actions {
             match action {
-                Action::Deploy => self.deploy(),
-                Action::Stop => self.stop().await,
-                Action::Clear => self.clear().await,
+                Effect::Deploy => self.deploy(),
+                Effect::Stop => self.stop().await,
+                Effect::Clear => self.clear().await,
             }
         }
         Ok(())

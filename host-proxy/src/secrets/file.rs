@@ -18,14 +18,14 @@ const SCHEME: &str = "file:";
 
 #[derive(Debug)]
 pub struct FileSecrets {
-    folder: PathBuf,
+    directory: PathBuf,
     key: RandomizedNonceKey,
 }
 
 impl FileSecrets {
-    /// Opens the folder, and makes the key if there is none yet.
-    pub fn open(folder: &Path, key_file: &Path) -> io::Result<FileSecrets> {
-        fs::create_dir_all(folder)?;
+    /// Opens the directory, and makes the key if there is none yet.
+    pub fn open(directory: &Path, key_file: &Path) -> io::Result<FileSecrets> {
+        fs::create_dir_all(directory)?;
         let bytes = match fs::read(key_file) {
             Ok(bytes) => Zeroizing::new(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(key_file)?,
@@ -38,13 +38,13 @@ impl FileSecrets {
             ))
         })?;
         Ok(FileSecrets {
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             key,
         })
     }
 
     fn path(&self, id: &EnclaveId) -> PathBuf {
-        self.folder.join(format!("{id}.sealed"))
+        self.directory.join(format!("{id}.sealed"))
     }
 
     pub(super) fn create(
@@ -135,22 +135,28 @@ mod tests {
     use super::*;
 
     fn setup() -> (tempfile::TempDir, FileSecrets, EnclaveId) {
-        let folder = tempfile::tempdir().unwrap();
-        let secrets =
-            FileSecrets::open(&folder.path().join("secrets"), &folder.path().join("key")).unwrap();
-        (folder, secrets, EnclaveId::random().unwrap())
+        let directory = tempfile::tempdir().unwrap();
+        let secrets = FileSecrets::open(
+            &directory.path().join("secrets"),
+            &directory.path().join("key"),
+        )
+        .unwrap();
+        (directory, secrets, EnclaveId::random().unwrap())
     }
 
     #[test]
     fn gives_back_what_it_keeps_and_nothing_after_deletion() {
-        let (folder, secrets, id) = setup();
+        let (directory, secrets, id) = setup();
         let arn = secrets
             .create(&id, &Zeroizing::new("hunter2".to_owned()))
             .unwrap();
         assert_eq!(secrets.fetch(&arn).unwrap().as_str(), "hunter2");
         // Another process with the same key file reads it too.
-        let again =
-            FileSecrets::open(&folder.path().join("secrets"), &folder.path().join("key")).unwrap();
+        let again = FileSecrets::open(
+            &directory.path().join("secrets"),
+            &directory.path().join("key"),
+        )
+        .unwrap();
         assert_eq!(again.fetch(&arn).unwrap().as_str(), "hunter2");
         secrets.delete(&id).unwrap();
         secrets.delete(&id).unwrap();
@@ -159,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_on_disk_in_the_clear_and_opens_for_its_own_enclave_only() {
-        let (_folder, secrets, id) = setup();
+        let (_directory, secrets, id) = setup();
         secrets
             .create(&id, &Zeroizing::new("hunter2".to_owned()))
             .unwrap();

@@ -6,7 +6,7 @@ use std::process::Command;
 use tests::programs::run;
 
 /// Every crate, and those of ours that it may depend on.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("explain", &[]),
     ("wire", &[]),
     ("attestation", &["explain"]),
@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
         "enclavectl",
         &["api", "attestation", "explain", "oci", "wire"],
     ),
+    ("launch", &["api", "attestation", "explain", "wire"]),
     (
         "host-proxy",
         &[
@@ -26,6 +27,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "broker",
             "eif-builder",
             "explain",
+            "launch",
             "oci",
             "wire",
         ],
@@ -41,6 +43,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "eif-builder",
             "explain",
             "host-proxy",
+            "launch",
             "oci",
             "wire",
         ],

@@ -4,3 +4,4 @@ mod agent;
 mod crates;
 mod modules;
 mod pages;
+mod sizes;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::Visit;
 use syn::{Item, UseTree, Visibility};
 
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "explain",
     "wire",
     "attestation",
@@ -17,6 +17,7 @@ const CRATES: [&str; 11] = [
     "api",
     "broker",
     "enclavectl",
+    "launch",
     "host-proxy",
     "enclave-agent",
     "tests",
@@ -289,4 +290,23 @@ fn a_cycle_through_a_re_export_is_seen() {
         super::modules::cycle(&Crate::read(directory.path()).arrows()),
         None
     );
+}
+
+/// Unsigned documents prove nothing except to the host that started what made them.
+#[test]
+fn unsigned_documents_are_read_by_the_launchers_evidence_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let shipped = CRATES
+        .iter()
+        .filter(|name| !["tests", "attestation"].contains(name));
+    let files = shipped.flat_map(|name| super::sizes::files_below(&root.join(name).join("src")));
+    let readers: Vec<String> = files
+        .filter(|path| {
+            std::fs::read_to_string(path)
+                .unwrap()
+                .contains("read_unsigned(")
+        })
+        .map(|path| path.strip_prefix(root).unwrap().display().to_string())
+        .collect();
+    assert_eq!(readers, ["launch/src/evidence.rs"]);
 }

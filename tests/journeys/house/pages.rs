@@ -181,8 +181,21 @@ fn commands(block: &Block) -> Vec<String> {
         .collect()
 }
 
+/// What a shell would put in place of `$(…)` is any word.
+fn without_substitutions(command: &str) -> String {
+    let mut text = command.to_owned();
+    while let Some(start) = text.find("$(") {
+        let Some(len) = text[start..].find(')') else {
+            break;
+        };
+        text.replace_range(start..=start + len, "X");
+    }
+    text
+}
+
 /// The part of a command line that runs one of our programs, without redirections.
 fn our_part(command: &str) -> Option<Vec<String>> {
+    let command = without_substitutions(command);
     let start = command.split('|').map(str::trim).find(|part| {
         let first = part.trim_start_matches("sudo ").split_whitespace().next();
         first.is_some_and(|name| PROGRAMS.contains(&name))

@@ -2,11 +2,12 @@
 
 use super::House;
 use api::EnclaveId;
-use host_proxy::config::{DaemonConfig, Network};
+use host_proxy::config::DaemonConfig;
 use host_proxy::control::{self, Control, Report};
-use host_proxy::egress::{self, Policy};
-use host_proxy::launch::{self, LaunchRequest, Listeners};
+use host_proxy::egress::{self, EgressPolicy};
 use host_proxy::logs::Logs;
+use launch::{LaunchRequest, Listeners};
+use oci::network::Network;
 use std::path::Path;
 use std::time::Duration;
 use tests::kms::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
@@ -46,20 +47,21 @@ impl Parent<'_> {
             .build()
             .unwrap();
         let network = |text: &&str| Network::try_from((*text).to_owned()).unwrap();
-        let policy = Policy {
+        let policy = EgressPolicy {
             network: self.spec.network.clone(),
             allow_networks: networks.iter().map(network).collect(),
         };
         runtime.block_on(self.last_report(boot, policy))
     }
 
-    async fn last_report(&self, boot: FromHost, policy: Policy) -> Report {
+    async fn last_report(&self, boot: FromHost, policy: EgressPolicy) -> Report {
         // Short, for the sake of socket paths.
         let run_dir = tempfile::Builder::new()
             .prefix("rh")
             .tempdir_in("/tmp")
             .unwrap();
-        let launcher = launch::from_config(&config(run_dir.path()));
+        let DaemonConfig { launcher, qemu, .. } = config(run_dir.path());
+        let launcher = launch::for_provider(launcher, &qemu);
         let request = LaunchRequest {
             id: &EnclaveId::random().unwrap(),
             eif: self.eif,

@@ -2,11 +2,11 @@
 
 use super::Programs;
 use super::config::Accel;
-use crate::launch::console::Console;
-use crate::launch::error::LaunchError;
-use crate::launch::launcher::LaunchRequest;
-use crate::launch::vsock::Vsock;
+use crate::console::Console;
+use crate::error::LaunchError;
+use crate::launcher::LaunchRequest;
 use crate::sys;
+use crate::vsock::Vsock;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Fetches attestation documents from an enclave (port 9004), and decides whether one is that of the enclave that was launched.
 
-use crate::launch::{Evidence, EvidenceError, Expected, Vsock};
+use crate::evidence::{Evidence, EvidenceError, Expected};
+use crate::vsock::Vsock;
 use attestation::{Measurements, Pcr, Time};
 use bytes::Bytes;
 use explain::{Code, Explain};
@@ -125,7 +126,10 @@ impl From<EvidenceError> for VerifyError {
 
 /// What decides on DEPLOYED: a document that was made just now, by the enclave that was just launched, over what was built.
 /// `sealed_config` is what PCR16 must be if a sealed config was brought.
-pub(crate) async fn verify_launched(
+///
+/// # Errors
+/// The enclave gives no document, or one that is not fresh or not of what was built.
+pub async fn verify_launched(
     vsock: &Vsock,
     evidence: &Evidence,
     measurements: &Measurements,

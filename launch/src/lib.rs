@@ -5,8 +5,9 @@
 //!     └───── evidence() ──► Evidence: how a document of such an enclave is checked
 //! ```
 //!
-//! One directory each way of launching; [`from_config`] names them, and nothing outside this module does.
+//! One directory each way of launching; [`for_provider`] names them, and nothing outside this crate does.
 
+pub mod attest;
 mod console;
 mod error;
 mod evidence;
@@ -14,6 +15,7 @@ mod instance;
 mod launcher;
 pub mod memory;
 mod qemu;
+mod sys;
 mod vsock;
 
 pub use console::Console;
@@ -25,13 +27,12 @@ pub use memory::{MemoryPool, Reservation};
 pub use qemu::{Accel, QemuConfig};
 pub use vsock::{Listener, Listeners, Stream, Vsock};
 
-use crate::config::DaemonConfig;
 use api::Provider;
 use std::sync::Arc;
 
-/// The launcher that the configuration names.
-pub fn from_config(config: &DaemonConfig) -> Arc<dyn Launcher> {
-    match config.launcher {
-        Provider::Qemu => Arc::new(qemu::Qemu::new(config.qemu.clone())),
+/// The launcher for a provider, with its part of the configuration.
+pub fn for_provider(provider: Provider, qemu: &QemuConfig) -> Arc<dyn Launcher> {
+    match provider {
+        Provider::Qemu => Arc::new(qemu::Qemu::new(qemu.clone())),
     }
 }
