@@ -47,6 +47,7 @@ fn fetch(case: &Case, url: &str) -> Outcome {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn fetch_sends_a_fresh_nonce_and_keeps_the_document() {
     let case = Case::good();
     let good = fetch(&case, &fake_enclave(|nonce| (200, with_nonce(&nonce))));
@@ -55,6 +56,7 @@ fn fetch_sends_a_fresh_nonce_and_keeps_the_document() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn fetch_rejects_a_document_that_was_made_for_another_request() {
     let replay = fake_enclave(|_| (200, with_nonce(b"an older question")));
     let replayed = fetch(&Case::good(), &replay);
@@ -63,6 +65,7 @@ fn fetch_rejects_a_document_that_was_made_for_another_request() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn fetch_reports_the_status_of_an_endpoint_that_fails() {
     let busy = fake_enclave(|_| (503, b"busy".to_vec()));
     let busy = fetch(&Case::good(), &busy);
@@ -71,6 +74,7 @@ fn fetch_reports_the_status_of_an_endpoint_that_fails() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn fetch_does_not_read_a_response_of_a_mebibyte() {
     let endless = fake_enclave(|_| (200, vec![0x84; 1 << 20]));
     let endless = fetch(&Case::good(), &endless);
@@ -78,6 +82,7 @@ fn fetch_does_not_read_a_response_of_a_mebibyte() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn fetch_says_what_to_check_if_there_is_no_endpoint() {
     let url = format!("http://127.0.0.1:{}", tests::free_port());
     let unreachable = fetch(&Case::good(), &url);

@@ -38,6 +38,7 @@ fn case_with_everything() -> Case {
 macro_rules! conditions {
     ($($test:ident: $flag:literal $right:expr, not $wrong:expr, checks $name:literal;)*) => {$(
         #[test]
+        #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
         fn $test() {
             let (case, pcr) = (case_with_everything(), register(0, 1));
             let right = case.verify(&["--pcr", &pcr, $flag, $right]);
@@ -65,6 +66,7 @@ conditions! {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn sealed_config_checks_that_pcr16_was_extended() {
     let arguments = ["--pcr", &register(0, 1), "--sealed-config"];
     assert_eq!(case_with_everything().verify(&arguments).code, 0);
@@ -72,6 +74,7 @@ fn sealed_config_checks_that_pcr16_was_extended() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn max_age_checks_the_documents_age() {
     let (good, pcr) = (Case::good(), register(0, 1));
     let later = |arguments: &[&str]| {
@@ -89,6 +92,7 @@ fn max_age_checks_the_documents_age() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn clock_skew_allows_for_a_late_clock() {
     let (good, pcr) = (Case::good(), register(0, 1));
     let before = |seconds| {
@@ -100,6 +104,7 @@ fn clock_skew_allows_for_a_late_clock() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_documents_own_time_may_be_taken_with_a_nonce() {
     let arguments = ["--pcr", &register(0, 1), "--nonce", NONCE];
     assert_eq!(Case::good().verify_at("document", &arguments).code, 0);

@@ -32,6 +32,7 @@ fn case_with_files() -> Case {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_builders_output_is_a_policy_and_measurements() {
     let case = case_with_files();
     assert_eq!(case.verify(&["--policy", "built.json"]).code, 0);
@@ -41,6 +42,7 @@ fn a_builders_output_is_a_policy_and_measurements() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_policy_that_requires_a_nonce_is_unusable_without_one() {
     let case = case_with_files();
     let policy =
@@ -58,6 +60,7 @@ fn a_policy_that_requires_a_nonce_is_unusable_without_one() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn unknown_keys_of_a_policy_are_errors() {
     let case = case_with_files();
     case.write("typo.toml", "max_age = 5\n");
@@ -68,6 +71,7 @@ fn unknown_keys_of_a_policy_are_errors() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn measurements_and_a_flag_that_contradict_each_other_are_an_error() {
     case_with_files()
         .verify(&["--measurements", "nitro.json", "--pcr", &register(0, 9)])
@@ -75,6 +79,7 @@ fn measurements_and_a_flag_that_contradict_each_other_are_an_error() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_policy_that_leaves_the_code_open_is_cautioned_about() {
     let loose = Case::good().verify(&["--pcr", &register(4, 5)]);
     assert_eq!(loose.code, 0);
@@ -86,6 +91,7 @@ fn a_policy_that_leaves_the_code_open_is_cautioned_about() {
 macro_rules! not_replaced {
     ($($test:ident: $condition:literal of $file:literal by $flag:literal $value:expr;)*) => {$(
         #[test]
+        #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
         fn $test() {
             let twice = case_with_files().verify(&["--policy", $file, $flag, $value]);
             assert_eq!(twice.code, 2);

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use tests::pki::{Plan, Signature};
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn documents_may_be_in_hexadecimal() {
     let minted = Plan::default().mint();
     let case = Case::new(&minted);
@@ -14,6 +15,7 @@ fn documents_may_be_in_hexadecimal() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn documents_may_come_from_a_pipe() {
     let minted = Plan::default().mint();
     let case = Case::new(&minted);
@@ -40,6 +42,7 @@ fn case_with_a_bad_signature() -> Case {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn show_prints_a_document_of_any_origin_and_warns_about_it() {
     let shown = case_with_a_bad_signature().run(&["show", "document"]);
     assert_eq!(shown.code, 0);
@@ -49,6 +52,7 @@ fn show_prints_a_document_of_any_origin_and_warns_about_it() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn show_says_in_json_that_nothing_was_verified() {
     let json = case_with_a_bad_signature()
         .run(&["show", "--json", "document"])
@@ -63,6 +67,7 @@ fn show_says_in_json_that_nothing_was_verified() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn show_refuses_bytes_that_are_not_a_document() {
     let case = case_with_a_bad_signature();
     case.write("document", [0x84]);

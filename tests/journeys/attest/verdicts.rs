@@ -5,6 +5,7 @@ use serde_json::Value;
 use tests::pki::{Plan, pcrs, registers};
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_good_document_is_trusted_with_cautions() {
     let right = register(0, 1);
     let trusted = Case::good().verify(&["--pcr", &right, "--nonce", NONCE, "--max-age", "60"]);
@@ -16,6 +17,7 @@ fn a_good_document_is_trusted_with_cautions() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_document_of_other_code_is_rejected() {
     let rejected = Case::good().verify(&["--pcr", &register(0, 9)]);
     assert_eq!(rejected.code, 1);
@@ -26,6 +28,7 @@ fn a_document_of_other_code_is_rejected() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_register_given_twice_may_have_either_value() {
     let (right, wrong) = (register(0, 1), register(0, 9));
     let either = Case::good().verify(&["--pcr", &wrong, "--pcr", &right]);
@@ -33,6 +36,7 @@ fn a_register_given_twice_may_have_either_value() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn a_document_that_aws_did_not_sign_is_rejected_before_the_policy() {
     let right = register(0, 1);
     let foreign = Case::good().run(&["verify", "document", "--at", AT, "--pcr", &right]);
@@ -41,6 +45,7 @@ fn a_document_that_aws_did_not_sign_is_rejected_before_the_policy() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn bytes_that_are_not_a_document_are_unusable() {
     let case = Case::good();
     case.write("document", b"no document");
@@ -64,6 +69,7 @@ fn is_unusable(arguments: &[&str], why: &str) {
 macro_rules! unusable {
     ($($name:ident: $arguments:expr => $why:literal;)*) => {$(
         #[test]
+        #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
         fn $name() {
             let right = register(0, 1);
             let given: &[&str] = &$arguments;
@@ -92,6 +98,7 @@ unusable! {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn json_carries_the_fields_of_verified_documents() {
     let trusted = Case::good()
         .verify(&["--json", "--pcr", &register(0, 1)])
@@ -103,6 +110,7 @@ fn json_carries_the_fields_of_verified_documents() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn json_of_rejected_documents_carries_checks_and_no_fields() {
     let rejected = Case::good()
         .verify(&["--json", "--pcr", &register(0, 2)])
@@ -122,6 +130,7 @@ fn json_of_rejected_documents_carries_checks_and_no_fields() {
 }
 
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn debug_mode_passes_only_if_it_is_allowed() {
     let debug = Plan::with(|plan| {
         let mut registers = registers();

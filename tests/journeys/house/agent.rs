@@ -34,6 +34,7 @@ fn a_crates_identity_is_not_its_folder() {
 
 /// The agent is measured: paths of the machine that built it would make it another one.
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_agent_holds_no_path_of_this_machine() {
     let agent = std::fs::read(lib().join("enclave-agent")).unwrap();
     let home = std::env::var("CARGO_HOME")
@@ -56,6 +57,7 @@ fn the_agent_holds_no_path_of_this_machine() {
 
 /// 8 MB is the promise of the design; the agent lives in the enclave's memory.
 #[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn the_agent_is_small() {
     let len = std::fs::metadata(lib().join("enclave-agent"))
         .unwrap()

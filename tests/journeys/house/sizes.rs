@@ -219,8 +219,11 @@ fn functions_and_files_are_short() {
 /// Three programs once lived in one crate; the daemon is one.
 #[test]
 fn the_daemon_fits_into_5000_lines() {
-    let lines: usize =
-        all().iter().filter(|(name, ..)| name == "host-proxy").map(|(.., lines)| lines).sum();
+    let lines: usize = all()
+        .iter()
+        .filter(|(name, ..)| name == "host-proxy")
+        .map(|(.., lines)| lines)
+        .sum();
     assert!(lines < 5000, "host-proxy has {lines} lines");
 }
 
