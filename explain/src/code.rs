@@ -116,10 +116,10 @@ codes! {
         "Check that it exists, that it is writable, and that the disk has room.",
     KernelMissing "KERNEL_MISSING" Config 500
         "No enclave kernel was found on this machine."
-        "Build one with scripts/sandbox, or use AWS's: --kernel /usr/share/nitro_enclaves/blobs/bzImage.",
+        "Build one with scripts/sandbox, or name AWS's, /usr/share/nitro_enclaves/blobs/bzImage: with --kernel, or build.kernel in the daemon's configuration.",
     AgentMissing "AGENT_MISSING" Config 500
         "No usable enclave-agent was found on this machine."
-        "Build it with scripts/build, and put it into $REDOUBT_LIB or /usr/lib/redoubt.",
+        "Build it with scripts/build, and put it into $REDOUBT_LIB or /usr/lib/redoubt; or name it with --agent, or build.agent in the daemon's configuration.",
     BuildFailed "BUILD_FAILED" Data 500
         "The enclave image could not be assembled."
         "Build again; if it happens twice, please report it.",
@@ -170,7 +170,7 @@ codes! {
         "Redeploy; if it happens again, check the enclave's kernel for its NSM driver.",
     MeasurementMismatch "MEASUREMENT_MISMATCH" Refused 502
         "The running enclave is not what was built."
-        "Find out who changed the image between build and launch, then redeploy.",
+        "Check that the enclave does not run in debug mode, and find out who changed the image between build and launch; then redeploy.",
     EnclaveLost "ENCLAVE_LOST" Unavailable 502
         "A running enclave ended without giving a reason."
         "Redeploy it.",

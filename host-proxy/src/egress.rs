@@ -76,9 +76,12 @@ async fn carry(
 
 /// An enclave can be refused as often as it likes: what it writes into the log is bounded.
 fn log_refusal(host: &str, port: u16, why: RefuseReason, refusals: &LineLimiter) {
-    if let Verdict::Write { left_out } = refusals.admit(Instant::now()) {
+    if let Verdict::Write { left_out, is_last } = refusals.admit(Instant::now()) {
         let host: String = host.escape_debug().take(MAX_HOST).collect();
         tracing::info!(host, port, %why, left_out, "egress refused");
+        if is_last {
+            tracing::info!("further refusals of this minute are not logged");
+        }
     }
 }
 

@@ -21,10 +21,12 @@ struct Window {
 /// What to do with a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Write it; that many were left out since the last one.
+    /// Write it.
     Write {
-        /// Lines that were left out.
+        /// Lines that were left out before it.
         left_out: u32,
+        /// Whether the rest of this minute's lines are left out.
+        is_last: bool,
     },
     /// Leave it out.
     LeaveOut,
@@ -51,7 +53,10 @@ impl LineLimiter {
                 if current.lines > self.limit {
                     return Verdict::LeaveOut;
                 }
-                Verdict::Write { left_out: 0 }
+                Verdict::Write {
+                    left_out: 0,
+                    is_last: current.lines == self.limit,
+                }
             }
             None => {
                 let before = window.replace(Window {
@@ -61,6 +66,7 @@ impl LineLimiter {
                 let lines = before.map_or(0, |before| before.lines);
                 Verdict::Write {
                     left_out: lines.saturating_sub(self.limit),
+                    is_last: self.limit == 1,
                 }
             }
         }
@@ -76,14 +82,13 @@ mod tests {
         let limiter = LineLimiter::new(2);
         let began = Instant::now();
         let at = |seconds| limiter.admit(began + Duration::from_secs(seconds));
-        let write = |left_out| Verdict::Write { left_out };
-        assert_eq!([at(0), at(1)], [write(0), write(0)]);
-        assert_eq!(
-            [at(2), at(30), at(59)],
-            [Verdict::LeaveOut, Verdict::LeaveOut, Verdict::LeaveOut]
-        );
-        assert_eq!(at(60), write(3));
-        assert_eq!(at(61), write(0));
+        let write = |left_out, is_last| Verdict::Write { left_out, is_last };
+        assert_eq!([at(0), at(1)], [write(0, false), write(0, true)]);
+        for seconds in [2, 30, 59] {
+            assert_eq!(at(seconds), Verdict::LeaveOut);
+        }
+        assert_eq!(at(60), write(3, false));
+        assert_eq!(at(61), write(0, true));
         assert_eq!(at(62), Verdict::LeaveOut);
     }
 }

@@ -3,6 +3,7 @@
 use api::{EnclaveEvent, EnclaveId, Record, State};
 use explain::{Code, Explain};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use std::borrow::Cow;
 use std::path::Path;
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,6 +50,25 @@ impl Explain for StoreError {
             StoreError::Record(_) | StoreError::Closed => Code::Internal,
         }
     }
+
+    fn next_step(&self) -> Cow<'_, str> {
+        match self {
+            StoreError::Record(_) => {
+                "Use the version of host-proxy that wrote it, or remove its row from redoubt.db."
+                    .into()
+            }
+            _ => self.code().next_step().into(),
+        }
+    }
+}
+
+/// What the store holds of enclaves that are not destroyed.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Oldest first.
+    pub(crate) records: Vec<Record>,
+    /// Ids of enclaves whose records another version wrote, or that are damaged; and why they cannot be read.
+    pub(crate) unreadable: Vec<(String, serde_json::Error)>,
 }
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -172,13 +192,29 @@ impl Store {
         .await
     }
 
-    /// All enclaves, oldest first.
+    /// All enclaves that are not destroyed, oldest first.
     pub async fn list(&self) -> Result<Vec<Record>, StoreError> {
+        Ok(self.load().await?.records)
+    }
+
+    /// Everything about enclaves that are not destroyed. One record that this version cannot read must not keep the others down.
+    pub(crate) async fn load(&self) -> Result<Loaded, StoreError> {
         self.run(|connection| {
-            let mut statement =
-                connection.prepare("SELECT record FROM enclaves ORDER BY created, rowid")?;
-            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
-            rows.map(|json| Ok(serde_json::from_str(&json?)?)).collect()
+            let mut statement = connection.prepare(
+                "SELECT id, record FROM enclaves WHERE status != 'DESTROYED' ORDER BY created, rowid",
+            )?;
+            let rows = statement.query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })?;
+            let mut loaded = Loaded::default();
+            for row in rows {
+                let (id, json) = row?;
+                match serde_json::from_str(&json) {
+                    Ok(record) => loaded.records.push(record),
+                    Err(error) => loaded.unreadable.push((id, error)),
+                }
+            }
+            Ok(loaded)
         })
         .await
     }
@@ -263,5 +299,32 @@ mod tests {
             Some(EnclaveEvent::Progress { done: 600, .. })
         ));
         assert_eq!(store.list().await.unwrap(), [record]);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_keeps_no_other_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("db")).unwrap();
+        let (good, bad) = (record("good"), record("bad"));
+        store.insert(bad.clone()).await.unwrap();
+        store.insert(good.clone()).await.unwrap();
+        let id = bad.id.to_string();
+        store
+            .run(move |connection| {
+                let sql = "UPDATE enclaves SET record = '{\"name\":1}' WHERE id = ?1";
+                Ok(connection.execute(sql, params![id])?)
+            })
+            .await
+            .unwrap();
+        let Loaded {
+            records,
+            unreadable,
+        } = store.load().await.unwrap();
+        assert_eq!(records, [good]);
+        assert_eq!(unreadable[0].0, bad.id.to_string());
+        assert!(matches!(
+            store.find("bad".into()).await,
+            Err(StoreError::Record(_))
+        ));
     }
 }

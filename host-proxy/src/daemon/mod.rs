@@ -180,9 +180,7 @@ impl Daemon {
     /// # Errors
     /// The store cannot be read.
     pub async fn list(&self) -> Result<Vec<Record>, StoreError> {
-        let mut records = self.store.list().await?;
-        records.retain(|record| record.state != State::Destroyed);
-        Ok(records)
+        self.store.list().await
     }
 
     /// Records and events.

@@ -2,6 +2,7 @@
 
 use super::{Daemon, StartError};
 use crate::lifecycle::{Event, step};
+use crate::store::Loaded;
 use api::{DeployError, Record, SourceType, State};
 use explain::Code;
 use std::collections::BTreeSet;
@@ -10,9 +11,15 @@ use std::path::Path;
 impl Daemon {
     /// Nothing of an earlier daemon runs any more, since its enclaves die with it.
     pub(super) async fn recover(&self) -> Result<(), StartError> {
-        let mut records = self.store.list().await?;
-        records.retain(|record| record.state != State::Destroyed);
-        self.sweep(&records);
+        let Loaded {
+            records,
+            unreadable,
+        } = self.store.load().await?;
+        for (id, error) in &unreadable {
+            tracing::error!(id, %error, "this version cannot read the enclave's record: it stays as it is, and down");
+        }
+        let unreadable: Vec<String> = unreadable.into_iter().map(|(id, _)| id).collect();
+        self.sweep(&records, &unreadable);
         for record in records {
             let record = self.recovered(record).await;
             let (id, name, status) = (&record.id, &record.name, record.state.status());
@@ -23,10 +30,12 @@ impl Daemon {
         Ok(())
     }
 
-    /// Removes files that no record names.
-    fn sweep(&self, records: &[Record]) {
+    /// Removes files that no record names. What a record that cannot be read names is not known: all of its enclave stays.
+    fn sweep(&self, records: &[Record], unreadable: &[String]) {
         let state = &self.context.config.state_dir;
-        let known: BTreeSet<String> = records.iter().map(|record| record.id.to_string()).collect();
+        let ids = records.iter().map(|record| record.id.to_string());
+        let known: BTreeSet<String> = ids.chain(unreadable.iter().cloned()).collect();
+        let is_unreadable = |name: &str| unreadable.iter().any(|id| name.starts_with(id.as_str()));
         let configs: BTreeSet<String> = records
             .iter()
             .filter_map(|record| Some(format!("{}.{}", record.id, record.config.as_ref()?.sha256)))
@@ -37,7 +46,9 @@ impl Daemon {
             name.strip_suffix(".sealed")
                 .is_none_or(|id| known.contains(id))
         });
-        sweep(&state.join("configs"), |name| configs.contains(name));
+        sweep(&state.join("configs"), |name| {
+            configs.contains(name) || is_unreadable(name)
+        });
     }
 
     /// The record as it is after a restart.

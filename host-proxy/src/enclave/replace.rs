@@ -8,6 +8,7 @@ use crate::deploy::{self, AttestedEnclave, ServingEnclave};
 use crate::lifecycle::{Event, Refused};
 use crate::sealed::CheckedConfig;
 use api::{ConfigRecord, DeployError, EnclaveEvent, State, now};
+use eif_builder::build::Built;
 use explain::Code;
 use wire::spec::NetworkSpec;
 
@@ -26,8 +27,9 @@ impl Enclave {
             .serving
             .as_ref()
             .map(|serving| serving.enclave.built.clone());
-        let reserved = self.context.launcher.reserve(self.record.spec.resources);
-        if let (Some(built), Ok(reservation)) = (&built, reserved) {
+        let resources = self.record.spec.resources;
+        let reserve = |_: &Built| self.context.launcher.reserve(resources).ok();
+        if let Some((built, reservation)) = built.as_ref().zip(built.as_ref().and_then(reserve)) {
             let request =
                 self.request(Some(config.clone()), Some(built.clone()), Some(reservation));
             self.accept_replacement().await?;
@@ -156,7 +158,8 @@ impl Enclave {
                 self.ending.spawn(end(old));
                 Ok(())
             }
-            Err((_, error)) => {
+            Err((next, error)) => {
+                drop(next);
                 if let Ok(serving) = old.open(&network).await {
                     self.serve(serving);
                 }

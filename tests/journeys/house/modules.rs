@@ -3,25 +3,11 @@
 //! Re-exports are resolved: what counts is the file that defines an item. A module may use what the `mod.rs` (or `lib.rs`) right above it
 //! defines; that arrow alone is left out.
 
+use super::{CRATES, files_below, root};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use syn::visit::Visit;
 use syn::{Item, UseTree, Visibility};
-
-const CRATES: [&str; 12] = [
-    "explain",
-    "wire",
-    "attestation",
-    "oci",
-    "eif-builder",
-    "api",
-    "broker",
-    "enclavectl",
-    "launch",
-    "host-proxy",
-    "enclave-agent",
-    "tests",
-];
 
 /// A module's place: the names of its parents and its own. The crate's root is empty.
 type Module = Vec<String>;
@@ -257,10 +243,9 @@ fn cycle(arrows: &BTreeMap<&Module, BTreeSet<Module>>) -> Option<Vec<String>> {
 
 #[test]
 fn modules_make_no_cycle() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut cycles = Vec::new();
-    for name in CRATES {
-        let found = Crate::read(&root.join(name).join("src"));
+    for name in CRATES.iter().chain(&["tests"]) {
+        let found = Crate::read(&root().join(name).join("src"));
         assert!(!found.files.is_empty(), "{name} has no files");
         if let Some(cycle) = cycle(&found.arrows()) {
             cycles.push(format!("{name}: {}", cycle.join(" -> ")));
@@ -295,18 +280,15 @@ fn a_cycle_through_a_re_export_is_seen() {
 /// Unsigned documents prove nothing except to the host that started what made them.
 #[test]
 fn unsigned_documents_are_read_by_the_launchers_evidence_alone() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let shipped = CRATES
-        .iter()
-        .filter(|name| !["tests", "attestation"].contains(name));
-    let files = shipped.flat_map(|name| super::sizes::files_below(&root.join(name).join("src")));
+    let callers = CRATES.iter().filter(|name| **name != "attestation");
+    let files = callers.flat_map(|name| files_below(&root().join(name).join("src"), "rs"));
     let readers: Vec<String> = files
         .filter(|path| {
             std::fs::read_to_string(path)
                 .unwrap()
                 .contains("read_unsigned(")
         })
-        .map(|path| path.strip_prefix(root).unwrap().display().to_string())
+        .map(|path| path.strip_prefix(root()).unwrap().display().to_string())
         .collect();
     assert_eq!(readers, ["launch/src/evidence.rs"]);
 }

@@ -2,13 +2,14 @@
 //!
 //! `REDOUBT_WRITE_DOCS=1 scripts/test house::pages` writes the generated pages again.
 
+use super::{files_below, root};
 use attestation::{Conditions, Policy};
 use broker::{Broker, BrokerConfig};
 use explain::{Class, Code, Exit};
 use oci::https::Https;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use tests::programs::ours;
 use wire::spec::{ImageDefaults, Spec};
@@ -16,28 +17,8 @@ use wire::spec::{ImageDefaults, Spec};
 const PROGRAMS: [&str; 4] = ["eif-builder", "enclavectl", "host-proxy", "attest"];
 const WRITE: &str = "REDOUBT_WRITE_DOCS";
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
-
-/// Files below a directory, by extension.
-fn below(directory: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if path.is_dir() && !name.starts_with('.') && name != "target" {
-            found.extend(below(&path, extension));
-        } else if path.extension().is_some_and(|found| found == extension) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
 
 /// A fenced block of a document.
@@ -48,7 +29,7 @@ struct Block {
 }
 
 fn blocks() -> Vec<Block> {
-    let mut files = below(&root().join("docs"), "md");
+    let mut files = files_below(&root().join("docs"), "md");
     files.push(root().join("README.md"));
     files.iter().flat_map(|path| blocks_of(path)).collect()
 }
@@ -319,7 +300,7 @@ fn the_error_reference_is_current() {
 
 /// Names of all functions in the repository.
 fn functions() -> BTreeSet<String> {
-    let files = below(root(), "rs");
+    let files = files_below(root(), "rs");
     let lines = files
         .iter()
         .map(|path| std::fs::read_to_string(path).unwrap());

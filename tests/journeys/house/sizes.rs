@@ -1,47 +1,17 @@
 //! Lengths of functions and files, documentation of what is public, and names that stand for one thing.
 
+use super::{CRATES, files_below, root};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use syn::spanned::Spanned as _;
 use syn::visit::Visit;
 use syn::{Attribute, Item, Visibility};
 
-const CRATES: [&str; 11] = [
-    "explain",
-    "wire",
-    "attestation",
-    "oci",
-    "eif-builder",
-    "api",
-    "broker",
-    "enclavectl",
-    "launch",
-    "host-proxy",
-    "enclave-agent",
-];
 /// What strangers link.
 const LIBRARIES: [&str; 6] = ["attestation", "wire", "oci", "eif-builder", "api", "broker"];
 
 /// Public names that stand in two crates, and why.
 const TWICE: [(&str, &str); 0] = [];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
-pub(super) fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_below(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
 
 /// What a file holds, without what only tests see.
 #[derive(Default)]
@@ -173,7 +143,7 @@ fn p95(values: impl Iterator<Item = usize>) -> usize {
 
 fn all() -> Vec<(String, PathBuf, Measured, usize)> {
     let files = CRATES.iter().flat_map(|name| {
-        files_below(&root().join(name).join("src"))
+        files_below(&root().join(name).join("src"), "rs")
             .into_iter()
             .map(|path| ((*name).to_owned(), path))
     });
@@ -229,7 +199,7 @@ fn the_daemon_fits_into_5000_lines() {
 
 #[test]
 fn journeys_are_short() {
-    let files = files_below(&root().join("tests/journeys"));
+    let files = files_below(&root().join("tests/journeys"), "rs");
     let long: Vec<String> = files
         .iter()
         .flat_map(|path| measure(path).0.tests)
@@ -246,7 +216,7 @@ fn journeys_are_short() {
 #[test]
 fn what_is_public_is_documented() {
     for library in LIBRARIES {
-        let items: Vec<(String, bool)> = files_below(&root().join(library).join("src"))
+        let items: Vec<(String, bool)> = files_below(&root().join(library).join("src"), "rs")
             .iter()
             .flat_map(|path| measure(path).0.public)
             .collect();
