@@ -5,7 +5,7 @@ use super::{Daemon, Rejected};
 use crate::secrets::{RegistryCredentials, SecretError};
 use crate::store::StoreError;
 use api::{CreateEnclave, EnclaveId, Record, State, now};
-use explain::{Class, Code, Explain};
+use explain::{Code, Explain};
 use std::borrow::Cow;
 use std::io;
 
@@ -47,13 +47,6 @@ impl Explain for CreateError {
             _ => self.code().next_step().into(),
         }
     }
-
-    fn class(&self) -> Class {
-        match self {
-            CreateError::Rejected(error) => error.class(),
-            _ => self.code().class(),
-        }
-    }
 }
 
 impl Daemon {
@@ -68,7 +61,7 @@ impl Daemon {
         };
         let admitted = admit(request, is_configured)?;
         let id = EnclaveId::random().map_err(|_| CreateError::Random)?;
-        let (mut record, admitted) = self.new_record(id, admitted);
+        let mut record = self.new_record(id, &admitted);
         // The record comes first: a crash in between leaves a name to clean up by, never a secret that nothing points to.
         self.store.insert(record.clone()).await?;
         if let Some(config) = &admitted.config
@@ -87,9 +80,9 @@ impl Daemon {
         Ok(record)
     }
 
-    fn new_record(&self, id: EnclaveId, admitted: Admitted) -> (Record, Admitted) {
+    fn new_record(&self, id: EnclaveId, admitted: &Admitted) -> Record {
         let created_at = now();
-        let record = Record {
+        Record {
             id,
             name: admitted.name.clone(),
             state: State::PendingDeploy,
@@ -106,8 +99,7 @@ impl Daemon {
             attestation: None,
             updated_at: created_at.clone(),
             created_at,
-        };
-        (record, admitted)
+        }
     }
 
     /// Stores the credentials, and their name in the record.

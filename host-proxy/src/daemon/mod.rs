@@ -175,14 +175,6 @@ impl Daemon {
             .cloned()
     }
 
-    /// All enclaves that are not destroyed, oldest first.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn list(&self) -> Result<Vec<Record>, StoreError> {
-        self.store.list().await
-    }
-
     /// Records and events.
     pub fn store(&self) -> &Store {
         &self.store

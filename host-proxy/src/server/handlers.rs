@@ -50,7 +50,7 @@ pub(super) fn forget_credentials(daemon: &Daemon) -> Answer {
 }
 
 pub(super) async fn list(daemon: &Daemon) -> Answer {
-    Ok(json(StatusCode::OK, &daemon.list().await?))
+    Ok(json(StatusCode::OK, &daemon.store().list().await?))
 }
 
 /// An enclave that was destroyed is remembered for a while.

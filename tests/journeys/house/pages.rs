@@ -301,18 +301,24 @@ fn the_error_reference_is_current() {
 /// Whether a test that is named `crate::module::function` (or `journeys::…`) is where its name says.
 fn exists(name: &str) -> bool {
     let parts: Vec<&str> = name.split("::").collect();
-    let [home, modules @ .., function] = parts.as_slice() else { return false };
+    let [home, modules @ .., function] = parts.as_slice() else {
+        return false;
+    };
     let directory = if *home == "journeys" {
         root().join("tests/journeys")
     } else {
         root().join(home.replace('_', "-")).join("src")
     };
     let module = modules.iter().fold(directory, |path, name| path.join(name));
-    let places = [module.with_extension("rs"), module.join("mod.rs"), module.join("tests.rs")];
+    let places = [
+        module.with_extension("rs"),
+        module.join("mod.rs"),
+        module.join("tests.rs"),
+    ];
     let function = format!("fn {function}(");
-    places.iter().any(|path| {
-        std::fs::read_to_string(path).is_ok_and(|text| text.contains(&function))
-    })
+    places
+        .iter()
+        .any(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains(&function)))
 }
 
 #[test]
@@ -325,7 +331,10 @@ fn every_promise_names_tests_that_exist() {
         .filter(|name| name.contains("::") && !name.contains(['(', ' ', '/']))
         .collect();
     let gone: Vec<&&str> = named.iter().filter(|name| !exists(name)).collect();
-    assert!(gone.is_empty(), "SECURITY.md names tests that are not there: {gone:#?}");
+    assert!(
+        gone.is_empty(),
+        "SECURITY.md names tests that are not there: {gone:#?}"
+    );
     assert!(named.len() > 40, "only {} tests are named", named.len());
     assert!(!exists("journeys::pull::bytes::no_such_test"));
 }
