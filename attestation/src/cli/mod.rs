@@ -4,7 +4,7 @@ mod args;
 mod conditions;
 mod document;
 mod error;
-mod exit;
+
 mod fetch;
 mod input;
 mod measurements;
@@ -16,7 +16,7 @@ mod verification;
 use args::{Cli, Command, FetchArgs, ShowArgs, VerifyArgs};
 use clap::Parser as _;
 use error::CommandError;
-use exit::ExitStatus;
+use explain::Exit;
 use output::{print, warn};
 use std::process::ExitCode;
 
@@ -27,9 +27,9 @@ pub(crate) fn run() -> ExitCode {
             // If the text cannot be written, the exit code remains.
             error.print().ok();
             return if error.use_stderr() {
-                ExitStatus::Unusable.into()
+                Exit::Unreadable.into()
             } else {
-                ExitStatus::Success.into()
+                Exit::Success.into()
             };
         }
     };
@@ -37,21 +37,21 @@ pub(crate) fn run() -> ExitCode {
         Command::Verify(args) => verify(*args),
         Command::Fetch(args) => fetch(*args),
         Command::Show(ShowArgs { doc, json }) => {
-            show::run(&doc, json).map(|text| (text, ExitStatus::Success))
+            show::run(&doc, json).map(|text| (text, Exit::Success))
         }
     };
     let status = match outcome {
         Ok((text, status)) if print(&text) => status,
-        Ok(_) => ExitStatus::Unusable,
+        Ok(_) => Exit::Unreadable,
         Err(CommandError { message, hint }) => {
             warn(&format!("error: {message}\n  {hint}"));
-            ExitStatus::Unusable
+            Exit::Unreadable
         }
     };
     status.into()
 }
 
-fn verify(args: VerifyArgs) -> Result<(String, ExitStatus), CommandError> {
+fn verify(args: VerifyArgs) -> Result<(String, Exit), CommandError> {
     let VerifyArgs { doc, nonce, policy } = args;
     let nonce = nonce
         .map(|digits| conditions::hexadecimal("--nonce", &digits))
@@ -60,7 +60,7 @@ fn verify(args: VerifyArgs) -> Result<(String, ExitStatus), CommandError> {
     Ok(verification.run(&document::read(&doc)?))
 }
 
-fn fetch(args: FetchArgs) -> Result<(String, ExitStatus), CommandError> {
+fn fetch(args: FetchArgs) -> Result<(String, Exit), CommandError> {
     let FetchArgs {
         url,
         output,

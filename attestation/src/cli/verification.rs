@@ -1,8 +1,8 @@
 //! One verification, from a document to a report and an exit code.
 
-use super::exit::ExitStatus;
 use super::report::Report;
 use attestation::{Error, Policy, Time, TimeError, TrustAnchor, ValidityTime, verify};
+use explain::Exit;
 use std::time::SystemTime;
 
 /// The value of `--at`.
@@ -46,13 +46,13 @@ pub(super) struct Verification {
 }
 
 impl Verification {
-    pub(super) fn run(&self, document: &[u8]) -> (String, ExitStatus) {
+    pub(super) fn run(&self, document: &[u8]) -> (String, Exit) {
         let now = self.at.now();
         let verdict = verify(document, &self.anchor, now, &self.policy);
         let status = match &verdict {
-            Ok(_) => ExitStatus::Success,
-            Err(Error::Malformed(_)) => ExitStatus::Unusable,
-            Err(_) => ExitStatus::Rejected,
+            Ok(_) => Exit::Success,
+            Err(Error::Malformed(_)) => Exit::Unreadable,
+            Err(_) => Exit::Negative,
         };
         // The document's own time is only reported once the document is trusted.
         let at = match (&verdict, self.policy.validity_time()) {
