@@ -9,9 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wire::spec::Resources;
 
 /// What was promised on this machine. Cheap to clone; all clones are one pool.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MemoryPool {
     promises: Arc<Mutex<Promises>>,
+    /// What a process already holds for its guest, in MiB.
+    held_mib: fn(u32) -> Option<u64>,
+}
+
+impl Default for MemoryPool {
+    /// Nothing is promised yet.
+    fn default() -> MemoryPool {
+        MemoryPool {
+            promises: Arc::default(),
+            held_mib: guest_mib,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +59,8 @@ impl MemoryPool {
         let asked_mib = u64::from(resources.memory_mib);
         let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(available_mib) = available_mib {
-            let owed_mib = promises.by_number.values().map(Promise::owed_mib).sum();
+            let owed = |promise: &Promise| promise.owed_mib(self.held_mib);
+            let owed_mib = promises.by_number.values().map(owed).sum();
             let free_mib = available_mib.saturating_sub(owed_mib);
             if free_mib < asked_mib {
                 return Err(LaunchError::Memory {
@@ -74,8 +87,8 @@ impl MemoryPool {
 
 impl Promise {
     /// What its process has not taken yet.
-    fn owed_mib(&self) -> u64 {
-        let held_mib = self.pid.and_then(resident_mib).unwrap_or(0);
+    fn owed_mib(&self, held_mib: fn(u32) -> Option<u64>) -> u64 {
+        let held_mib = self.pid.and_then(held_mib).unwrap_or(0);
         self.mib.saturating_sub(held_mib)
     }
 }
@@ -115,12 +128,16 @@ pub fn available_mib() -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// What a process holds, in MiB (proc(5), `VmRSS`).
-fn resident_mib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+/// What a QEMU holds for its guest, in MiB: the guest's memory is shared with the vsock device, so that it is counted apart from QEMU's
+/// own (proc(5), `RssShmem`).
+fn guest_mib(pid: u32) -> Option<u64> {
+    shared_mib(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn shared_mib(status: &str) -> Option<u64> {
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        .find_map(|line| line.strip_prefix("RssShmem:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib / 1024)
 }
@@ -162,16 +179,29 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_already_holds_is_not_owed_twice() {
-        let pool = MemoryPool::default();
-        let held = resident_mib(std::process::id()).unwrap();
-        assert!(held > 0, "a test holds more than a MiB");
-        let promised = u32::try_from(held).unwrap() + 100;
-        let reservation = pool.reserve(asked(promised), Some(10_000)).unwrap();
-        reservation.taken_by(std::process::id());
-        let free = free_mib(pool.reserve(asked(900_000), Some(10_000)).unwrap_err());
-        assert!(free > 10_000 - u64::from(promised), "{free}");
-        assert!(free <= 10_000, "{free}");
+    fn what_a_guest_already_holds_is_not_owed_twice() {
+        let pool = MemoryPool {
+            held_mib: |_| Some(150),
+            ..MemoryPool::default()
+        };
+        let reservation = pool.reserve(asked(400), Some(1000)).unwrap();
+        assert_eq!(
+            free_mib(pool.reserve(asked(900), Some(1000)).unwrap_err()),
+            600
+        );
+        reservation.taken_by(1);
+        assert_eq!(
+            free_mib(pool.reserve(asked(900), Some(1000)).unwrap_err()),
+            750
+        );
+    }
+
+    #[test]
+    fn only_the_guests_memory_is_counted() {
+        let status = "VmRSS:\t  106124 kB\nRssAnon:\t   48744 kB\nRssShmem:\t   42744 kB\n";
+        assert_eq!(shared_mib(status), Some(41));
+        assert_eq!(shared_mib("VmRSS:\t1 kB\n"), None);
+        assert!(guest_mib(std::process::id()).is_some());
     }
 
     #[test]
