@@ -1,4 +1,5 @@
-//! Fetches attestation documents from an enclave (port 9004), and decides whether one is that of the enclave that was launched.
+//! Fetches attestation documents from an enclave (port 9004), and decides whether one is that of
+//! the enclave that was launched.
 
 use crate::evidence::{Evidence, EvidenceError, Expected};
 use crate::vsock::Vsock;
@@ -50,7 +51,8 @@ impl Explain for FetchError {
     }
 }
 
-/// A document, of which nothing was checked but its length. Takes 10 seconds at most; cancelling is safe.
+/// A document, of which nothing was checked but its length. Takes 10 seconds at most; cancelling is
+/// safe.
 ///
 /// # Errors
 /// The enclave does not answer, or not with a document.
@@ -124,8 +126,9 @@ impl From<EvidenceError> for VerifyError {
     }
 }
 
-/// What decides on DEPLOYED: a document that was made just now, by the enclave that was just launched, over what was built.
-/// `sealed_config` is what PCR16 must be if a sealed config was brought.
+/// What decides on DEPLOYED: a document that was made just now, by the enclave that was just
+/// launched, over what was built. `sealed_config` is what PCR16 must be if a sealed config was
+/// brought.
 ///
 /// # Errors
 /// The enclave gives no document, or one that is not fresh or not of what was built.

@@ -1,4 +1,5 @@
-//! The last of what a program printed, for the error message if it ends badly. Whatever it prints, memory stays bounded.
+//! The last of what a program printed, for the error message if it ends badly. Whatever it prints,
+//! memory stays bounded.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,8 @@
 //! How it is checked that a document comes from the enclave that was launched.
 //!
-//! On Nitro that is AWS's signature. QEMU's NSM signs nothing: what vouches for its documents is that this host started that very QEMU,
-//! and so only a launcher of this module can make the evidence that reads them.
+//! On Nitro that is AWS's signature. QEMU's NSM signs nothing: what vouches for its documents is
+//! that this host started that very QEMU, and so only a launcher of this module can make the
+//! evidence that reads them.
 
 use attestation::emulated::{UnsignedDocument, UnsignedError, read_unsigned};
 use attestation::{

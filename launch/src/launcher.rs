@@ -36,7 +36,8 @@ pub trait Launcher: std::fmt::Debug + Send + Sync {
     /// Names what is missing, and where it was looked for.
     fn preflight(&self) -> Result<Finding, LaunchError>;
 
-    /// Sets resources aside for an enclave. They are given back when the reservation, or the instance that took it over, is dropped.
+    /// Sets resources aside for an enclave. They are given back when the reservation, or the
+    /// instance that took it over, is dropped.
     ///
     /// # Errors
     /// There is too little memory beside what other enclaves were promised.

@@ -5,7 +5,8 @@
 //!     └───── evidence() ──► Evidence: how a document of such an enclave is checked
 //! ```
 //!
-//! One directory each way of launching; [`for_provider`] names them, and nothing outside this crate does.
+//! One directory each way of launching; [`for_provider`] names them, and nothing outside this crate
+//! does.
 
 pub mod attest;
 mod console;

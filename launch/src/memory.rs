@@ -1,7 +1,8 @@
 //! Memory that enclaves were promised.
 //!
-//! QEMU takes memory as its guest touches it, so what this machine has free now says little about what is still owed. A reservation
-//! counts in full from the moment it is made until its enclave is gone, less what the enclave's process already holds.
+//! QEMU takes memory as its guest touches it, so what this machine has free now says little about
+//! what is still owed. A reservation counts in full from the moment it is made until its enclave is
+//! gone, less what the enclave's process already holds.
 
 use super::LaunchError;
 use std::collections::BTreeMap;
@@ -47,7 +48,8 @@ pub struct Reservation {
 }
 
 impl MemoryPool {
-    /// Sets memory aside, given what the machine has available now, in MiB; `None` if that is not known.
+    /// Sets memory aside, given what the machine has available now, in MiB; `None` if that is not
+    /// known.
     ///
     /// # Errors
     /// [`LaunchError::Memory`] if less is left than is asked for.
@@ -128,8 +130,8 @@ pub fn available_mib() -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// What a QEMU holds for its guest, in MiB: the guest's memory is shared with the vsock device, so that it is counted apart from QEMU's
-/// own (proc(5), `RssShmem`).
+/// What a QEMU holds for its guest, in MiB: the guest's memory is shared with the vsock device, so
+/// that it is counted apart from QEMU's own (proc(5), `RssShmem`).
 fn guest_mib(pid: u32) -> Option<u64> {
     shared_mib(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }

@@ -1,5 +1,6 @@
-//! The enclave's vsock as this host reaches it: AF_VSOCK by its CID, or the unix sockets that vhost-device-vsock makes of it (its README,
-//! "hybrid vsock"): one to connect in, and one for each port that the enclave connects out to.
+//! The enclave's vsock as this host reaches it: AF_VSOCK by its CID, or the unix sockets that
+//! vhost-device-vsock makes of it (its README, "hybrid vsock"): one to connect in, and one for each
+//! port that the enclave connects out to.
 
 use super::LaunchError;
 use std::io;
@@ -116,7 +117,8 @@ async fn connect_unix(path: &Path, port: Port) -> io::Result<UnixStream> {
 }
 
 impl Listeners {
-    /// The sockets that vhost-device-vsock connects to for the enclave, beside the one that connects in.
+    /// The sockets that vhost-device-vsock connects to for the enclave, beside the one that
+    /// connects in.
     pub(super) fn unix(path: &Path) -> Result<Listeners, LaunchError> {
         let bind = |port: Port| {
             let mut path = path.as_os_str().to_owned();

@@ -79,7 +79,8 @@ fn without_its_secret_store_nothing_is_deployed_and_nothing_is_forgotten() {
     let message = "the credentials could not be stored";
     assert!(answer.stderr.contains(message), "{}", answer.stderr);
     assert!(!answer.stderr.contains(PASSWORD) && !daemon.log().contains(PASSWORD));
-    // Nobody knows whether the secret was made: it is deleted, and until that worked the record says so.
+    // Nobody knows whether the secret was made: it is deleted, and until that worked the record
+    // says so.
     wait_for("the clean-up to begin", 20, || {
         daemon.show("app")["status"] == "DESTROYING"
     });

@@ -1,4 +1,5 @@
-//! Deploys through the launcher seam, with a fake launcher: from a registry to an attested enclave and back to nothing, in milliseconds.
+//! Deploys through the launcher seam, with a fake launcher: from a registry to an attested enclave
+//! and back to nothing, in milliseconds.
 
 use api::{CreateEnclave, DeployError, EnclaveId, Record, State};
 use explain::Code;
@@ -150,7 +151,8 @@ async fn a_whole_deploy_needs_no_virtual_machine() {
             .count(),
         0
     );
-    // Wide: it takes some tens of milliseconds, and says so if it ever needs a virtual machine's seconds.
+    // Wide: it takes some tens of milliseconds, and says so if it ever needs a virtual machine's
+    // seconds.
     assert!(
         began.elapsed() < Duration::from_secs(10),
         "{:?}",

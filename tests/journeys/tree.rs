@@ -1,4 +1,5 @@
-//! The tree in the enclave against umoci: what its kernel mounted there must be what umoci unpacks, entry by entry.
+//! The tree in the enclave against umoci: what its kernel mounted there must be what umoci unpacks,
+//! entry by entry.
 
 use std::process::Command;
 use tests::image::{Compression, Layer};

@@ -1,5 +1,5 @@
-//! A fake registry, or another service, whose every answer a test writes. It records what it was asked, so that a test can see what left
-//! the client.
+//! A fake registry, or another service, whose every answer a test writes. It records what it was
+//! asked, so that a test can see what left the client.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};

@@ -1,5 +1,6 @@
-//! A fake launcher: enclaves that are tasks of this process. It speaks the agent's side of the wire, and its documents are signed below
-//! the kit's own root, so that a whole deploy runs in milliseconds. It isolates nothing.
+//! A fake launcher: enclaves that are tasks of this process. It speaks the agent's side of the
+//! wire, and its documents are signed below the kit's own root, so that a whole deploy runs in
+//! milliseconds. It isolates nothing.
 
 use crate::pki::{Plan, bytes, cbor, pcrs, utc};
 use api::Finding;

@@ -1,5 +1,6 @@
-//! The kit of the journeys: images made entry by entry, a real registry, a registry that misbehaves, the daemon as a process.
-//! Everything is per test: folders, ports, sockets. Whatever a value started ends with it.
+//! The kit of the journeys: images made entry by entry, a real registry, a registry that
+//! misbehaves, the daemon as a process. Everything is per test: folders, ports, sockets. Whatever a
+//! value started ends with it.
 #![allow(
     missing_debug_implementations,
     clippy::let_underscore_must_use,

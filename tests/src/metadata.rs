@@ -1,5 +1,6 @@
-//! A fake of the instance metadata service, version 2 (EC2 user guide, "Use IMDSv2"): a session token first, then the credentials of
-//! the instance's role, which are those that the fake KMS knows.
+//! A fake of the instance metadata service, version 2 (EC2 user guide, "Use IMDSv2"): a session
+//! token first, then the credentials of the instance's role, which are those that the fake KMS
+//! knows.
 
 use crate::kms::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 use crate::tcp;

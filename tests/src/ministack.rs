@@ -1,4 +1,5 @@
-//! MiniStack and moto, emulators of AWS, as processes on loopback. A green run against them says nothing about the real one.
+//! MiniStack and moto, emulators of AWS, as processes on loopback. A green run against them says
+//! nothing about the real one.
 
 use crate::programs::named;
 use crate::{free_port, tcp, wait_for};

@@ -1,4 +1,5 @@
-//! Debian's docker-registry as a process on loopback, with htpasswd, filled by skopeo: code that has nothing to do with ours.
+//! Debian's docker-registry as a process on loopback, with htpasswd, filled by skopeo: code that
+//! has nothing to do with ours.
 
 use crate::programs::{named, run};
 use crate::{free_port, wait_for};

@@ -1,4 +1,5 @@
-//! Connections by hand: requests as another make of client writes them, servers of a few lines, and a wire with an ear.
+//! Connections by hand: requests as another make of client writes them, servers of a few lines, and
+//! a wire with an ear.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -23,7 +24,8 @@ pub fn get(address: &str, path: &str) -> String {
     exchange(address, &format!("GET {path} HTTP/1.0\r\n\r\n"))
 }
 
-/// Has `answer` called with each connection to a port of 127.0.0.1, in a thread of its own, for as long as the process lives.
+/// Has `answer` called with each connection to a port of 127.0.0.1, in a thread of its own, for as
+/// long as the process lives.
 pub fn serve(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

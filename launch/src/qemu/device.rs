@@ -68,8 +68,8 @@ pub(super) fn start_qemu(
     console: &Console,
 ) -> Result<Child, LaunchError> {
     let accel = match accel {
-        // With a thread for each CPU, QEMU 10.0.2 now and then loses the NSM's interrupt (2 of 25 boots), and the guest waits two
-        // minutes for it.
+        // With a thread for each CPU, QEMU 10.0.2 now and then loses the NSM's interrupt (2 of 25
+        // boots), and the guest waits two minutes for it.
         Accel::Tcg => "tcg,thread=single",
         Accel::Kvm => "kvm",
     };

@@ -1,5 +1,6 @@
-//! Launches an enclave image in QEMU's nitro-enclave machine, with vhost-device-vsock beside it: the same file and the same measurements
-//! as on Nitro, on any machine. What is missing is AWS: its NSM signs nothing.
+//! Launches an enclave image in QEMU's nitro-enclave machine, with vhost-device-vsock beside it:
+//! the same file and the same measurements as on Nitro, on any machine. What is missing is AWS: its
+//! NSM signs nothing.
 
 mod config;
 mod device;

@@ -1,4 +1,5 @@
-//! Certificates, edited one at a time in an otherwise good document, which is signed again: only the chain can refuse it.
+//! Certificates, edited one at a time in an otherwise good document, which is signed again: only
+//! the chain can refuse it.
 #![no_main]
 
 use attestation::{Conditions, Error, Malformed, Pcr, Policy, Time, TrustAnchor, Verifier};

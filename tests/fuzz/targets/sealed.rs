@@ -1,4 +1,5 @@
-//! Sealed configs and the environments in them: they must end, and they must not panic; what is read is the input, taken apart.
+//! Sealed configs and the environments in them: they must end, and they must not panic; what is
+//! read is the input, taken apart.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -106,7 +106,8 @@ async fn an_issuers_address_is_asked_for_keys_and_again_when_they_change() {
     wait_for("the first keys", 30, || ask(&first) == 200);
     *published.lock().unwrap() = (200, second.keys());
     wait_for("the rotation", 30, || {
-        // The names of the keys are the same: only one that is not known makes the broker look at once.
+        // The names of the keys are the same: only one that is not known makes the broker look at
+        // once.
         assert_eq!(status(&broker, &unknown_key("new")), 401);
         ask(&second) == 200
     });

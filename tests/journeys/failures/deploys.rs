@@ -195,7 +195,8 @@ fn an_enclave_that_never_sends_its_heartbeat_is_given_up() {
     let directory = scene.path("lib");
     std::fs::create_dir(&directory).unwrap();
     std::fs::copy(lib().join("bzImage"), directory.join("bzImage")).unwrap();
-    // A program that is static and is no agent: the kernel starts it as PID 1 and panics when it ends.
+    // A program that is static and is no agent: the kernel starts it as PID 1 and panics when it
+    // ends.
     std::fs::copy(lib().join("tree-listing"), directory.join("enclave-agent")).unwrap();
     let daemon = scene.start(&[
         ("REDOUBT_LIB", directory.to_str().unwrap()),

@@ -1,4 +1,5 @@
-//! What a person meets first when something is wrong: a code, a message that says what, and a next step.
+//! What a person meets first when something is wrong: a code, a message that says what, and a next
+//! step.
 
 mod deploys;
 mod orders;

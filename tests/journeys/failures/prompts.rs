@@ -7,7 +7,8 @@ use tests::programs::{ours, run};
 use tests::registry::{PASSWORD, USER};
 use tests::wait_for;
 
-/// Answers prompts on a terminal of its own (script(1) makes one), and gives everything that the terminal showed.
+/// Answers prompts on a terminal of its own (script(1) makes one), and gives everything that the
+/// terminal showed.
 fn converse(command: &str, answers: &[(&str, &str)]) -> String {
     let mut child = Command::new("script")
         .args(["--quiet", "--return", "--command", command, "/dev/null"])
@@ -39,7 +40,8 @@ fn converse(command: &str, answers: &[(&str, &str)]) -> String {
     String::from_utf8_lossy(&shown).into_owned()
 }
 
-/// The program prompts first and turns the echo off then; nobody types as fast as this test. The terminal's name was shown first.
+/// The program prompts first and turns the echo off then; nobody types as fast as this test. The
+/// terminal's name was shown first.
 fn wait_for_no_echo(shown: &[u8]) {
     let text = String::from_utf8_lossy(shown);
     let tty = text.lines().next().unwrap().trim();

@@ -3,7 +3,8 @@
 use std::process::Command;
 use tests::programs::{lib, run};
 
-/// The agent is measured: where it is built must not show. What cargo would say of the folder is said of the crate.
+/// The agent is measured: where it is built must not show. What cargo would say of the folder is
+/// said of the crate.
 #[test]
 fn a_crates_identity_is_not_its_folder() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/stable-rustc");

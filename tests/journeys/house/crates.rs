@@ -122,7 +122,8 @@ fn below(metadata: &Value, root: &str) -> BTreeSet<String> {
     seen.into_iter().map(|id| name_of[id].to_owned()).collect()
 }
 
-/// A CI image that wants docker's credential helper must not get a database, an AWS SDK and a launcher.
+/// A CI image that wants docker's credential helper must not get a database, an AWS SDK and a
+/// launcher.
 #[test]
 fn the_command_line_links_nothing_of_the_daemon() {
     let metadata = metadata(&["--filter-platform=x86_64-unknown-linux-gnu"]);

@@ -1,7 +1,7 @@
 //! Which module may know which: inside a crate, `use` and paths make no cycle.
 //!
-//! Re-exports are resolved: what counts is the file that defines an item. A module may use what the `mod.rs` (or `lib.rs`) right above it
-//! defines; that arrow alone is left out.
+//! Re-exports are resolved: what counts is the file that defines an item. A module may use what the
+//! `mod.rs` (or `lib.rs`) right above it defines; that arrow alone is left out.
 
 use super::{CRATES, files_below, root};
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,7 +143,8 @@ impl Crate {
         }
     }
 
-    /// The module that defines what a path in `from` leads to; `None` if that is outside of the crate.
+    /// The module that defines what a path in `from` leads to; `None` if that is outside of the
+    /// crate.
     fn resolve(&self, from: &Module, path: &[String]) -> Option<Module> {
         self.resolve_within(from, path, 0)
     }

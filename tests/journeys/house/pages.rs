@@ -1,4 +1,5 @@
-//! What the documents say is held against the programs: samples parse, commands exist, generated pages are current, promises have tests.
+//! What the documents say is held against the programs: samples parse, commands exist, generated
+//! pages are current, promises have tests.
 //!
 //! `REDOUBT_WRITE_DOCS=1 scripts/test house::pages` writes the generated pages again.
 
@@ -204,7 +205,8 @@ fn every_command_line_is_one_that_the_programs_know() {
                 continue;
             };
             count += 1;
-            // --help ends the parsing before anything is done, and after what stands before it was understood.
+            // --help ends the parsing before anything is done, and after what stands before it was
+            // understood.
             let output = Command::new(ours(&words[0]))
                 .args(&words[1..])
                 .arg("--help")
@@ -298,7 +300,8 @@ fn the_error_reference_is_current() {
     assert_eq!(exits.len(), classes.len());
 }
 
-/// Whether a test that is named `crate::module::function` (or `journeys::…`) is where its name says.
+/// Whether a test that is named `crate::module::function` (or `journeys::…`) is where its name
+/// says.
 fn exists(name: &str) -> bool {
     let parts: Vec<&str> = name.split("::").collect();
     let [home, modules @ .., function] = parts.as_slice() else {

@@ -1,4 +1,5 @@
-//! Lengths of functions and files, documentation of what is public, and names that stand for one thing.
+//! Lengths of functions and files, documentation of what is public, and names that stand for one
+//! thing.
 
 use super::{CRATES, files_below, root};
 use std::collections::BTreeMap;
@@ -57,7 +58,8 @@ impl Measured {
     }
 }
 
-/// From the first line of the signature to the closing brace: attributes and documentation do not count.
+/// From the first line of the signature to the closing brace: attributes and documentation do not
+/// count.
 fn body_span(signature: &syn::Signature, block: &syn::Block) -> usize {
     block.span().end().line - signature.span().start().line + 1
 }

@@ -62,8 +62,8 @@ async fn credentials_that_were_revoked_are_made_anew_at_the_next_deploy() {
     assert_eq!(files, Vec::<String>::new());
 }
 
-/// ECR's own registry cannot stand on loopback: docker-registry takes its place, and lets in whoever has the password that ECR's API
-/// gave out.
+/// ECR's own registry cannot stand on loopback: docker-registry takes its place, and lets in
+/// whoever has the password that ECR's API gave out.
 struct Ecr {
     ministack: MiniStack,
     scene: Scene,

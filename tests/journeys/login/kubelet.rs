@@ -74,7 +74,8 @@ async fn a_kubelet_gets_credentials_for_one_image() {
     assert_eq!(response["auth"], json!({ (image.as_str()): login }));
 }
 
-/// Without a pod's token the node's own counts, which is for something else; and what is not the broker's is nobody's.
+/// Without a pod's token the node's own counts, which is for something else; and what is not the
+/// broker's is nobody's.
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 async fn a_kubelet_gets_nothing_for_other_images() {

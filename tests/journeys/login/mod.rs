@@ -1,4 +1,5 @@
-//! The broker's credentials in the hands of docker's protocol, skopeo, a kubelet, and the daemon's own deploys.
+//! The broker's credentials in the hands of docker's protocol, skopeo, a kubelet, and the daemon's
+//! own deploys.
 
 mod deploys;
 mod failures;

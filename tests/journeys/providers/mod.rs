@@ -1,4 +1,5 @@
-//! Where the broker's credentials come from: what each service is asked, and what its refusals become.
+//! Where the broker's credentials come from: what each service is asked, and what its refusals
+//! become.
 
 mod ecr;
 mod gitlab;

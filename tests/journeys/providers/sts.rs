@@ -20,7 +20,8 @@ fn sts_error(status: u16, code: &str, message: &str) -> HttpAnswer {
 const SPOILT: &str = "<AssumeRoleResponse><AssumeRoleResult><Credentials><SecretAccessKey>spoilt-secret</SecretAccessKey>\
                       <Expiration>tomorrow</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
 
-/// Asks a broker whose STS answers like this; its status must be `expected`, and its log hold `words`.
+/// Asks a broker whose STS answers like this; its status must be `expected`, and its log hold
+/// `words`.
 async fn check(sts: impl Fn() -> HttpAnswer + Send + Sync + 'static, expected: u16, words: &str) {
     let server = FakeRegistry::start(move |_| sts()).await;
     let url = format!("http://{}", server.host());

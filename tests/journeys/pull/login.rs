@@ -120,7 +120,8 @@ async fn a_token_that_expires_on_the_way_is_renewed_once() {
         _ => answer(401, &[("www-authenticate", "Basic realm=\"ecr\"")], ""),
     })
     .await;
-    // With Basic there is nothing to renew: the same password again is no news, and the error says what to do.
+    // With Basic there is nothing to renew: the same password again is no news, and the error says
+    // what to do.
     let error = fetch(&registry, &[]).await.unwrap_err();
     assert!(
         matches!(&error, PullError::Unauthorized { reason, .. } if reason.contains("expired")),

@@ -142,7 +142,8 @@ fn refused_config_leaves_the_one_before(house: &House, daemon: &Daemon) {
     assert_eq!(configs(daemon), 1);
 }
 
-/// Neither secret nor password is anywhere on this side: files, log, what runs with which arguments and environment.
+/// Neither secret nor password is anywhere on this side: files, log, what runs with which arguments
+/// and environment.
 fn secrets_are_nowhere(daemon: &Daemon, folder: &Path) {
     let [first, second] = [FIRST, SECOND].map(|secret| base64(secret.as_bytes()));
     for needle in [FIRST, SECOND, PASSWORD, &first, &second] {

@@ -1,4 +1,5 @@
-//! Sealed configs, from `seal` to the workload, in QEMU, against a fake KMS; and everything that a parent may do to them.
+//! Sealed configs, from `seal` to the workload, in QEMU, against a fake KMS; and everything that a
+//! parent may do to them.
 
 mod happy;
 mod hostile_parent;

@@ -38,7 +38,8 @@ fn failure_names_the_image(failure: &Value, pcr0: &str) {
     assert!(next_step.contains(pcr0), "{failure}");
 }
 
-/// The image is allowed now, but by a KMS that does not look at attestation; afterwards it looks again.
+/// The image is allowed now, but by a KMS that does not look at attestation; afterwards it looks
+/// again.
 fn a_kms_that_does_not_attest_is_refused(house: &House, daemon: &Daemon) {
     house.kms.misbehave(Mischief::AnswersPlaintext);
     assert_eq!(daemon.ctl(&["redeploy", "orders"], "").code, 1);

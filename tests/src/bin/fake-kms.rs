@@ -1,5 +1,6 @@
-//! The fake KMS as a program, for `scripts/demo`: `fake-kms FOLDER` puts the authority's PEM and its port there; a new file
-//! `policy.json` in the folder becomes the policy of its one key, whose ARN is in `key`.
+//! The fake KMS as a program, for `scripts/demo`: `fake-kms FOLDER` puts the authority's PEM and
+//! its port there; a new file `policy.json` in the folder becomes the policy of its one key, whose
+//! ARN is in `key`.
 #![allow(
     clippy::unwrap_used,
     reason = "a fake for the demo: what goes wrong here is to end it"

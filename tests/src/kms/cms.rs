@@ -1,4 +1,5 @@
-//! `CiphertextForRecipient`, the writing side: CMS EnvelopedData in BER of indefinite length, as KMS sends it, whole or in pieces.
+//! `CiphertextForRecipient`, the writing side: CMS EnvelopedData in BER of indefinite length, as
+//! KMS sends it, whole or in pieces.
 
 use crate::pki::der::{bits, oid, sequence, tlv};
 use aws_lc_rs::cipher::{AES_256, EncryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey};
@@ -63,7 +64,8 @@ fn encrypt(key: &[u8; 32], iv: [u8; 16], plaintext: &[u8]) -> Vec<u8> {
     content
 }
 
-/// The content's key, encrypted with RSAES-OAEP; the recipient is named by the hash of its public key.
+/// The content's key, encrypted with RSAES-OAEP; the recipient is named by the hash of its public
+/// key.
 fn recipient(public_key: &[u8], key: &[u8; 32]) -> Vec<u8> {
     let rsa = PublicEncryptingKey::from_der(public_key).unwrap();
     let rsa = OaepPublicEncryptingKey::new(rsa).unwrap();

@@ -1,6 +1,7 @@
-//! A fake of AWS KMS, for tests and the demo: HTTPS below an authority of its own, Signature Version 4 checked, key policies with
-//! conditions on attestation and encryption context enforced, KMS's error shapes, both forms of its BER. It believes QEMU's unsigned
-//! documents, which the real one never would. A green run against it says nothing about the real one.
+//! A fake of AWS KMS, for tests and the demo: HTTPS below an authority of its own, Signature
+//! Version 4 checked, key policies with conditions on attestation and encryption context enforced,
+//! KMS's error shapes, both forms of its BER. It believes QEMU's unsigned documents, which the real
+//! one never would. A green run against it says nothing about the real one.
 
 mod cipher;
 mod cms;
@@ -142,7 +143,8 @@ impl Kms {
     }
 }
 
-/// A policy in which the account may do everything but decrypt, and decrypt only what is attested with this PCR0.
+/// A policy in which the account may do everything but decrypt, and decrypt only what is attested
+/// with this PCR0.
 #[must_use]
 pub fn attested_policy(pcr0: &str) -> Value {
     json!({ "Version": "2012-10-17", "Statement": [

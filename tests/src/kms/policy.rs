@@ -1,4 +1,5 @@
-//! Key policies, as far as this fake needs them: Allow and Deny, actions, string conditions (IAM user guide, "Policy evaluation logic").
+//! Key policies, as far as this fake needs them: Allow and Deny, actions, string conditions (IAM
+//! user guide, "Policy evaluation logic").
 
 use attestation::emulated::UnsignedDocument;
 use serde_json::Value;

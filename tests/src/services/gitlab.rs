@@ -1,4 +1,5 @@
-//! GitLab (lib/api/deploy_tokens.rb, lib/api/api_guard.rb): one project, `group/apps/my-app`; others answer what their names say.
+//! GitLab (lib/api/deploy_tokens.rb, lib/api/api_guard.rb): one project, `group/apps/my-app`;
+//! others answer what their names say.
 
 use super::{Login, Made, Service, reply};
 use crate::hostile::{Asked, FakeRegistry, HttpAnswer, answer};

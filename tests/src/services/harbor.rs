@@ -1,4 +1,5 @@
-//! Harbor 2 (src/server/v2.0/handler/robot.go, src/controller/robot/controller.go, src/lib/errors): one project, `my-app`.
+//! Harbor 2 (src/server/v2.0/handler/robot.go, src/controller/robot/controller.go, src/lib/errors):
+//! one project, `my-app`.
 
 use super::{Login, Made, Service, reply};
 use crate::hostile::{Asked, FakeRegistry, HttpAnswer, answer};

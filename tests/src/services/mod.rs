@@ -1,5 +1,5 @@
-//! Fakes of the services that make registry credentials, answering as their documentation and sources say, refusals included.
-//! A green run against them says nothing about the real ones.
+//! Fakes of the services that make registry credentials, answering as their documentation and
+//! sources say, refusals included. A green run against them says nothing about the real ones.
 
 mod gitlab;
 mod harbor;

@@ -1,6 +1,7 @@
-//! `tree-listing FOLDER [--wait]`: one line for every file below FOLDER, sorted: path, type, mode, uid, gid, size, SHA-256, target, device,
-//! link group, attributes. What the kernel mounts over a root (`/proc`, `/sys`, `/dev`) is left out. With `--wait` it stays
-//! running afterwards, as a service would.
+//! `tree-listing FOLDER [--wait]`: one line for every file below FOLDER, sorted: path, type, mode,
+//! uid, gid, size, SHA-256, target, device, link group, attributes. What the kernel mounts over a
+//! root (`/proc`, `/sys`, `/dev`) is left out. With `--wait` it stays running afterwards, as a
+//! service would.
 
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
-//! Verified documents per second, one thread: ours cold, ours with remembered CA links, and attestation-doc-validation. Prints
-//! one line of JSON. The peer asks the system's clock, so `scripts/bench` runs this under faketime at the document's time.
+//! Verified documents per second, one thread: ours cold, ours with remembered CA links, and
+//! attestation-doc-validation. Prints one line of JSON. The peer asks the system's clock, so
+//! `scripts/bench` runs this under faketime at the document's time.
 
 use attestation::{Conditions, Pcr, Policy, Time, TrustAnchor, Verifier, verify};
 use attestation_doc_validation::validate_and_parse_attestation_doc;
