@@ -2,9 +2,9 @@
 
 use crate::config::DaemonConfig;
 use api::Finding;
-use eif_builder::artifacts;
+use eif_builder::artifacts::{self, ArtifactError};
 use launch::Launcher;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Looks for the kernel, the agent, and what launches need. Blocks on the disk.
 pub fn examine(config: &DaemonConfig, launcher: &dyn Launcher) -> Vec<Finding> {
@@ -14,8 +14,8 @@ pub fn examine(config: &DaemonConfig, launcher: &dyn Launcher) -> Vec<Finding> {
         json_word(&config.launcher)
     );
     vec![
-        artifact("kernel", artifacts::KERNEL, &config.build.kernel),
-        artifact("agent", artifacts::AGENT, &config.build.agent),
+        artifact("kernel", config.build.find(artifacts::KERNEL)),
+        artifact("agent", config.build.find(artifacts::AGENT)),
         Finding::passed("configuration", configuration),
         launcher
             .preflight()
@@ -23,9 +23,8 @@ pub fn examine(config: &DaemonConfig, launcher: &dyn Launcher) -> Vec<Finding> {
     ]
 }
 
-fn artifact(what: &str, name: &'static str, path: &Path) -> Finding {
-    let flag = Some(path).filter(|path| !path.as_os_str().is_empty());
-    match artifacts::find(name, flag) {
+fn artifact(what: &str, found: Result<PathBuf, ArtifactError>) -> Finding {
+    match found {
         Ok(path) => Finding::passed(what, path.display().to_string()),
         Err(error) => Finding::failed(what, &error),
     }

@@ -78,10 +78,7 @@ async fn carry(
 fn log_refusal(host: &str, port: u16, why: RefuseReason, refusals: &LineLimiter) {
     if let Verdict::Write { left_out, is_last } = refusals.admit(Instant::now()) {
         let host: String = host.escape_debug().take(MAX_HOST).collect();
-        tracing::info!(host, port, %why, left_out, "egress refused");
-        if is_last {
-            tracing::info!("further refusals of this minute are not logged");
-        }
+        tracing::info!(host, port, %why, left_out, rest_left_out = is_last, "egress refused");
     }
 }
 

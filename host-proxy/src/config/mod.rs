@@ -7,6 +7,7 @@ mod layers;
 use self::layers::{Settings, variable};
 use crate::secrets::AwsConfig;
 use broker::{BrokerConfig, RegistryConfig};
+use eif_builder::artifacts::{self, ArtifactError};
 use explain::{Code, Explain};
 use launch::QemuConfig;
 use oci::network::Network;
@@ -264,6 +265,21 @@ impl Loaded {
     /// One line a key: the value and where it came from.
     pub fn describe(&self) -> String {
         self.settings.describe()
+    }
+}
+
+impl BuildConfig {
+    /// The kernel or the agent: the configured one, or that of the usual places.
+    pub(crate) fn find(&self, name: &'static str) -> Result<PathBuf, ArtifactError> {
+        let path = if name == artifacts::KERNEL {
+            &self.kernel
+        } else {
+            &self.agent
+        };
+        artifacts::find(
+            name,
+            Some(path.as_path()).filter(|path| !path.as_os_str().is_empty()),
+        )
     }
 }
 

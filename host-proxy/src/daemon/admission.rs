@@ -7,7 +7,7 @@ use explain::{Code, Explain};
 use oci::Reference;
 use oci::reference::{ReferenceError, canonical_host};
 use std::borrow::Cow;
-use wire::spec::{Spec, SpecError, SpecFile};
+use wire::spec::{SpecError, SpecFile};
 
 const MAX_NAME: usize = 63;
 
@@ -105,7 +105,7 @@ pub(super) fn admit(
     check_name(&name)?;
     let image = Reference::parse(&image)?;
     let spec = SpecFile::parse(spec)?;
-    let config = check_config(&spec, config.as_deref())?;
+    let config = CheckedConfig::check(&spec, config.as_deref())?;
     if let Some(url) = &registry_url {
         check_registry(url, &image)?;
     }
@@ -154,14 +154,6 @@ fn source(
         }
         (_, false) => Ok(SourceType::PublicRegistry),
     }
-}
-
-/// What a request brings must fit its spec.
-pub(crate) fn check_config(
-    spec: &Spec,
-    encoded: Option<&str>,
-) -> Result<Option<CheckedConfig>, Rejected> {
-    Ok(CheckedConfig::check(spec, encoded)?)
 }
 
 /// The credentials must belong to the image's registry, or they would go to a stranger.

@@ -7,7 +7,6 @@ mod create;
 mod recover;
 
 pub use admission::Rejected;
-pub(crate) use admission::check_config;
 pub use create::CreateError;
 
 use crate::config::{DaemonConfig, SecretsKind};

@@ -12,7 +12,7 @@ use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
 use explain::Code;
 use oci::pull::{self, DEFAULT_MAX_UNPACKED, PullRequest};
 use oci::{Credentials, Endpoint, Platform, PullError, VerifiedImage};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What an enclave image is made of beside the container image.
@@ -24,15 +24,10 @@ pub(super) struct Artifacts {
 impl Artifacts {
     /// The configured paths, or the usual places.
     pub(super) fn find(config: &BuildConfig) -> Result<Artifacts, DeployError> {
-        let find = |name, path: &Path| {
-            let found =
-                artifacts::find(name, Some(path).filter(|path| !path.as_os_str().is_empty()));
-            found.map_err(|e| DeployError::from(e).at(Stage::Build))
-        };
-        Ok(Artifacts {
-            kernel: find(artifacts::KERNEL, &config.kernel)?,
-            agent: find(artifacts::AGENT, &config.agent)?,
-        })
+        let missing = |error| DeployError::from(error).at(Stage::Build);
+        let kernel = config.find(artifacts::KERNEL).map_err(missing)?;
+        let agent = config.find(artifacts::AGENT).map_err(missing)?;
+        Ok(Artifacts { kernel, agent })
     }
 }
 

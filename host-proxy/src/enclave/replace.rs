@@ -8,7 +8,6 @@ use crate::deploy::{self, AttestedEnclave, ServingEnclave};
 use crate::lifecycle::{Event, Refused};
 use crate::sealed::CheckedConfig;
 use api::{ConfigRecord, DeployError, EnclaveEvent, State, now};
-use eif_builder::build::Built;
 use explain::Code;
 use wire::spec::NetworkSpec;
 
@@ -27,9 +26,10 @@ impl Enclave {
             .serving
             .as_ref()
             .map(|serving| serving.enclave.built.clone());
-        let resources = self.record.spec.resources;
-        let reserve = |_: &Built| self.context.launcher.reserve(resources).ok();
-        if let Some((built, reservation)) = built.as_ref().zip(built.as_ref().and_then(reserve)) {
+        // Nothing is reserved where there is nothing to launch beside the old one.
+        if let Some(built) = &built
+            && let Ok(reservation) = self.context.launcher.reserve(self.record.spec.resources)
+        {
             let request =
                 self.request(Some(config.clone()), Some(built.clone()), Some(reservation));
             self.accept_replacement().await?;

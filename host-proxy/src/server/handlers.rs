@@ -2,9 +2,10 @@
 
 use super::respond::no_enclave;
 use super::respond::{Answer, Body, bytes, empty, json};
-use crate::daemon::{Daemon, check_config};
+use crate::daemon::{Daemon, Rejected};
 use crate::doctor;
 use crate::enclave::{Handle, OrderError};
+use crate::sealed::CheckedConfig;
 use api::{ApiError, CreateEnclave, Record, ReplaceConfig};
 use explain::Code;
 use http_body_util::{BodyExt as _, Limited};
@@ -74,7 +75,8 @@ pub(super) async fn create(daemon: &Arc<Daemon>, body: Incoming) -> Answer {
 
 pub(super) async fn replace_config(handle: &Handle, body: Incoming) -> Answer {
     let ReplaceConfig { config } = read(body).await?;
-    let checked = check_config(&handle.record().spec, Some(&config))?;
+    let checked =
+        CheckedConfig::check(&handle.record().spec, Some(&config)).map_err(Rejected::from)?;
     let checked = checked.ok_or_else(|| internal(&"a config was provided and is gone"))?;
     accepted(handle.replace_config(checked).await)
 }

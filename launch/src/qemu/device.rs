@@ -6,7 +6,6 @@ use crate::console::Console;
 use crate::error::LaunchError;
 use crate::launcher::LaunchRequest;
 use crate::sys;
-use crate::vsock::Vsock;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -98,11 +97,6 @@ pub(super) fn start_qemu(
         command.arg("-L").arg(directory);
     }
     start(command, QEMU, console)
-}
-
-/// The unix socket that connects into the guest.
-pub(super) fn vsock(uds: &Path) -> Vsock {
-    Vsock::unix(uds.to_owned())
 }
 
 /// Starts a program that ends with the daemon, with nothing of the daemon's environment.

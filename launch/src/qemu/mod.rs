@@ -7,11 +7,11 @@ mod device;
 
 pub use config::{Accel, QemuConfig};
 
-use self::device::{DEVICE, QEMU, start_device, start_qemu, vsock};
+use self::device::{DEVICE, QEMU, start_device, start_qemu};
 use super::memory::available_mib;
 use super::{
     Console, Evidence, Instance, LaunchError, LaunchRequest, Launcher, Launching, Listeners,
-    Machine, MemoryPool, Reservation,
+    Machine, MemoryPool, Reservation, Vsock,
 };
 use api::Finding;
 use std::future::Future;
@@ -128,7 +128,7 @@ impl Qemu {
             _reservation: reservation,
         };
         Ok((
-            Instance::new(vsock(&uds), console, Box::new(processes)),
+            Instance::new(Vsock::unix(uds), console, Box::new(processes)),
             listeners,
         ))
     }
