@@ -4,10 +4,10 @@ use attestation::{
     Check, Conditions, Error, Malformed, Part, Pcr, Policy, Subject, Time, TrustAnchor, Untrusted,
     ValidityTime, Verified, Verifier, verify,
 };
+use pki::{MADE_AT, MODULE_ID, Plan, Signature};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
-use tests::pki::{MADE_AT, MODULE_ID, Plan, Signature};
 
 /// The directory with third-party documents, which are not ours to keep in the repository.
 fn samples() -> Option<PathBuf> {

@@ -2,7 +2,6 @@
 //! wire, and its documents are signed below the kit's own root, so that a whole deploy runs in
 //! milliseconds. It isolates nothing.
 
-use crate::pki::{Plan, bytes, cbor, pcrs, utc};
 use api::Finding;
 use attestation::{Measurements, TrustAnchor};
 use eif_builder::eif::Eif;
@@ -15,6 +14,7 @@ use launch::{
     Console, Evidence, Instance, LaunchError, LaunchRequest, Launcher, Launching, Listener,
     Listeners, Machine, MemoryPool, Reservation, Stream, Vsock,
 };
+use pki::{Plan, bytes, cbor, pcrs, utc};
 use std::convert::Infallible;
 use std::future::Future;
 use std::path::Path;
@@ -269,7 +269,7 @@ fn certified() -> Plan {
 }
 
 /// A document made now, below the kit's root, over what was measured.
-fn document(measurements: &Measurements, nonce: &[u8], conduct: Conduct) -> crate::pki::Minted {
+fn document(measurements: &Measurements, nonce: &[u8], conduct: Conduct) -> pki::Minted {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let registers: Vec<(u64, Vec<u8>)> = [measurements.pcr0, measurements.pcr1, measurements.pcr2]
         .iter()

@@ -24,7 +24,6 @@ pub mod launcher;
 pub mod layout;
 pub mod metadata;
 pub mod ministack;
-pub mod pki;
 pub mod programs;
 pub mod registry;
 pub mod scene;

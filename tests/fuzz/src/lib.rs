@@ -1,9 +1,6 @@
 //! What the targets share: a good document, and edits to it, since random bytes would never get
 //! past the first rule.
 
-#[path = "../../src/pki.rs"]
-pub mod pki;
-
 /// Reads `edits` as a list of small changes to `good`: set, insert, delete, copy within. An empty
 /// list changes nothing, and a first byte of 0xff means that the rest is taken as it is.
 pub fn edited(good: &[u8], edits: &[u8]) -> Vec<u8> {

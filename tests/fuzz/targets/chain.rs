@@ -4,8 +4,8 @@
 
 use attestation::{Conditions, Error, Malformed, Pcr, Policy, Time, TrustAnchor, Verifier};
 use libfuzzer_sys::fuzz_target;
+use pki::{MADE_AT, Plan, bytes, cbor};
 use redoubt_fuzz::edited;
-use redoubt_fuzz::pki::{MADE_AT, Plan, bytes, cbor};
 use std::sync::OnceLock;
 
 struct Good {

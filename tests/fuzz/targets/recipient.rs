@@ -10,7 +10,7 @@ mod recipient;
 
 /// The shape that KMS writes: indefinite lengths, the content in pieces.
 fn good() -> Vec<u8> {
-    let tlv = |tag: u8, content: &[u8]| redoubt_fuzz::pki::der::tlv(tag, content);
+    let tlv = |tag: u8, content: &[u8]| pki::der::tlv(tag, content);
     let open = |tag: u8, parts: &[&[u8]]| [&[tag, 0x80][..], &parts.concat(), &[0, 0]].concat();
     let sha256 = tlv(
         0x30,

@@ -3,8 +3,8 @@
 
 use attestation::{Conditions, Pcr, Policy, Time, TrustAnchor, Verified, Verifier};
 use libfuzzer_sys::fuzz_target;
+use pki::{MADE_AT, Plan};
 use redoubt_fuzz::edited;
-use redoubt_fuzz::pki::{MADE_AT, Plan};
 use std::sync::OnceLock;
 
 struct Good {

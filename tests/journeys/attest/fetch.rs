@@ -1,9 +1,9 @@
 //! A document from an enclave's endpoint.
 
 use super::{AT, Case, Outcome, register};
+use pki::{Plan, bytes};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use tests::pki::{Plan, bytes};
 
 /// A fake enclave endpoint that responds to one request with what `respond` makes of the nonce.
 fn fake_enclave(respond: impl FnOnce(Vec<u8>) -> (u16, Vec<u8>) + Send + 'static) -> String {

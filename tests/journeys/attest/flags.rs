@@ -1,8 +1,8 @@
 //! Every flag is a condition: the right value passes, a wrong one does not.
 
 use super::{Case, NONCE, register};
+use pki::{Plan, bytes, pcrs, pem, registers};
 use sha2::{Digest as _, Sha384};
-use tests::pki::{Plan, bytes, pcrs, pem, registers};
 
 const ARN: &str = "arn:aws:iam::123456789012:role/orders";
 const INSTANCE_ID: &str = "i-0123456789abcdef0";

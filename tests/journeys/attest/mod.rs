@@ -6,10 +6,10 @@ mod policies;
 mod show;
 mod verdicts;
 
+use pki::{Minted, Plan, pem};
 use serde_json::Value;
 use std::process::Command;
 use tempfile::TempDir;
-use tests::pki::{Minted, Plan, pem};
 use tests::programs::ours;
 
 const AT: &str = "2026-01-01T12:00:00Z";

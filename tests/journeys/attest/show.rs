@@ -1,9 +1,9 @@
 //! Documents in their forms, and documents that are only shown.
 
 use super::{AT, Case, digits, register};
+use pki::{Plan, Signature};
 use std::io::Write as _;
 use std::process::Stdio;
-use tests::pki::{Plan, Signature};
 
 #[test]
 #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]

@@ -1,8 +1,8 @@
 //! Trusted, rejected or unusable: exit codes, tables and JSON.
 
 use super::{AT, Case, NONCE, digits, register};
+use pki::{Plan, pcrs, registers};
 use serde_json::Value;
-use tests::pki::{Plan, pcrs, registers};
 
 #[test]
 #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]

@@ -7,13 +7,13 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pki::pem_of;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tests::broker::{Broker, claims, signed, unsigned};
 use tests::hostile::{FakeRegistry, answer};
-use tests::pki::pem_of;
 use tests::wait_for;
 
 fn status(broker: &Broker, token: &str) -> u16 {

@@ -1,10 +1,10 @@
 //! The broker's certificate.
 
 use super::DOCKER;
+use pki::{Server, pem, pem_of, server};
 use std::path::Path;
 use std::process::Command;
 use tests::broker::Broker;
-use tests::pki::{Server, pem, pem_of, server};
 use tests::wait_for;
 
 /// Asks over TLS with curl, and gives its exit code.

@@ -6,7 +6,7 @@ use std::process::Command;
 use tests::programs::run;
 
 /// Every crate, and those of ours that it may depend on.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("explain", &[]),
     ("wire", &[]),
     ("attestation", &["explain"]),
@@ -34,6 +34,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ),
     ("enclave-agent", &["wire"]),
     ("tree-listing", &[]),
+    ("pki", &[]),
     (
         "tests",
         &[
@@ -45,6 +46,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "host-proxy",
             "launch",
             "oci",
+            "pki",
             "wire",
         ],
     ),

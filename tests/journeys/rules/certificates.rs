@@ -2,7 +2,7 @@
 
 use super::{BYTES_FOLLOW, CERTIFICATES, assert_cases, error, result};
 use attestation::{Error, Malformed, Part, Untrusted};
-use tests::pki::{Certificate, KEY_USAGE, bytes, der, key_usage, utc};
+use pki::{Certificate, KEY_USAGE, bytes, der, key_usage, utc};
 
 fn malformed(part: Part, problem: &'static str) -> Error {
     Malformed::Certificate { part, problem }.into()

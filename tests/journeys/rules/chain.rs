@@ -2,7 +2,7 @@
 
 use super::{CAS, CERTIFICATES, assert_cases, conditions, error, now, result};
 use attestation::{Error, Part, Policy, TrustAnchor, Untrusted, verify};
-use tests::pki::{
+use pki::{
     BASIC_CONSTRAINTS, Curve, ECDSA_WITH_SHA256, ECDSA_WITH_SHA384, Extension, INSTANCE, KEY_USAGE,
     Key, LEAF, Plan, REGIONAL, ROOT, Signature, ZONAL, basic_constraints, der, key_usage,
 };

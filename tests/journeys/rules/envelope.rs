@@ -2,7 +2,7 @@
 
 use super::{BYTES_FOLLOW, NOT_SHORTEST, assert_cases, cbor_error, error, result, result_of};
 use attestation::{Error, Malformed, Part, Untrusted};
-use tests::pki::{Minted, Plan, Signature};
+use pki::{Minted, Plan, Signature};
 
 fn envelope(problem: &'static str) -> Error {
     Malformed::Envelope(problem).into()

@@ -10,8 +10,8 @@ mod times;
 use attestation::{
     Conditions, Error, Malformed, Part, Pcr, Policy, Subject, Time, TrustAnchor, Verified, verify,
 };
+use pki::{INSTANCE, LEAF, MADE_AT, Minted, Plan, REGIONAL, ZONAL};
 use std::fmt::{Debug, Display};
-use tests::pki::{INSTANCE, LEAF, MADE_AT, Minted, Plan, REGIONAL, ZONAL};
 
 const NOT_SHORTEST: &str = "a length or number is not in its shortest form";
 const BYTES_FOLLOW: &str = "bytes follow the end";

@@ -2,7 +2,7 @@
 
 use super::{BYTES_FOLLOW, NOT_SHORTEST, assert_cases, cbor_error, error, field, result};
 use attestation::{Error, Malformed};
-use tests::pki::{Plan, bytes, cbor, pcrs, registers};
+use pki::{Plan, bytes, cbor, pcrs, registers};
 
 const DEFINITE_BYTES: &str = "expected a byte string of definite length";
 const DEFINITE_TEXT: &str = "expected a text string of definite length";

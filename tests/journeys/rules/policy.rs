@@ -2,7 +2,7 @@
 
 use super::{conditions, failed, now, pcr, verify_at};
 use attestation::{Conditions, Error, Policy, Subject, Time};
-use tests::pki::{MADE_AT, Minted, Plan, pcrs, registers};
+use pki::{MADE_AT, Minted, Plan, pcrs, registers};
 
 /// The checks that a good document fails.
 fn unmet(conditions: Conditions) -> Vec<Subject> {

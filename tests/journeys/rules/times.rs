@@ -2,7 +2,7 @@
 
 use super::{CERTIFICATES, assert_cases, conditions, error, now, result, verify_at};
 use attestation::{Conditions, Error, Part, Policy, PolicyError, Time, ValidityTime, Verified};
-use tests::pki::{MADE_AT, Plan, ROOT, cbor, utc};
+use pki::{MADE_AT, Plan, ROOT, cbor, utc};
 
 fn time(text: &str) -> Time {
     text.parse().unwrap()

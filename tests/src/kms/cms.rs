@@ -1,10 +1,10 @@
 //! `CiphertextForRecipient`, the writing side: CMS EnvelopedData in BER of indefinite length, as
 //! KMS sends it, whole or in pieces.
 
-use crate::pki::der::{bits, oid, sequence, tlv};
 use aws_lc_rs::cipher::{AES_256, EncryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
+use pki::der::{bits, oid, sequence, tlv};
 use sha2::{Digest as _, Sha256};
 
 /// Which of the forms that were seen in the wild.

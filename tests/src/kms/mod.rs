@@ -8,11 +8,11 @@ mod cms;
 mod policy;
 mod sigv4;
 
-use crate::pki::{Server, pem, server};
 use attestation::emulated::{UnsignedDocument, read_unsigned};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cipher::{encrypt, open, random};
+use pki::{Server, pem, server};
 use policy::{Facts, Policy};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
