@@ -1,18 +1,19 @@
-//! The unsigned documents that QEMU's emulated NSM makes (machine `nitro-enclave`).
+//! The documents that QEMU's emulated NSM makes (machine `nitro-enclave`): without a signature, or
+//! signed by a stand-in for AWS where QEMU was given one.
 //!
 //! They prove nothing: any program can write one. This module is only for the host that started
-//! that QEMU itself, and for tests; a relying party must never call it. A document with a real
-//! signature algorithm is refused here, so that the two kinds cannot be mixed up. Requires the
-//! feature `emulated`, which is off by default.
+//! that QEMU itself, and for tests; a relying party must never call it. Nothing here checks a
+//! signature, and nothing here makes a [`Verified`](crate::Verified). Requires the feature
+//! `emulated`, which is off by default.
 
 use crate::document::{Envelope, Fields};
 use crate::error::Malformed;
 use crate::pcr::Pcrs;
 use crate::time::Time;
 
-/// The fields of a document without a signature.
+/// The fields of a document that nothing vouches for but who started its QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnsignedDocument {
+pub struct EmulatedDocument {
     /// The name that QEMU was started with.
     pub module_id: String,
     /// When the document was made, by QEMU's clock.
@@ -38,45 +39,72 @@ pub enum UnsignedError {
     NotUnsigned,
 }
 
-/// Reads a document that QEMU's NSM made: algorithm -1, and nothing but zeros for signature and
-/// certificates (qemu, hw/virtio/virtio-nsm.c).
+/// Reads a document of a QEMU that the caller started, whether its NSM was given a signer or not.
+/// Signature and certificates are ignored.
+///
+/// # Errors
+///
+/// [`Malformed`] if `bytes` are not an attestation document.
+pub fn read_emulated(bytes: &[u8]) -> Result<EmulatedDocument, Malformed> {
+    let Envelope {
+        algorithm: _,
+        protected: _,
+        payload,
+        signature: _,
+    } = Envelope::parse(bytes)?;
+    Ok(Fields::parse(payload)?.into())
+}
+
+/// Reads a document that QEMU's NSM made without a signer: algorithm -1, and nothing but zeros for
+/// signature and certificates (qemu, hw/virtio/virtio-nsm.c).
 ///
 /// # Errors
 ///
 /// [`UnsignedError::Malformed`] if `bytes` are not an attestation document, and
 /// [`UnsignedError::NotUnsigned`] if it names another algorithm, or carries anything but zeros
 /// where a signed document has its signature or certificates.
-pub fn read_unsigned(bytes: &[u8]) -> Result<UnsignedDocument, UnsignedError> {
+pub fn read_unsigned(bytes: &[u8]) -> Result<EmulatedDocument, UnsignedError> {
     let Envelope {
         algorithm,
         protected: _,
         payload,
         signature,
     } = Envelope::parse(bytes)?;
-    let Fields {
-        module_id,
-        timestamp,
-        pcrs,
-        certificate,
-        cabundle,
-        public_key,
-        user_data,
-        nonce,
-    } = Fields::parse(payload)?;
+    let fields = Fields::parse(payload)?;
     let zero = |bytes: &[u8]| bytes.iter().all(|&b| b == 0);
-    if algorithm != -1 || !zero(signature) || !zero(certificate) || !cabundle.into_iter().all(zero)
+    let mut cabundle = fields.cabundle.iter();
+    if algorithm != -1
+        || !zero(signature)
+        || !zero(fields.certificate)
+        || !cabundle.all(|certificate| zero(certificate))
     {
         return Err(UnsignedError::NotUnsigned);
     }
-    let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-    Ok(UnsignedDocument {
-        module_id: module_id.to_owned(),
-        timestamp,
-        pcrs,
-        public_key: owned(public_key),
-        user_data: owned(user_data),
-        nonce: owned(nonce),
-    })
+    Ok(fields.into())
+}
+
+impl From<Fields<'_>> for EmulatedDocument {
+    fn from(fields: Fields<'_>) -> EmulatedDocument {
+        let Fields {
+            module_id,
+            timestamp,
+            pcrs,
+            certificate: _,
+            cabundle: _,
+            public_key,
+            user_data,
+            nonce,
+        } = fields;
+        let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+        EmulatedDocument {
+            module_id: module_id.to_owned(),
+            timestamp,
+            pcrs,
+            public_key: owned(public_key),
+            user_data: owned(user_data),
+            nonce: owned(nonce),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -185,6 +213,32 @@ mod tests {
     }
 
     #[test]
+    fn reads_signed_and_unsigned_documents_of_a_qemu_that_the_caller_started() {
+        let unsigned = Shape::default().bytes();
+        let fields = read_unsigned(&unsigned).unwrap();
+        let signed = Shape {
+            algorithm: -35,
+            signature: vec![1; 96],
+            ..Shape::default()
+        };
+        assert_eq!(read_emulated(&signed.bytes()), Ok(fields.clone()));
+        assert_eq!(read_emulated(&unsigned), Ok(fields));
+        assert_eq!(
+            read_emulated(
+                &Shape {
+                    pcrs: vec![],
+                    ..signed
+                }
+                .bytes()
+            ),
+            Err(Malformed::Field {
+                field: "pcrs",
+                problem: "is empty"
+            })
+        );
+    }
+
+    #[test]
     fn refuses_values_that_are_not_registers() {
         let field = |problem| {
             UnsignedError::Malformed(Malformed::Field {
@@ -244,11 +298,12 @@ mod tests {
         let whole = Shape::default().bytes();
         for end in 0..whole.len() {
             assert!(read_unsigned(&whole[..end]).is_err());
+            assert!(read_emulated(&whole[..end]).is_err());
         }
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            drop(read_unsigned(&flipped));
+            drop((read_unsigned(&flipped), read_emulated(&flipped)));
         }
     }
 }

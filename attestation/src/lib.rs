@@ -2,7 +2,7 @@
 //!
 //! No I/O, no clock, no threads: bytes and values in, values out. Only [`verify`] and
 //! [`Verifier::verify`] give access to the fields of a document, as [`Verified`]. The feature
-//! `emulated` adds a module for documents without a signature, and reads no others.
+//! `emulated` adds a module for documents of an emulated NSM, which prove nothing.
 //!
 //! ```
 //! use attestation::{Conditions, Measurements, Policy, Time, TrustAnchor, verify};
@@ -61,7 +61,7 @@
 //! |---|---|
 //! | `cli` | the command `attest` |
 //! | `unverified` | the module `unverified`, which shows what a document says without checking it |
-//! | `emulated` | the module `emulated`, which reads the unsigned documents of QEMU's emulated NSM; only for the host that started that QEMU |
+//! | `emulated` | the module `emulated`, which reads the documents of QEMU's emulated NSM and checks no signature; only for the host that started that QEMU |
 //!
 //! # Mistakes of other verifiers
 //!

@@ -1,13 +1,13 @@
 //! How it is checked that a document comes from the enclave that was launched.
 //!
-//! On Nitro that is AWS's signature. QEMU's NSM signs nothing: what vouches for its documents is
-//! that this host started that very QEMU, and so only a launcher of this module can make the
-//! evidence that reads them.
+//! On Nitro that is AWS's signature. QEMU's NSM signs nothing, or has a stand-in for AWS sign: what
+//! vouches for its documents is that this host started that very QEMU, and so only a launcher of
+//! this module can make the evidence that reads them.
 
-use attestation::emulated::{UnsignedDocument, UnsignedError, read_unsigned};
+use attestation::emulated::{EmulatedDocument, read_emulated};
 use attestation::{
-    Check, Conditions, Error, Measurements, Pcr, PcrMismatch, Policy, PolicyError, Subject, Time,
-    TrustAnchor, Verifier,
+    Check, Conditions, Error, Malformed, Measurements, Pcr, PcrMismatch, Policy, PolicyError,
+    Subject, Time, TrustAnchor, Verifier,
 };
 use explain::{Code, Explain};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,7 @@ pub enum EvidenceError {
     Policy(#[from] PolicyError),
     /// QEMU's NSM did not make this.
     #[error(transparent)]
-    Unsigned(#[from] UnsignedError),
+    Malformed(#[from] Malformed),
     /// The document was made for another request.
     #[error("the document does not carry the nonce that was sent")]
     Nonce,
@@ -89,7 +89,7 @@ impl Evidence {
         Evidence(Kind::Signed(Box::new(Verifier::new(anchor))))
     }
 
-    /// Documents carry no signature; this host started what makes them.
+    /// Documents carry no signature that counts; this host started what makes them.
     pub(super) fn emulated() -> Evidence {
         Evidence(Kind::Emulated)
     }
@@ -109,7 +109,7 @@ impl Evidence {
                 verifier.verify(document, now, &policy(expected)?)?;
                 Ok(())
             }
-            Kind::Emulated => check_unsigned(&read_unsigned(document)?, expected),
+            Kind::Emulated => check_emulated(&read_emulated(document)?, expected),
         }
     }
 }
@@ -133,8 +133,8 @@ fn policy(expected: Expected<'_>) -> Result<Policy, PolicyError> {
     })
 }
 
-fn check_unsigned(
-    document: &UnsignedDocument,
+fn check_emulated(
+    document: &EmulatedDocument,
     expected: Expected<'_>,
 ) -> Result<(), EvidenceError> {
     let Expected {

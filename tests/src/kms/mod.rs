@@ -8,7 +8,7 @@ mod cms;
 mod policy;
 mod sigv4;
 
-use attestation::emulated::{UnsignedDocument, read_unsigned};
+use attestation::emulated::{EmulatedDocument, read_unsigned};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cipher::{encrypt, open, random};
@@ -326,7 +326,7 @@ fn allowed<'s>(
     state: &'s State,
     action: &str,
     input: &'s Value,
-    document: Option<&UnsignedDocument>,
+    document: Option<&EmulatedDocument>,
 ) -> Result<(&'s str, &'s StoredKey), (&'static str, String)> {
     let arn = input["KeyId"].as_str().unwrap_or_default();
     let key = state
