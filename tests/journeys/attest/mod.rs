@@ -4,6 +4,7 @@ mod fetch;
 mod flags;
 mod policies;
 mod show;
+mod signer;
 mod verdicts;
 
 use pki::{Minted, Plan, pem};

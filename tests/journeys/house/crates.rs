@@ -34,7 +34,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ),
     ("enclave-agent", &["wire"]),
     ("tree-listing", &[]),
-    ("pki", &[]),
+    ("pki", &["attestation"]),
     (
         "tests",
         &[
