@@ -12,6 +12,11 @@ pub struct QemuConfig {
     pub directory: PathBuf,
     /// What executes the guest.
     pub accel: Accel,
+    /// The socket of a signer that plays AWS for the NSM; empty for none, and unsigned documents.
+    /// It takes a QEMU whose `virtio-nsm-device` has the property `signer`. The daemon ignores the
+    /// signatures: what it trusts is the QEMU that it started.
+    #[serde(default)]
+    pub nsm_signer: PathBuf,
 }
 
 /// What executes the guest.

@@ -1,7 +1,7 @@
 //! The programs of one enclave: vhost-device-vsock, and QEMU attached to it.
 
 use super::Programs;
-use super::config::Accel;
+use super::config::{Accel, QemuConfig};
 use crate::console::Console;
 use crate::error::LaunchError;
 use crate::launcher::LaunchRequest;
@@ -61,12 +61,12 @@ pub(super) async fn start_device(
 /// Starts QEMU on an enclave image.
 pub(super) fn start_qemu(
     programs: &Programs,
-    accel: Accel,
+    config: &QemuConfig,
     request: LaunchRequest<'_>,
     chardev: &Path,
     console: &Console,
 ) -> Result<Child, LaunchError> {
-    let accel = match accel {
+    let accel = match config.accel {
         // With a thread for each CPU, QEMU 10.0.2 now and then loses the NSM's interrupt (2 of 25
         // boots), and the guest waits two minutes for it.
         Accel::Tcg => "tcg,thread=single",
@@ -86,6 +86,13 @@ pub(super) fn start_qemu(
     command
         .arg("-chardev")
         .arg(format!("socket,id=c,path={}", chardev.display()));
+    if !config.nsm_signer.as_os_str().is_empty() {
+        command.arg("-chardev").arg(format!(
+            "socket,id=nsm,path={}",
+            config.nsm_signer.display()
+        ));
+        command.arg("-global").arg("virtio-nsm-device.signer=nsm");
+    }
     command.args([
         "-nographic",
         "-no-reboot",

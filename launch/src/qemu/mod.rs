@@ -1,6 +1,6 @@
 //! Launches an enclave image in QEMU's nitro-enclave machine, with vhost-device-vsock beside it:
 //! the same file and the same measurements as on Nitro, on any machine. What is missing is AWS: its
-//! NSM signs nothing.
+//! NSM signs nothing, unless it is given a stand-in that does.
 
 mod config;
 mod device;
@@ -117,7 +117,7 @@ impl Qemu {
         let chardev = sockets.path().join("d");
         let console = Console::default();
         let device = start_device(&programs, &chardev, &uds, &console).await?;
-        let qemu = start_qemu(&programs, self.config.accel, request, &chardev, &console)?;
+        let qemu = start_qemu(&programs, &self.config, request, &chardev, &console)?;
         if let Some(pid) = qemu.id() {
             reservation.taken_by(pid);
         }
