@@ -1,17 +1,19 @@
 //! A fake of AWS KMS, for tests and the demo: HTTPS below an authority of its own, Signature
 //! Version 4 checked, key policies with conditions on attestation and encryption context enforced,
-//! KMS's error shapes, both forms of its BER. It believes QEMU's unsigned documents, which the real
-//! one never would. A green run against it says nothing about the real one.
+//! KMS's error shapes, both forms of its BER. Unless it is given a root it believes the documents of
+//! QEMU's NSM, signed or not, which the real one never would. A green run against it says nothing about the real one.
 
 mod cipher;
 mod cms;
+mod document;
 mod policy;
 mod sigv4;
 
-use attestation::emulated::{EmulatedDocument, read_unsigned};
+use attestation::{TrustAnchor, Verifier};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cipher::{encrypt, open, random};
+use document::Attested;
 use pki::{Server, pem, server};
 use policy::{Facts, Policy};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -48,6 +50,8 @@ pub enum Mischief {
 #[derive(Default)]
 struct State {
     keys: BTreeMap<String, StoredKey>,
+    /// For attestation documents, if they must be signed.
+    verifier: Option<Verifier>,
     mischief: Mischief,
     form: Form,
     /// Actions that were answered, for tests to look at.
@@ -127,6 +131,12 @@ impl Kms {
     pub fn set_policy(&self, arn: &str, policy: &Value) {
         self.state.lock().unwrap().keys.get_mut(arn).unwrap().policy =
             Policy::parse(&policy.to_string());
+    }
+
+    /// From now on, attestation documents must be signed below this root, in DER.
+    pub fn trust(&self, root: &[u8]) {
+        let verifier = Verifier::new(TrustAnchor::from_der(root).unwrap());
+        self.state.lock().unwrap().verifier = Some(verifier);
     }
 
     pub fn misbehave(&self, mischief: Mischief) {
@@ -285,13 +295,9 @@ fn decrypt(state: &State, input: &Value) -> Answer {
         Value::Null => None,
         recipient => {
             let bytes = blob(&recipient["AttestationDocument"]).unwrap_or_default();
-            let invalid = |e: &dyn std::fmt::Display| {
-                (
-                    "ValidationException",
-                    format!("the attestation document: {e}"),
-                )
-            };
-            Some(read_unsigned(&bytes).map_err(|e| invalid(&e))?)
+            let attested = Attested::read(&bytes, state.verifier.as_ref());
+            let invalid = |e| format!("the attestation document: {e}");
+            Some(attested.map_err(|e| ("ValidationException", invalid(e)))?)
         }
     };
     let (arn, key) = allowed(state, "Decrypt", input, document.as_ref())?;
@@ -312,10 +318,9 @@ fn decrypt(state: &State, input: &Value) -> Answer {
             } else {
                 state.form
             };
-            let public_key = document.public_key.as_deref().unwrap_or_default();
             with(
                 "CiphertextForRecipient",
-                &cms::envelope(public_key, &plaintext, form),
+                &cms::envelope(&document.public_key, &plaintext, form),
             )
         }
     }
@@ -326,7 +331,7 @@ fn allowed<'s>(
     state: &'s State,
     action: &str,
     input: &'s Value,
-    document: Option<&EmulatedDocument>,
+    document: Option<&Attested>,
 ) -> Result<(&'s str, &'s StoredKey), (&'static str, String)> {
     let arn = input["KeyId"].as_str().unwrap_or_default();
     let key = state

@@ -1,7 +1,7 @@
 //! Key policies, as far as this fake needs them: Allow and Deny, actions, string conditions (IAM
 //! user guide, "Policy evaluation logic").
 
-use attestation::emulated::EmulatedDocument;
+use super::document::Attested;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Policy {
 pub(super) struct Facts(BTreeMap<String, String>);
 
 impl Facts {
-    pub(super) fn new(input: &Value, document: Option<&EmulatedDocument>) -> Facts {
+    pub(super) fn new(input: &Value, document: Option<&Attested>) -> Facts {
         let mut facts = BTreeMap::new();
         for (name, value) in input["EncryptionContext"].as_object().into_iter().flatten() {
             facts.insert(
