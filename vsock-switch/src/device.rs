@@ -5,6 +5,7 @@
 use crate::packet::{HEADER, Header, MAX_PAYLOAD};
 use crate::port::{GuestPort, Taken};
 use std::io::{Read as _, Write as _};
+use std::sync::atomic::Ordering;
 use vhost_user_backend::{VringMutex, VringState, VringT as _};
 use virtio_queue::{DescriptorChain, QueueOwnedT as _, QueueT as _, Reader, Writer};
 use vm_memory::{GuestAddressSpace as _, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
@@ -140,23 +141,21 @@ impl Ring {
         }
         let mut vring = self.vring.get_mut();
         let queue = vring.get_queue_mut();
-        let before = queue.next_avail();
-        let chain = queue.iter(memory.clone()).map(|mut chains| chains.next());
-        let is_end = || {
-            let index = queue.avail_idx(&**memory, std::sync::atomic::Ordering::Acquire);
-            index.is_ok_and(|index| index.0 == before)
-        };
-        match chain {
-            Ok(Some(chain)) => return Some(chain),
-            // Not "nothing new" while the index says otherwise: the ring cannot be read.
-            Ok(None) if is_end() => {}
-            _ => {
-                drop(vring);
-                self.is_broken = true;
-                tracing::debug!("a guest's queue makes no sense");
-            }
+        // The index first: what is there by it can be popped, unless the ring cannot be read.
+        let available = queue.avail_idx(&**memory, Ordering::Acquire).ok();
+        if available.is_some_and(|index| index.0 == queue.next_avail()) {
+            return None;
         }
-        None
+        let chain = queue
+            .iter(memory.clone())
+            .ok()
+            .and_then(|mut chains| chains.next());
+        drop(vring);
+        if chain.is_none() {
+            self.is_broken = true;
+            tracing::debug!("a guest's queue makes no sense");
+        }
+        chain
     }
 
     /// The chain that was popped last is available again.
