@@ -16,7 +16,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_vsock::{VsockAddr, VsockStream};
 use wire::control::{ALIVE_EVERY_MS, AbortReason, WorkloadExit};
 use wire::spec::MeasuredSpec;
 
@@ -32,15 +31,14 @@ pub(crate) async fn live() {
     }
     mounts::reopen_console();
     raise_descriptor_limit();
-    let parent = network::parent_cid();
-    if let Err(error) = heartbeat(parent).await {
+    if let Err(error) = heartbeat().await {
         return console::say(&format!("the host did not answer the heartbeat: {error}"));
     }
-    let (mut control, payload) = match Control::connect(parent).await {
+    let (mut control, payload) = match Control::connect().await {
         Ok(connected) => connected,
         Err(error) => return console::say(&format!("no control connection: {error}")),
     };
-    let last = match run(parent, &mut control, payload).await {
+    let last = match run(&mut control, payload).await {
         Ok(exit) => Report::Exited(exit),
         Err(error) => {
             console::say(&error.detail);
@@ -61,10 +59,9 @@ fn raise_descriptor_limit() {
 }
 
 /// The convention of nitro-cli: the enclave is up once it has sent this byte and got it back.
-async fn heartbeat(parent: u32) -> std::io::Result<()> {
+async fn heartbeat() -> std::io::Result<()> {
     let exchange = async {
-        let mut stream =
-            VsockStream::connect(VsockAddr::new(parent, wire::HEARTBEAT_PORT.0)).await?;
+        let mut stream = network::connect_to_parent(wire::HEARTBEAT_PORT).await?;
         stream.write_all(&[wire::HEARTBEAT]).await?;
         let mut answer = [0];
         stream.read_exact(&mut answer).await?;
@@ -78,11 +75,7 @@ async fn heartbeat(parent: u32) -> std::io::Result<()> {
         .map_err(|_| std::io::Error::other("no answer within 30 seconds"))?
 }
 
-async fn run(
-    parent: u32,
-    control: &mut Control,
-    payload: BootPayload,
-) -> Result<WorkloadExit, BootError> {
+async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit, BootError> {
     let spec = read_spec()?;
     network::raise_loopback().map_err(BootError::of(
         AbortReason::Network,
@@ -91,13 +84,13 @@ async fn run(
     rootfs::mount()?;
     let nsm: Arc<dyn Nsm> = Arc::new(nsm::Device::open()?);
     let user = workload::user(&spec.run.user)?;
-    let secrets = secrets(&spec, payload, parent, nsm.as_ref(), &user).await?;
+    let secrets = secrets(&spec, payload, nsm.as_ref(), &user).await?;
     // From here on every ending child is noticed, however early it ends.
     let children = signal(SignalKind::child()).map_err(BootError::of(
         AbortReason::RootFs,
         "cannot watch for ending processes",
     ))?;
-    listen(&spec, parent, nsm).await?;
+    listen(&spec, nsm).await?;
     let (reports, outgoing) = mpsc::channel(control::QUEUE);
     let workload = workload::start(&spec, user, &secrets, &reports)?;
     drop(secrets);
@@ -111,11 +104,10 @@ async fn run(
 async fn secrets(
     spec: &MeasuredSpec,
     payload: BootPayload,
-    parent: u32,
     nsm: &dyn Nsm,
     user: &User,
 ) -> Result<Variables, BootError> {
-    let config = config::open(spec, payload, parent, nsm).await?;
+    let config = config::open(spec, payload, nsm).await?;
     match (&config, &spec.config) {
         (Some(config), Some(rules)) => config::deliver(config, &rules.deliver, user),
         _ => Ok(Vec::new()),
@@ -123,7 +115,7 @@ async fn secrets(
 }
 
 /// Opens every port of the enclave: for relying parties, for the host, and for the workload.
-async fn listen(spec: &MeasuredSpec, parent: u32, nsm: Arc<dyn Nsm>) -> Result<(), BootError> {
+async fn listen(spec: &MeasuredSpec, nsm: Arc<dyn Nsm>) -> Result<(), BootError> {
     attest::serve(nsm).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for relying parties",
@@ -133,7 +125,7 @@ async fn listen(spec: &MeasuredSpec, parent: u32, nsm: Arc<dyn Nsm>) -> Result<(
         "cannot listen for the host",
     ))?;
     for rule in &spec.network.forward {
-        forward::serve(parent, rule).await.map_err(BootError::of(
+        forward::serve(rule).await.map_err(BootError::of(
             AbortReason::Network,
             format_args!("cannot listen on {}", rule.listen),
         ))?;

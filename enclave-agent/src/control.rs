@@ -2,11 +2,12 @@
 
 use crate::config::BootPayload;
 use crate::error::BootError;
+use crate::network;
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
-use tokio_vsock::{OwnedReadHalf, OwnedWriteHalf, VsockAddr, VsockStream};
+use tokio_vsock::{OwnedReadHalf, OwnedWriteHalf};
 use wire::control::{FromAgent, FromHost, OutputStream, WorkloadExit};
 use wire::frame::Reader;
 
@@ -40,8 +41,8 @@ pub(crate) struct Control {
 
 impl Control {
     /// Connects, says hello and waits for the host's `Boot`.
-    pub(crate) async fn connect(parent: u32) -> io::Result<(Control, BootPayload)> {
-        let connecting = VsockStream::connect(VsockAddr::new(parent, wire::CONTROL_PORT.0));
+    pub(crate) async fn connect() -> io::Result<(Control, BootPayload)> {
+        let connecting = network::connect_to_parent(wire::CONTROL_PORT);
         let stream = timeout(TIMEOUT, connecting)
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;

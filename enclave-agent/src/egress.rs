@@ -1,11 +1,12 @@
 //! Connections out of the enclave, which the host opens. What may leave is in the measured spec;
 //! the host checks its own copy too.
 
+use crate::network;
 use std::io;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::time::timeout;
-use tokio_vsock::{VsockAddr, VsockStream};
+use tokio_vsock::VsockStream;
 use wire::frame::Reader;
 use wire::relay::{ConnectRequest, MAX_CHUNK, OpenReply, RefuseReason};
 use wire::spec::Destination;
@@ -22,12 +23,9 @@ pub(crate) enum ConnectError {
 }
 
 /// A stream to the host that stands for one to `to`, chunked, and what already came on it.
-pub(crate) async fn open(
-    parent: u32,
-    to: &Destination,
-) -> Result<(VsockStream, Vec<u8>), ConnectError> {
+pub(crate) async fn open(to: &Destination) -> Result<(VsockStream, Vec<u8>), ConnectError> {
     let opening = async {
-        let mut host = VsockStream::connect(VsockAddr::new(parent, wire::EGRESS_PORT.0)).await?;
+        let mut host = network::connect_to_parent(wire::EGRESS_PORT).await?;
         let request = ConnectRequest {
             host: to.host.clone(),
             port: to.port,
@@ -49,8 +47,8 @@ pub(crate) async fn open(
 }
 
 /// A plain stream to `to` for the agent itself.
-pub(crate) async fn connect(parent: u32, to: &Destination) -> Result<DuplexStream, ConnectError> {
-    let (host, first) = open(parent, to).await?;
+pub(crate) async fn connect(to: &Destination) -> Result<DuplexStream, ConnectError> {
+    let (host, first) = open(to).await?;
     let (ours, relayed) = tokio::io::duplex(MAX_CHUNK);
     tokio::spawn(async move { wire::io::relay(relayed, host, first, IDLE).await });
     Ok(ours)

@@ -8,26 +8,24 @@ use wire::spec::{Destination, Forward};
 
 const MAX_CONNECTIONS: usize = 1024;
 
-pub(crate) async fn serve(parent: u32, rule: &Forward) -> io::Result<()> {
+pub(crate) async fn serve(rule: &Forward) -> io::Result<()> {
     let destination = rule.to.clone();
     let listener = TcpListener::bind(rule.listen).await?;
     listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
         let destination = destination.clone();
         async move {
             // The workload sees a refusal as a connection that closes.
-            relay(parent, stream, destination).await.ok();
+            relay(stream, destination).await.ok();
         }
     });
     Ok(())
 }
 
-async fn relay(parent: u32, inside: TcpStream, to: Destination) -> io::Result<()> {
-    let (host, first) = egress::open(parent, &to)
-        .await
-        .map_err(|error| match error {
-            ConnectError::Refused(why) => io::Error::other(why),
-            ConnectError::Io(error) => error,
-        })?;
+async fn relay(inside: TcpStream, to: Destination) -> io::Result<()> {
+    let (host, first) = egress::open(&to).await.map_err(|error| match error {
+        ConnectError::Refused(why) => io::Error::other(why),
+        ConnectError::Io(error) => error,
+    })?;
     wire::io::relay(inside, host, first, egress::IDLE).await?;
     Ok(())
 }

@@ -20,7 +20,7 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// The agent answers 32 at a time.
 const MAX_REQUESTS: usize = 32;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// vhost-device-vsock drops larger writes.
+/// What is held of each direction.
 const CHUNK: usize = 16 * 1024;
 /// The agent itself waits a few seconds for a service that was just started.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);

@@ -130,7 +130,7 @@ pub fn available_mib() -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// What a QEMU holds for its guest, in MiB: the guest's memory is shared with the vsock device, so
+/// What a QEMU holds for its guest, in MiB: the guest's memory is shared with the vsock switch, so
 /// that it is counted apart from QEMU's own (proc(5), `RssShmem`).
 fn guest_mib(pid: u32) -> Option<u64> {
     shared_mib(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)

@@ -1,6 +1,6 @@
 //! The enclave's vsock as this host reaches it: AF_VSOCK by its CID, or the unix sockets that
-//! vhost-device-vsock makes of it (its README, "hybrid vsock"): one to connect in, and one for each
-//! port that the enclave connects out to.
+//! vsock-switch makes of it: one to connect in, and one for each port that the enclave connects out
+//! to.
 
 use super::LaunchError;
 use std::io;
@@ -34,7 +34,7 @@ enum Address {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Stream {
-    /// Through a vsock device that shows unix sockets to this host.
+    /// Through a vsock switch that shows unix sockets to this host.
     Unix(UnixStream),
     /// Through the kernel.
     Vsock(VsockStream),
@@ -93,7 +93,7 @@ impl Vsock {
 }
 
 async fn connect_unix(path: &Path, port: Port) -> io::Result<UnixStream> {
-    let unexpected = || io::Error::other("the vsock device sent an unexpected reply");
+    let unexpected = || io::Error::other("the vsock switch sent an unexpected reply");
     let mut stream = UnixStream::connect(path).await?;
     stream
         .write_all(format!("CONNECT {}\n", port.0).as_bytes())
@@ -117,8 +117,7 @@ async fn connect_unix(path: &Path, port: Port) -> io::Result<UnixStream> {
 }
 
 impl Listeners {
-    /// The sockets that vhost-device-vsock connects to for the enclave, beside the one that
-    /// connects in.
+    /// The sockets that vsock-switch connects to for the enclave, beside the one that connects in.
     pub(super) fn unix(path: &Path) -> Result<Listeners, LaunchError> {
         let bind = |port: Port| {
             let mut path = path.as_os_str().to_owned();
@@ -212,8 +211,8 @@ impl AsyncWrite for Stream {
 mod tests {
     use super::*;
 
-    /// A device that answers one connection with `reply`.
-    async fn device(reply: &'static [u8]) -> (tempfile::TempDir, Vsock) {
+    /// A switch that answers one connection with `reply`.
+    async fn switch(reply: &'static [u8]) -> (tempfile::TempDir, Vsock) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("v");
         let listener = UnixListener::bind(&path).unwrap();
@@ -229,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_follows_the_reply_belongs_to_the_stream() {
-        let (_directory, vsock) = device(b"OK 1024\nhello").await;
+        let (_directory, vsock) = switch(b"OK 1024\nhello").await;
         let mut stream = vsock.connect(wire::INGRESS_PORT).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
@@ -237,16 +236,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_that_refuses_or_rambles_is_an_error() {
-        let (_directory, vsock) = device(b"").await;
+    async fn a_switch_that_refuses_or_rambles_is_an_error() {
+        let (_directory, vsock) = switch(b"").await;
         let refused = vsock.connect(wire::INGRESS_PORT).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         for reply in [&b"NO\n"[..], &[b'O'; 40]] {
-            let (_directory, vsock) = device(reply).await;
+            let (_directory, vsock) = switch(reply).await;
             let error = vsock.connect(wire::INGRESS_PORT).await.unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "the vsock device sent an unexpected reply"
+                "the vsock switch sent an unexpected reply"
             );
         }
     }

@@ -66,7 +66,7 @@ fn a_private_image_becomes_an_attested_enclave_and_leaves_nothing_behind() {
     document_matches(&daemon, &measured);
     relying_party_gets_a_document(&scene, &record, measured["PCR0"].as_str().unwrap());
     password_is_encrypted_or_nowhere(&daemon, &record);
-    assert_eq!(daemon.helpers().len(), 2, "QEMU and its vsock device");
+    assert_eq!(daemon.helpers().len(), 2, "QEMU and its vsock switch");
     termination_leaves_nothing(&mut daemon, address);
 }
 

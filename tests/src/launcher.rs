@@ -180,7 +180,7 @@ impl FakeAgent {
         }
     }
 
-    /// Answers what connects in, as vhost-device-vsock hands it over.
+    /// Answers what connects in, as vsock-switch hands it over.
     async fn serve(&self) {
         loop {
             let (stream, _) = self.inward.accept().await.unwrap();

@@ -7,8 +7,7 @@
 //!
 //! # Ports
 //!
-//! Every stream is AF_VSOCK. The parent instance has CID 3 on Nitro; a sandbox names another one
-//! with `agent.parent_cid=N` on the kernel command line.
+//! Every stream is AF_VSOCK. The parent instance has CID 3, on Nitro and in the sandbox.
 //!
 //! | port | who listens | what |
 //! |---|---|---|
@@ -49,7 +48,7 @@ pub mod spec;
 /// closes the connection.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// The CID of the parent instance on Nitro (AWS, "Nitro Enclaves application development", vsock).
+/// The CID of the parent instance (AWS, "Nitro Enclaves application development", vsock).
 pub const PARENT_CID: u32 = 3;
 
 /// The byte that a booted enclave sends on port 9000 and expects back
@@ -71,7 +70,7 @@ pub const INGRESS_PORT: Port = Port(9003);
 /// The agent serves attestation documents here.
 pub const ATTESTATION_PORT: Port = Port(9004);
 
-/// The largest single write on a stream, in bytes. vhost-device-vsock 0.3.0 drops larger packets.
+/// The largest single write on a stream, in bytes: it bounds what relays hold of each direction.
 pub const MAX_WRITE: usize = 16 * 1024;
 
 /// The longest nonce that an attestation request may carry, in bytes (nsm-api: 1024 in practice).

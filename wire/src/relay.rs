@@ -3,8 +3,7 @@
 //!
 //! A chunk is a big-endian `u32` length, at most [`MAX_CHUNK`], and that many bytes; a length of 0
 //! ends its direction and leaves the other one open. Ends have a form of their own because not
-//! every vsock carries half-closes: vhost-device-vsock 0.3.0 turns the host's into a full close and
-//! forgets the enclave's.
+//! every vsock carries half-closes, and so that a broken connection is not taken for an end.
 
 use minicbor::{Decode, Encode};
 

@@ -30,9 +30,8 @@ pub(super) async fn decrypt(
     header: &Header,
     document: Vec<u8>,
     credentials: AwsCredentials,
-    parent: u32,
 ) -> Result<Vec<u8>, BootError> {
-    let client = client(config, credentials, parent)?;
+    let client = client(config, credentials)?;
     let recipient = RecipientInfo::builder()
         .key_encryption_algorithm(KeyEncryptionMechanism::RsaesOaepSha256)
         .attestation_document(Blob::new(document))
@@ -62,11 +61,7 @@ pub(super) async fn decrypt(
     }
 }
 
-fn client(
-    config: &MeasuredConfig,
-    credentials: AwsCredentials,
-    parent: u32,
-) -> Result<Client, BootError> {
+fn client(config: &MeasuredConfig, credentials: AwsCredentials) -> Result<Client, BootError> {
     let AwsCredentials {
         access_key_id,
         secret_access_key,
@@ -79,7 +74,7 @@ fn client(
         None,
         "host",
     );
-    let transport = SharedHttpConnector::new(Transport::new(config, parent)?);
+    let transport = SharedHttpConnector::new(Transport::new(config)?);
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .operation_timeout(TIMEOUT)

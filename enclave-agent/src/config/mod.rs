@@ -41,7 +41,6 @@ pub(crate) struct BootPayload {
 pub(crate) async fn open(
     spec: &MeasuredSpec,
     payload: BootPayload,
-    parent: u32,
     nsm: &dyn Nsm,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, BootError> {
     let Some(config) = &spec.config else {
@@ -65,7 +64,7 @@ pub(crate) async fn open(
     let recipient = envelope::Recipient::new()?;
     let document = document(nsm, recipient.public_key()?)?;
     check_clock(&document, SystemTime::now())?;
-    let answer = kms::decrypt(config, &sealed.header, document, credentials, parent).await?;
+    let answer = kms::decrypt(config, &sealed.header, document, credentials).await?;
     let key = recipient.open(&answer)?;
     let plaintext = envelope::unseal(&sealed, &key)?;
 

@@ -27,7 +27,6 @@ const MAX_ANSWER: usize = 256 * 1024;
 /// One connection a request: there is one request.
 #[derive(Clone)]
 pub(super) struct Transport {
-    parent: u32,
     endpoint: Destination,
     tls: TlsConnector,
 }
@@ -90,9 +89,8 @@ impl From<TransportError> for ConnectorError {
 impl Transport {
     /// # Errors
     /// [`AbortReason::Spec`] if the spec's CA certificate cannot be used.
-    pub(super) fn new(config: &MeasuredConfig, parent: u32) -> Result<Transport, BootError> {
+    pub(super) fn new(config: &MeasuredConfig) -> Result<Transport, BootError> {
         Ok(Transport {
-            parent,
             endpoint: config.endpoint.clone(),
             tls: TlsConnector::from(Arc::new(tls(config)?)),
         })
@@ -119,13 +117,12 @@ impl Transport {
     }
 
     async fn connect(&self) -> Result<TlsStream<DuplexStream>, TransportError> {
-        let stream =
-            egress::connect(self.parent, &self.endpoint)
-                .await
-                .map_err(|error| match error {
-                    ConnectError::Refused(why) => TransportError::Refused(why),
-                    ConnectError::Io(error) => TransportError::Io(error),
-                })?;
+        let stream = egress::connect(&self.endpoint)
+            .await
+            .map_err(|error| match error {
+                ConnectError::Refused(why) => TransportError::Refused(why),
+                ConnectError::Io(error) => TransportError::Io(error),
+            })?;
         let name = ServerName::try_from(self.endpoint.host.clone())?;
         let tls = self.tls.connect(name, stream).await;
         tls.map_err(|error| match error.get_ref() {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QemuConfig {
-    /// Where `qemu-system-x86_64`, `vhost-device-vsock` and the directory `firmware` are; empty to
-    /// look for them.
+    /// Where `qemu-system-x86_64`, the directory `firmware` and, unless it is beside the daemon,
+    /// `vsock-switch` are; empty to look for them.
     pub directory: PathBuf,
     /// What executes the guest.
     pub accel: Accel,

@@ -1,4 +1,4 @@
-//! The programs of one enclave: vhost-device-vsock, and QEMU attached to it.
+//! The programs of one enclave: vsock-switch, and QEMU attached to it.
 
 use super::Programs;
 use super::config::{Accel, QemuConfig};
@@ -13,28 +13,27 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 pub(super) const QEMU: &str = "qemu-system-x86_64";
-pub(super) const DEVICE: &str = "vhost-device-vsock";
-/// The device answers its guest at CID 2 only; on Nitro the parent is 3.
-const APPEND: &str = "agent.parent_cid=2";
-/// Any number above 2 will do: each enclave has a device of its own.
+pub(super) const DEVICE: &str = "vsock-switch";
+/// Any number above that of the parent will do: each enclave has a switch of its own.
 const GUEST_CID: u32 = 4;
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Starts the vsock device, and waits until its sockets are there.
+/// Starts the vsock switch, and waits until its sockets are there.
 pub(super) async fn start_device(
     programs: &Programs,
     chardev: &Path,
     uds: &Path,
     console: &Console,
 ) -> Result<Child, LaunchError> {
-    let vm = format!(
-        "guest-cid={GUEST_CID},socket={},uds-path={}",
+    let guest = format!(
+        "cid={GUEST_CID},socket={},host-cid={},host-path={}",
         chardev.display(),
+        wire::PARENT_CID,
         uds.display()
     );
     let mut command = Command::new(&programs.device);
-    command.arg("--vm").arg(vm);
+    command.arg("--guest").arg(guest);
     let mut device = start(command, DEVICE, console)?;
     let give_up = Instant::now() + DEVICE_TIMEOUT;
     while !(chardev.exists() && uds.exists()) {
@@ -77,7 +76,6 @@ pub(super) fn start_qemu(
         .arg("-M")
         .arg(format!("nitro-enclave,vsock=c,id={}", request.id));
     command.arg("-kernel").arg(request.eif);
-    command.arg("-append").arg(APPEND);
     command
         .arg("-m")
         .arg(format!("{}M", request.resources.memory_mib));

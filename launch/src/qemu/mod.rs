@@ -1,4 +1,4 @@
-//! Launches an enclave image in QEMU's nitro-enclave machine, with vhost-device-vsock beside it:
+//! Launches an enclave image in QEMU's nitro-enclave machine, with vsock-switch beside it:
 //! the same file and the same measurements as on Nitro, on any machine. What is missing is AWS: its
 //! NSM signs nothing, unless it is given a stand-in that does.
 
@@ -15,7 +15,7 @@ use super::{
 };
 use api::Finding;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use tokio::process::Child;
 use wire::spec::Resources;
@@ -49,17 +49,11 @@ impl Qemu {
     }
 
     /// Looks in the configured directory; without one, in the sandbox of the cache and on the PATH.
+    /// The switch is ours, so that it is also looked for beside the program that runs.
     fn find(&self) -> Result<Programs, LaunchError> {
         let directories = self.directories();
-        let find = |name: &'static str| {
-            let tried: Vec<PathBuf> = directories
-                .iter()
-                .map(|directory| directory.join(name))
-                .collect();
-            let found = tried.iter().find(|path| path.is_file()).cloned();
-            found.ok_or(LaunchError::Missing { name, tried })
-        };
-        let qemu = find(QEMU)?;
+        let qemu = find(QEMU, &directories)?;
+        let device = find(DEVICE, &with_own(directories, &self.config.directory))?;
         // The sandbox keeps its firmware beside its QEMU; an installed QEMU has Debian's places.
         let beside = qemu.parent().map(|directory| directory.join("firmware"));
         let system = ["/usr/share/qemu", "/usr/share/seabios"].map(PathBuf::from);
@@ -69,7 +63,7 @@ impl Qemu {
             .filter(|directory| directory.is_dir())
             .collect();
         Ok(Programs {
-            device: find(DEVICE)?,
+            device,
             qemu,
             firmware,
         })
@@ -134,6 +128,26 @@ impl Qemu {
     }
 }
 
+/// The program of this name in the first of the directories that has it.
+fn find(name: &'static str, directories: &[PathBuf]) -> Result<PathBuf, LaunchError> {
+    let tried: Vec<PathBuf> = directories
+        .iter()
+        .map(|directory| directory.join(name))
+        .collect();
+    let found = tried.iter().find(|path| path.is_file()).cloned();
+    found.ok_or(LaunchError::Missing { name, tried })
+}
+
+/// The directory of the program that runs comes after the configured one, and before all others.
+fn with_own(mut directories: Vec<PathBuf>, configured: &Path) -> Vec<PathBuf> {
+    let own = std::env::current_exe().ok();
+    let at = usize::from(!configured.as_os_str().is_empty());
+    if let Some(directory) = own.as_deref().and_then(Path::parent) {
+        directories.insert(at.min(directories.len()), directory.to_owned());
+    }
+    directories
+}
+
 impl Launcher for Qemu {
     fn preflight(&self) -> Result<Finding, LaunchError> {
         let Programs {
@@ -142,7 +156,7 @@ impl Launcher for Qemu {
             firmware: _,
         } = self.find()?;
         let found = format!(
-            "QEMU at {}, vsock device at {}",
+            "QEMU at {}, vsock switch at {}",
             qemu.display(),
             device.display()
         );
@@ -187,5 +201,25 @@ impl Machine for Processes {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_switch_is_looked_for_beside_the_running_program() {
+        let own = std::env::current_exe().unwrap();
+        let own = own.parent().unwrap().to_owned();
+        let (first, second) = (PathBuf::from("/first"), PathBuf::from("/second"));
+        assert_eq!(
+            with_own(vec![first.clone()], &first),
+            [first.clone(), own.clone()]
+        );
+        assert_eq!(
+            with_own(vec![first.clone(), second.clone()], Path::new("")),
+            [own, first, second]
+        );
     }
 }

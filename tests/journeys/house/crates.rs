@@ -33,6 +33,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
         ],
     ),
     ("enclave-agent", &["wire"]),
+    ("vsock-switch", &[]),
     ("tree-listing", &[]),
     ("pki", &["attestation"]),
     (

@@ -10,7 +10,7 @@ mod sizes;
 use std::path::{Path, PathBuf};
 
 /// What is shipped.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "explain",
     "wire",
     "attestation",
@@ -22,6 +22,7 @@ const CRATES: [&str; 11] = [
     "launch",
     "host-proxy",
     "enclave-agent",
+    "vsock-switch",
 ];
 
 /// The workspace's directory.

@@ -30,8 +30,7 @@ where
     }
 }
 
-/// Writes a message in pieces of [`MAX_WRITE`](crate::MAX_WRITE) bytes at most, which every vsock
-/// device carries.
+/// Writes a message.
 ///
 /// Not cancel-safe: a message that was written in part ends the conversation.
 ///
@@ -44,8 +43,5 @@ where
     S: AsyncWrite + Unpin,
 {
     let bytes = frame::encode(message).map_err(io::Error::other)?;
-    for piece in bytes.chunks(crate::MAX_WRITE) {
-        stream.write_all(piece).await?;
-    }
-    Ok(())
+    stream.write_all(&bytes).await
 }
