@@ -2,7 +2,7 @@
 //! queues to the switch's thread and touches no packet itself.
 
 use crate::device::{Device, Memory};
-use crate::switch::{Command, Inbox};
+use crate::inbox::{Command, Inbox};
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,10 +1,12 @@
 //! A guest's attachment: its sockets, and the thread that speaks vhost-user with its QEMU.
 
 use crate::backend::Backend;
+use crate::config::GuestConfig;
 use crate::device::Memory;
+use crate::engine::Engine;
 use crate::error::SwitchError;
-use crate::muxer::HostSide as Host;
-use crate::switch::{Command, GuestConfig, Switch};
+use crate::inbox::{Command, Inbox};
+use crate::muxer::Host;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixListener;
@@ -28,7 +30,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 #[derive(Debug)]
 pub struct Guest {
     cid: u32,
-    switch: Switch,
+    engine: Arc<Engine>,
     serving: Arc<Serving>,
     thread: Option<JoinHandle<()>>,
     _sockets: Vec<Socket>,
@@ -47,7 +49,7 @@ struct Serving {
 struct Socket(PathBuf);
 
 impl Guest {
-    pub(crate) fn attach(switch: Switch, config: GuestConfig) -> Result<Guest, SwitchError> {
+    pub(crate) fn attach(engine: Arc<Engine>, config: GuestConfig) -> Result<Guest, SwitchError> {
         let GuestConfig { cid, socket, host } = config;
         if cid <= 2 || cid == u32::MAX {
             return Err(SwitchError::CidReserved(cid));
@@ -69,17 +71,17 @@ impl Guest {
         };
         let serving = Serving::new().map_err(SwitchError::Start)?;
         let (reply, attached) = channel();
-        switch.inbox().send(Command::Attach(cid, host, reply));
+        engine.inbox.send(Command::Attach(cid, host, reply));
         attached.recv().map_err(|_| SwitchError::Ended)??;
         let mut guest = Guest {
             cid,
-            switch: switch.clone(),
+            engine: engine.clone(),
             serving: serving.clone(),
             thread: None,
             _sockets: sockets,
         };
         let thread = std::thread::Builder::new().name(format!("vsock-guest-{cid}"));
-        let thread = thread.spawn(move || serving.run(cid, &switch, listener));
+        let thread = thread.spawn(move || serving.run(cid, &engine.inbox, listener));
         guest.thread = Some(thread.map_err(SwitchError::Start)?);
         Ok(guest)
     }
@@ -108,7 +110,7 @@ impl Drop for Guest {
             tracing::error!(cid = self.cid, "the thread of a guest panicked");
         }
         let (reply, detached) = channel();
-        self.switch.inbox().send(Command::Detach(self.cid, reply));
+        self.engine.inbox.send(Command::Detach(self.cid, reply));
         // A switch that has ended has no guests.
         detached.recv().ok();
     }
@@ -148,7 +150,7 @@ impl Serving {
     }
 
     /// Serves one QEMU after the other.
-    fn run(&self, cid: u32, switch: &Switch, listener: UnixListener) {
+    fn run(&self, cid: u32, inbox: &Inbox, listener: UnixListener) {
         let fd = listener.as_raw_fd();
         let mut listener = Listener::from(listener);
         loop {
@@ -157,8 +159,8 @@ impl Serving {
                 Ok(false) => return,
                 Err(error) => return tracing::error!(cid, %error, "a guest cannot be served"),
             }
-            let served = self.serve(cid, switch, &mut listener);
-            switch.inbox().send(Command::Unplugged(cid));
+            let served = self.serve(cid, inbox, &mut listener);
+            inbox.send(Command::Unplugged(cid));
             if let Err(error) = served {
                 return tracing::error!(cid, %error, "a guest cannot be served");
             }
@@ -180,9 +182,9 @@ impl Serving {
     }
 
     /// Serves one QEMU until it disconnects.
-    fn serve(&self, cid: u32, switch: &Switch, listener: &mut Listener) -> io::Result<()> {
+    fn serve(&self, cid: u32, inbox: &Inbox, listener: &mut Listener) -> io::Result<()> {
         let memory = Memory::new(GuestMemoryMmap::new());
-        let backend = Arc::new(Backend::new(cid, switch.inbox().clone(), memory.clone())?);
+        let backend = Arc::new(Backend::new(cid, inbox.clone(), memory.clone())?);
         let worker = backend.worker_descriptor();
         let name = format!("vhost-user-{cid}");
         let other = |error| io::Error::other(format!("{error}"));

@@ -1,9 +1,37 @@
-//! wip
+//! A switch for vsock: guests of one machine reach each other by their CIDs, and the host by its
+//! unix sockets. Each guest is a virtual machine whose vhost-user vsock device connects to a socket
+//! of the switch (virtio 1.2, 5.10; QEMU's `vhost-user-vsock`).
+//!
+//! ```text
+//! guest 16 == virtqueues == device --+        +-- device == virtqueues == guest 3
+//!                                    +- muxer-+
+//! host: PATH, PATH_9000 == unix -----+        +-- unix == host of another guest
+//! ```
+//!
+//! # What it carries
+//!
+//! Stream connections, with half-closes in both directions. Between guests, packets are passed on
+//! with the true CIDs of both ends and split to the receiver's buffers; credit is theirs, and one who
+//! sends more than the other announced is reset. What a guest sends to nobody is answered with a
+//! reset. When a guest is gone, so are its connections, for both ends.
+//!
+//! # What it bounds
+//!
+//! A guest is foreign: no length or index of its is trusted. It has at most 8192 connections. For
+//! each the switch holds 64 KiB for the host, and for a sibling as much as that announced, 1 MiB at
+//! most and 64 MiB over all connections. A close that the other end does not agree to is over after
+//! 10 seconds. Connections take turns, packet by packet, and one that is stuck stops no other.
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::missing_errors_doc)]
+
 mod backend;
+mod config;
 mod connection;
 mod device;
+mod engine;
 mod error;
 mod guest;
+mod inbox;
 mod lane;
 mod muxer;
 mod packet;
@@ -12,6 +40,8 @@ mod port;
 mod sibling;
 mod switch;
 mod unix;
+
+pub use config::{GuestConfig, HostSide};
 pub use error::SwitchError;
 pub use guest::Guest;
-pub use switch::{GuestConfig, HostSide, Switch};
+pub use switch::Switch;

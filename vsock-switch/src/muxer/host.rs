@@ -7,7 +7,7 @@
 
 use super::round::addressless;
 use super::timers::Timer;
-use super::{Key, MAX_CONNECTIONS, Muxer, Token, takes_turn};
+use super::{FIRST_PORT, HostKey, Key, MAX_CONNECTIONS, Muxer, Token, takes_turn};
 use crate::connection::{Connection, Step};
 use crate::packet::Header;
 use crate::poller::Ready;
@@ -18,19 +18,8 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-/// Ports of the host's connections are above this: guests listen below.
-pub(super) const FIRST_PORT: u32 = 1 << 30;
 /// Streams that connected and did not yet say to which port.
 const MAX_HANDSHAKES: usize = 1024;
-
-/// A connection of a guest with the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct HostKey {
-    pub(super) guest_port: u32,
-    pub(super) host_port: u32,
-    /// As the guest calls the host.
-    pub(super) host_cid: u32,
-}
 
 /// A connection and its stream.
 #[derive(Debug)]
@@ -250,7 +239,7 @@ impl<P: GuestPort> Muxer<P> {
     }
 
     /// The next packet of a connection with the host.
-    pub(super) fn from_host(
+    pub(super) fn next_from_host(
         &mut self,
         cid: u32,
         key: HostKey,

@@ -1,8 +1,9 @@
 //! Packets that guests send: each finds its connection, opens one, or is refused with a reset.
 
-use super::host::HostKey;
 use super::timers::Timer;
-use super::{Address, Key, MAX_CONNECTIONS, MAX_WAITING, Muxer, Pair, Tracked, takes_turn};
+use super::{
+    Address, HostKey, Key, MAX_CONNECTIONS, MAX_WAITING, Muxer, Pair, Tracked, takes_turn,
+};
 use crate::packet::{Header, Op, STREAM};
 use crate::port::GuestPort;
 use crate::sibling::{Sibling, Side};
@@ -21,9 +22,9 @@ impl<P: GuestPort> Muxer<P> {
         if header.kind != STREAM {
             self.refuse(cid, &header);
         } else if to != cid && self.members.contains_key(&to) {
-            self.to_sibling(cid, to, &header, data, now);
+            self.send_to_sibling(cid, to, &header, data, now);
         } else if self.is_host(cid, to) {
-            self.to_host(cid, to, &header, data, now);
+            self.send_to_host(cid, to, &header, data, now);
         } else {
             self.refuse(cid, &header);
         }
@@ -48,7 +49,7 @@ impl<P: GuestPort> Muxer<P> {
         self.wake(cid);
     }
 
-    fn to_sibling(&mut self, cid: u32, to: u32, header: &Header, data: &[u8], now: Instant) {
+    fn send_to_sibling(&mut self, cid: u32, to: u32, header: &Header, data: &[u8], now: Instant) {
         let from = Address {
             cid,
             port: header.src_port,
@@ -150,7 +151,7 @@ impl<P: GuestPort> Muxer<P> {
         }
     }
 
-    fn to_host(&mut self, cid: u32, to: u32, header: &Header, data: &[u8], now: Instant) {
+    fn send_to_host(&mut self, cid: u32, to: u32, header: &Header, data: &[u8], now: Instant) {
         let key = HostKey {
             guest_port: header.src_port,
             host_port: header.dst_port,

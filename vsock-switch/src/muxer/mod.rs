@@ -2,12 +2,18 @@
 //! nothing in it blocks. It moves packets between guests ([`inbound`], [`round`]) and between guests
 //! and the host's unix sockets ([`host`]).
 
+#[cfg(test)]
+mod fake;
 mod host;
+#[cfg(test)]
+mod host_tests;
 mod inbound;
 mod round;
+#[cfg(test)]
+mod sibling_tests;
 mod timers;
 
-use self::host::{Handshake, HostKey, Link};
+use self::host::{Handshake, Link};
 use self::timers::Timers;
 use crate::lane::Lane;
 use crate::packet::Header;
@@ -22,6 +28,8 @@ use std::time::{Duration, Instant};
 
 /// Connections of one guest, to siblings and to the host.
 pub(crate) const MAX_CONNECTIONS: usize = 8192;
+/// Ports of the host's connections are above this: guests listen below.
+const FIRST_PORT: u32 = 1 << 30;
 /// Bytes that may wait for one guest, over all its siblings' connections.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
 
@@ -72,6 +80,15 @@ impl Side {
     }
 }
 
+/// A connection of a guest with the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct HostKey {
+    guest_port: u32,
+    host_port: u32,
+    /// As the guest calls the host.
+    host_cid: u32,
+}
+
 /// A place in a guest's round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
@@ -81,7 +98,7 @@ enum Key {
 
 /// The host, as one guest reaches it.
 #[derive(Debug)]
-pub(crate) struct HostSide {
+pub(crate) struct Host {
     pub(crate) cid: u32,
     pub(crate) path: PathBuf,
     pub(crate) listener: UnixListener,
@@ -91,7 +108,7 @@ pub(crate) struct HostSide {
 #[derive(Debug)]
 struct Member<P> {
     port: Option<P>,
-    host: Option<HostSide>,
+    host: Option<Host>,
     links: HashMap<HostKey, Link>,
     handshakes: HashMap<u64, Handshake>,
     /// The last port that a connection of the host got.
@@ -155,7 +172,7 @@ impl<P: GuestPort> Muxer<P> {
     }
 
     /// Adds a guest. False if its CID is taken.
-    pub(crate) fn attach(&mut self, cid: u32, host: Option<HostSide>) -> io::Result<bool> {
+    pub(crate) fn attach(&mut self, cid: u32, host: Option<Host>) -> io::Result<bool> {
         if self.members.contains_key(&cid) {
             return Ok(false);
         }
@@ -169,7 +186,7 @@ impl<P: GuestPort> Muxer<P> {
             host,
             links: HashMap::new(),
             handshakes: HashMap::new(),
-            last_port: host::FIRST_PORT,
+            last_port: FIRST_PORT,
             siblings: 0,
             waiting: 0,
             round: VecDeque::new(),

@@ -72,8 +72,8 @@ impl<P: GuestPort> Muxer<P> {
 
     fn give_one(&mut self, cid: u32, key: Key, room: usize, now: Instant) {
         let packet = match key {
-            Key::Sibling(pair) => self.from_sibling(cid, pair, room),
-            Key::Host(key) => self.from_host(cid, key, room),
+            Key::Sibling(pair) => self.next_from_sibling(cid, pair, room),
+            Key::Host(key) => self.next_from_host(cid, key, room),
         };
         let port = self
             .members
@@ -88,7 +88,12 @@ impl<P: GuestPort> Muxer<P> {
         }
     }
 
-    fn from_sibling(&mut self, cid: u32, pair: Pair, room: usize) -> Option<(Header, Vec<u8>)> {
+    fn next_from_sibling(
+        &mut self,
+        cid: u32,
+        pair: Pair,
+        room: usize,
+    ) -> Option<(Header, Vec<u8>)> {
         let tracked = self.siblings.get_mut(&pair)?;
         let side = pair.side(cid);
         let (to, from) = (pair.end(side), pair.end(side.other()));
