@@ -136,9 +136,11 @@ mod tests {
 
     #[test]
     fn data_goes_before_the_shutdown_and_the_reset_goes_last() {
-        let mut lane = Lane::default();
-        lane.reset = true;
-        lane.shutdown = Closed::SEND;
+        let mut lane = Lane {
+            reset: true,
+            shutdown: Closed::SEND,
+            ..Lane::default()
+        };
         lane.push(b"abc");
         lane.response = true;
         let expected = [Op::Response, Op::Data, Op::Data, Op::Shutdown, Op::Reset];
@@ -158,8 +160,10 @@ mod tests {
 
     #[test]
     fn any_packet_carries_the_credit() {
-        let mut lane = Lane::default();
-        lane.credit_update = true;
+        let mut lane = Lane {
+            credit_update: true,
+            ..Lane::default()
+        };
         assert_eq!(ops(&mut lane, 9), [Op::CreditUpdate]);
         lane.credit_update = true;
         lane.push(b"x");

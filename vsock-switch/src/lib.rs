@@ -28,15 +28,23 @@ mod backend;
 mod config;
 mod connection;
 mod device;
+#[cfg(test)]
+mod device_tests;
+#[cfg(test)]
+mod driver;
 mod engine;
 mod error;
 mod guest;
+#[cfg(test)]
+mod guest_tests;
 mod inbox;
 mod lane;
 mod muxer;
 mod packet;
 mod poller;
 mod port;
+#[cfg(test)]
+mod properties;
 mod sibling;
 mod switch;
 mod unix;

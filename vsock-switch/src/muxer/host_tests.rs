@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 const PORT: u32 = 9000;
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i % 251) as u8).collect()
+    (0..=250).cycle().take(len).collect()
 }
 
 impl World {

@@ -110,6 +110,7 @@ impl<P: GuestPort> Muxer<P> {
         if !fits || tracked.sibling.receive(side, header, data).is_err() {
             tracing::debug!(?pair, ?header, "a connection of a guest is reset");
             tracked.sibling.abort();
+            tracked.sibling.lane(side.other()).clear_data();
         }
         let after = tracked.sibling.lane(side.other()).queued();
         self.count_waiting(receiver, before, after);

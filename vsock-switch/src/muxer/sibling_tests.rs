@@ -6,7 +6,7 @@ use crate::packet::{Closed, Op, STREAM};
 use crate::sibling::MAX_BUFFER;
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i % 251) as u8).collect()
+    (0..=250).cycle().take(len).collect()
 }
 
 #[test]
