@@ -67,6 +67,9 @@ pub enum Provider {
     /// signature.
     #[serde(rename = "qemu")]
     Qemu,
+    /// AWS Nitro Enclaves: the hypervisor isolates them, and AWS signs what they attest.
+    #[serde(rename = "aws-nitro")]
+    AwsNitro,
 }
 
 /// Where the credentials for an image come from.
@@ -119,6 +122,10 @@ pub struct Record {
     pub generation: u64,
     /// What runs it.
     pub provider: Provider,
+    /// It runs in debug mode: its parent instance can read its memory, and its PCR0, 1 and 2 are
+    /// zero. For tests only.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub debug: bool,
     /// Where credentials for the image come from.
     pub source_type: SourceType,
     /// What it was created from.

@@ -16,6 +16,9 @@ pub struct CreateEnclave {
     /// What runs it; the daemon's configuration decides if left out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub provider: Option<Provider>,
+    /// Debug mode, for tests only: the parent instance can read the enclave's memory.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub debug: bool,
     /// Where credentials for the image come from; derived from what else is here if left out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub source_type: Option<SourceType>,

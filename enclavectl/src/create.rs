@@ -25,6 +25,10 @@ pub(crate) struct Args {
     /// What runs the enclave [default: as the daemon is configured]
     #[arg(long)]
     provider: Option<ProviderName>,
+    /// For tests only: in debug mode the parent instance can read the enclave's memory, and its
+    /// console is in the daemon's error messages; needs aws-nitro
+    #[arg(long)]
+    debug: bool,
     /// Where credentials for the image come from [default: private-registry if credentials are
     /// given, configured-registry if the daemon's [registry] covers the image, or else
     /// public-registry]
@@ -57,7 +61,7 @@ pub(crate) struct Args {
 enum ProviderName {
     /// QEMU's nitro-enclave machine: the same measurements, without AWS's signature
     Qemu,
-    /// AWS Nitro Enclaves; not in this version
+    /// AWS Nitro Enclaves, on a parent instance
     AwsNitro,
 }
 
@@ -84,15 +88,11 @@ impl From<SourceName> for SourceType {
     }
 }
 
-impl ProviderName {
-    fn provider(self) -> Result<Provider, CliError> {
-        match self {
-            ProviderName::Qemu => Ok(Provider::Qemu),
-            ProviderName::AwsNitro => Err(CliError::new(
-                Exit::Usage,
-                "this version cannot launch on /dev/nitro_enclaves yet",
-                "Use --provider qemu.",
-            )),
+impl From<ProviderName> for Provider {
+    fn from(name: ProviderName) -> Provider {
+        match name {
+            ProviderName::Qemu => Provider::Qemu,
+            ProviderName::AwsNitro => Provider::AwsNitro,
         }
     }
 }
@@ -110,7 +110,6 @@ pub(crate) async fn run(client: &Client, args: Args, json: bool) -> Result<(), C
 
 /// The order, with answers to prompts in place of missing flags.
 fn order(args: Args) -> Result<CreateEnclave, CliError> {
-    let provider = args.provider.map(ProviderName::provider).transpose()?;
     let is_prompted = args.name.is_none() || args.image.is_none();
     let name = ui::flag_or_ask(args.name, "--name", "Name of the enclave")?;
     let question = "Image (registry-host/namespace/image:tag)";
@@ -136,7 +135,8 @@ fn order(args: Args) -> Result<CreateEnclave, CliError> {
     Ok(CreateEnclave {
         name,
         image,
-        provider,
+        provider: args.provider.map(Provider::from),
+        debug: args.debug,
         source_type: args.source_type.map(SourceType::from),
         registry_url: args.registry_url,
         registry_username,

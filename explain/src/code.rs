@@ -129,6 +129,12 @@ codes! {
     OutOfMemory "OUT_OF_MEMORY" Unavailable 503
         "This machine has too little free memory for the enclave."
         "Lower [resources] memory_mib, or stop another enclave.",
+    OutOfCpus "OUT_OF_CPUS" Unavailable 503
+        "Too few CPUs are left for the enclave."
+        "Lower [resources] cpus, or stop another enclave.",
+    NitroUnavailable "NITRO_UNAVAILABLE" Config 500
+        "The Nitro Enclaves driver of this machine cannot be used."
+        "Check that the instance was launched with enclave options enabled, that the driver is loaded, and that the daemon's user is in the group 'ne'.",
     LaunchFailed "LAUNCH_FAILED" Unavailable 500
         "The enclave could not be started."
         "Read the daemon's journal; 'enclavectl doctor' checks what a launch needs.",

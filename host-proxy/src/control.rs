@@ -1,10 +1,10 @@
-//! The host's side of the control connection (port 9001), and the heartbeat before it (port 9000).
+//! The host's side of the control connection (port 9001).
 
 use crate::logs::{Logs, Piece};
 use launch::Listener;
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::control::{AbortReason, FromAgent, FromHost, WorkloadExit};
@@ -32,19 +32,6 @@ pub enum Report {
     },
     /// The connection ended without a last word, or said something that makes no sense.
     Lost(String),
-}
-
-/// Answers the enclave's one byte. Bounded by the caller.
-pub async fn heartbeat(listener: &Listener) -> io::Result<()> {
-    loop {
-        let mut stream = listener.next().await?;
-        if matches!(
-            timeout(WRITE_TIMEOUT, stream.read_u8()).await,
-            Ok(Ok(wire::HEARTBEAT))
-        ) {
-            return stream.write_all(&[wire::HEARTBEAT]).await;
-        }
-    }
 }
 
 /// The connection to an agent that said hello. Dropping it hangs up.
@@ -183,6 +170,7 @@ mod tests {
         config: None,
         credentials: None,
     };
+    use tokio::io::AsyncWriteExt as _;
     use tokio::net::{UnixListener, UnixStream};
     use wire::control::OutputStream;
 
@@ -313,17 +301,5 @@ mod tests {
             Some(Report::Lost("it was silent for 60 seconds".into()))
         );
         assert_eq!(began.elapsed(), SILENCE);
-    }
-
-    #[tokio::test]
-    async fn only_the_right_byte_is_a_heartbeat() {
-        let (directory, mut wrong, listener) = meet().await;
-        wrong.write_all(&[0]).await.unwrap();
-        let mut right = UnixStream::connect(directory.path().join("s"))
-            .await
-            .unwrap();
-        right.write_all(&[wire::HEARTBEAT]).await.unwrap();
-        heartbeat(&listener).await.unwrap();
-        assert_eq!(right.read_u8().await.unwrap(), wire::HEARTBEAT);
     }
 }

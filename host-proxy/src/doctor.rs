@@ -3,11 +3,11 @@
 use crate::config::DaemonConfig;
 use api::Finding;
 use eif_builder::artifacts::{self, ArtifactError};
-use launch::Launcher;
+use launch::Launchers;
 use std::path::PathBuf;
 
 /// Looks for the kernel, the agent, and what launches need. Blocks on the disk.
-pub fn examine(config: &DaemonConfig, launcher: &dyn Launcher) -> Vec<Finding> {
+pub fn examine(config: &DaemonConfig, launchers: &Launchers) -> Vec<Finding> {
     let configuration = format!(
         "secrets in {}, launcher {}",
         json_word(&config.secrets),
@@ -17,7 +17,8 @@ pub fn examine(config: &DaemonConfig, launcher: &dyn Launcher) -> Vec<Finding> {
         artifact("kernel", config.build.find(artifacts::KERNEL)),
         artifact("agent", config.build.find(artifacts::AGENT)),
         Finding::passed("configuration", configuration),
-        launcher
+        launchers
+            .of(config.launcher)
             .preflight()
             .unwrap_or_else(|error| Finding::failed("launcher", &error)),
     ]

@@ -2,8 +2,7 @@
 //! that an enclave has no business reaching: this machine, its link, its metadata service, private networks. Without a rule,
 //! nothing leaves.
 
-use crate::limited::{LineLimiter, Verdict};
-use launch::Listener;
+use launch::{LineLimiter, LineVerdict, Listener};
 use oci::address::AddressClass;
 use oci::network::Network;
 use std::io;
@@ -76,7 +75,7 @@ async fn carry(
 
 /// An enclave can be refused as often as it likes: what it writes into the log is bounded.
 fn log_refusal(host: &str, port: u16, why: RefuseReason, refusals: &LineLimiter) {
-    if let Verdict::Write { left_out, is_last } = refusals.admit(Instant::now()) {
+    if let LineVerdict::Write { left_out, is_last } = refusals.admit(Instant::now()) {
         let host: String = host.escape_debug().take(MAX_HOST).collect();
         tracing::info!(host, port, %why, left_out, rest_left_out = is_last, "egress refused");
     }

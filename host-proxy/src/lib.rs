@@ -17,7 +17,6 @@ pub mod egress;
 pub mod enclave;
 pub mod ingress;
 pub mod lifecycle;
-mod limited;
 pub mod logs;
 mod role;
 pub mod sealed;

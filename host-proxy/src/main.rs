@@ -6,6 +6,7 @@ use explain::{CliError, Exit};
 use host_proxy::config::{self, DaemonConfig, Loaded};
 use host_proxy::daemon::Daemon;
 use host_proxy::{doctor, server};
+use launch::Launchers;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oci::https::Https;
 use std::future::Future;
@@ -102,10 +103,7 @@ async fn check(config: &DaemonConfig) -> Result<(), CliError> {
 }
 
 fn examine(config: &DaemonConfig) -> Result<(), CliError> {
-    let findings = doctor::examine(
-        config,
-        &*launch::for_provider(config.launcher, &config.qemu),
-    );
+    let findings = doctor::examine(config, &Launchers::new(&config.qemu)?);
     findings
         .iter()
         .for_each(|finding| print(&finding.to_string()));
@@ -156,8 +154,8 @@ async fn live(Loaded { config, files, .. }: Loaded) -> Result<(), CliError> {
     let https = Https::new(&config.pull.ca_cert)?;
     let issuer = issuer(&config, &https).await?;
     let broker = Broker::start(&config.broker, issuer.clone(), &https).await?;
-    let launcher = launch::for_provider(config.launcher, &config.qemu);
-    let daemon = Daemon::start(config, issuer, launcher).await?;
+    let launchers = Launchers::new(&config.qemu)?;
+    let daemon = Daemon::start(config, issuer, launchers).await?;
     let listener = server::bind(&socket)
         .map_err(|e| system(&format!("cannot listen on {}", socket.display()), e))?;
     tracing::info!(?files, "configuration");

@@ -243,6 +243,7 @@ mod tests {
             state: State::PendingDeploy,
             generation: 1,
             provider: Provider::Qemu,
+            debug: false,
             source_type: SourceType::PrivateRegistry,
             image: oci::Reference::parse("r.example/a:v1").unwrap(),
             image_digest: None,

@@ -128,7 +128,7 @@ impl From<EvidenceError> for VerifyError {
 
 /// What decides on DEPLOYED: a document that was made just now, by the enclave that was just
 /// launched, over what was built. `sealed_config` is what PCR16 must be if a sealed config was
-/// brought.
+/// brought. `debug` is how it was launched.
 ///
 /// # Errors
 /// The enclave gives no document, or one that is not fresh or not of what was built.
@@ -137,6 +137,7 @@ pub async fn verify_launched(
     evidence: &Evidence,
     measurements: &Measurements,
     sealed_config: Option<Pcr>,
+    debug: bool,
 ) -> Result<(), VerifyError> {
     let mut nonce = [0; NONCE_LEN];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| VerifyError::Random)?;
@@ -150,6 +151,7 @@ pub async fn verify_launched(
         measurements,
         sealed_config,
         nonce: &nonce,
+        debug,
     };
     evidence.check(&document, Time::from(SystemTime::now()), expected)?;
     Ok(())

@@ -16,16 +16,18 @@ impl Console {
     /// Reads a stream to its end in the background.
     pub fn collect(&self, stream: impl AsyncRead + Unpin + Send + 'static) {
         let console = self.clone();
-        tokio::spawn(async move {
-            let mut stream = stream;
-            let mut piece = [0; 4096];
-            while let Ok(n) = stream.read(&mut piece).await {
-                let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else {
-                    return;
-                };
-                console.add(bytes);
-            }
-        });
+        tokio::spawn(async move { console.read(stream).await });
+    }
+
+    /// Reads a stream to its end. Cancelling is safe.
+    pub(super) async fn read(&self, mut stream: impl AsyncRead + Unpin) {
+        let mut piece = [0; 4096];
+        while let Ok(n) = stream.read(&mut piece).await {
+            let Some(bytes) = piece.get(..n).filter(|bytes| !bytes.is_empty()) else {
+                return;
+            };
+            self.add(bytes);
+        }
     }
 
     fn add(&self, bytes: &[u8]) {

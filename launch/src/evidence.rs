@@ -34,6 +34,23 @@ pub struct Expected<'a> {
     pub sealed_config: Option<Pcr>,
     /// What this host asked with.
     pub nonce: &'a [u8],
+    /// It was launched in debug mode: PCR0, 1 and 2 must be zero, and without it must not be.
+    pub debug: bool,
+}
+
+impl Expected<'_> {
+    /// The registers that the document must have.
+    fn registers(&self) -> Measurements {
+        if !self.debug {
+            return *self.measurements;
+        }
+        Measurements {
+            pcr0: Pcr::ZERO,
+            pcr1: Pcr::ZERO,
+            pcr2: Pcr::ZERO,
+            ..*self.measurements
+        }
+    }
 }
 
 /// Why a document is not that of the enclave that was launched.
@@ -117,18 +134,20 @@ impl Evidence {
 /// The same question for the verifier of signed documents.
 fn policy(expected: Expected<'_>) -> Result<Policy, PolicyError> {
     let Expected {
-        measurements,
+        measurements: _,
         sealed_config,
         nonce,
+        debug,
     } = expected;
     let pcrs: BTreeMap<u8, BTreeSet<Pcr>> = sealed_config
         .map(|pcr| (SEALED_CONFIG, BTreeSet::from([pcr])))
         .into_iter()
         .collect();
     Policy::new(Conditions {
-        measurements: Some(*measurements),
+        measurements: Some(expected.registers()),
         pcrs,
         nonce: Some(nonce.to_vec()),
+        allow_debug: debug,
         ..Conditions::default()
     })
 }
@@ -138,9 +157,10 @@ fn check_emulated(
     expected: Expected<'_>,
 ) -> Result<(), EvidenceError> {
     let Expected {
-        measurements,
+        measurements: _,
         sealed_config,
         nonce,
+        debug: _,
     } = expected;
     if document.nonce.as_deref() != Some(nonce) {
         return Err(EvidenceError::Nonce);
@@ -150,5 +170,5 @@ fn check_emulated(
     {
         return Err(EvidenceError::SealedConfig);
     }
-    Ok(document.pcrs.expect(measurements)?)
+    Ok(document.pcrs.expect(&expected.registers())?)
 }

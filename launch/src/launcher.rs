@@ -3,7 +3,7 @@
 use super::error::LaunchError;
 use super::evidence::Evidence;
 use super::instance::Instance;
-use super::memory::Reservation;
+use super::reservation::Reservation;
 use super::vsock::Listeners;
 use api::{EnclaveId, Finding};
 use std::future::Future;
@@ -26,6 +26,9 @@ pub struct LaunchRequest<'a> {
     pub resources: Resources,
     /// A short path in which sockets may be made.
     pub run_dir: &'a Path,
+    /// In debug mode this host can read the enclave's console and memory, and its PCR0, 1 and 2 are
+    /// zero. For tests only.
+    pub debug: bool,
 }
 
 /// One way to run enclaves on this machine.

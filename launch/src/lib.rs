@@ -5,35 +5,35 @@
 //!     └───── evidence() ──► Evidence: how a document of such an enclave is checked
 //! ```
 //!
-//! One directory each way of launching; [`for_provider`] names them, and nothing outside this crate
+//! One directory each way of launching; [`Launchers`] knows them all, and nothing outside this crate
 //! does.
 
 pub mod attest;
 mod console;
 mod error;
 mod evidence;
+mod heartbeat;
 mod instance;
 mod launcher;
+mod launchers;
+mod limited;
 pub mod memory;
+mod nitro;
 mod qemu;
+mod reservation;
 mod sys;
 mod vsock;
 
 pub use console::Console;
 pub use error::LaunchError;
 pub use evidence::{Evidence, EvidenceError, Expected};
+pub use heartbeat::heartbeat;
 pub use instance::{Instance, Machine};
 pub use launcher::{LaunchRequest, Launcher, Launching};
-pub use memory::{MemoryPool, Reservation};
+pub use launchers::{Launchers, default_provider};
+pub use limited::{LineLimiter, LineVerdict};
+pub use memory::MemoryPool;
+pub use nitro::{DriverError, DriverStep};
 pub use qemu::{Accel, QemuConfig};
+pub use reservation::Reservation;
 pub use vsock::{Listener, Listeners, Stream, Vsock};
-
-use api::Provider;
-use std::sync::Arc;
-
-/// The launcher for a provider, with its part of the configuration.
-pub fn for_provider(provider: Provider, qemu: &QemuConfig) -> Arc<dyn Launcher> {
-    match provider {
-        Provider::Qemu => Arc::new(qemu::Qemu::new(qemu.clone())),
-    }
-}

@@ -5,6 +5,7 @@
 //! gone, less what the enclave's process already holds.
 
 use super::LaunchError;
+use super::reservation::Reservation;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use wire::spec::Resources;
@@ -40,9 +41,9 @@ struct Promise {
     pid: Option<u32>,
 }
 
-/// Memory that is set aside. Dropping it gives the memory back.
+/// The guard of a reservation.
 #[derive(Debug)]
-pub struct Reservation {
+struct Promised {
     pool: MemoryPool,
     number: u64,
 }
@@ -80,10 +81,20 @@ impl MemoryPool {
                 pid: None,
             },
         );
-        Ok(Reservation {
+        Ok(Reservation::new(Promised {
             pool: self.clone(),
             number,
-        })
+        }))
+    }
+
+    /// From now on this process takes the memory of a reservation.
+    pub(super) fn taken_by(&self, reservation: &Reservation, pid: u32) {
+        let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(promised) = reservation.guard::<Promised>()
+            && let Some(promise) = promises.by_number.get_mut(&promised.number)
+        {
+            promise.pid = Some(pid);
+        }
     }
 }
 
@@ -95,21 +106,7 @@ impl Promise {
     }
 }
 
-impl Reservation {
-    /// From now on this process takes the memory.
-    pub fn taken_by(&self, pid: u32) {
-        let mut promises = self
-            .pool
-            .promises
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(promise) = promises.by_number.get_mut(&self.number) {
-            promise.pid = Some(pid);
-        }
-    }
-}
-
-impl Drop for Reservation {
+impl Drop for Promised {
     fn drop(&mut self) {
         let mut promises = self
             .pool
@@ -191,7 +188,7 @@ mod tests {
             free_mib(pool.reserve(asked(900), Some(1000)).unwrap_err()),
             600
         );
-        reservation.taken_by(1);
+        pool.taken_by(&reservation, 1);
         assert_eq!(
             free_mib(pool.reserve(asked(900), Some(1000)).unwrap_err()),
             750

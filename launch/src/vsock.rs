@@ -3,6 +3,7 @@
 //! to.
 
 use super::LaunchError;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -11,12 +12,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_vsock::{VsockAddr, VsockStream};
 use wire::Port;
 use wire::io::Accept;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a port may go on refusing before that is believed.
+const LISTEN_GRACE: Duration = Duration::from_secs(2);
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// `OK` and a port number.
 const MAX_REPLY: usize = 32;
 
@@ -81,7 +86,8 @@ impl Vsock {
             match &self.0 {
                 Address::Unix(path) => connect_unix(path, port).await.map(Stream::Unix),
                 Address::Cid(cid) => {
-                    let stream = VsockStream::connect(VsockAddr::new(*cid, port.0)).await?;
+                    let address = VsockAddr::new(*cid, port.0);
+                    let stream = until_it_listens(|| VsockStream::connect(address)).await?;
                     Ok(Stream::Vsock(stream))
                 }
             }
@@ -90,6 +96,31 @@ impl Vsock {
             .await
             .map_err(|_| io::ErrorKind::TimedOut)?
     }
+}
+
+/// Tries again for a moment where nothing listens: an agent that sent its heartbeat just now does
+/// not yet. A connection to a vsock port without a listener is reset.
+async fn until_it_listens<T, F: Future<Output = io::Result<T>>>(
+    connect: impl Fn() -> F,
+) -> io::Result<T> {
+    let give_up = Instant::now() + LISTEN_GRACE;
+    let mut wait = FIRST_WAIT;
+    loop {
+        match connect().await {
+            Err(error) if is_refusal(&error) && Instant::now() + wait < give_up => {
+                sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
 }
 
 async fn connect_unix(path: &Path, port: Port) -> io::Result<UnixStream> {
@@ -210,6 +241,7 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A switch that answers one connection with `reply`.
     async fn switch(reply: &'static [u8]) -> (tempfile::TempDir, Vsock) {
@@ -248,6 +280,38 @@ mod tests {
                 "the vsock switch sent an unexpected reply"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_does_not_listen_yet_gets_a_moment() {
+        let tries = AtomicUsize::new(0);
+        let connected = until_it_listens(|| async {
+            match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(io::ErrorKind::ConnectionReset.into()),
+                1 => Err(io::ErrorKind::ConnectionRefused.into()),
+                _ => Ok(()),
+            }
+        });
+        connected.await.unwrap();
+        assert_eq!(tries.load(Ordering::Relaxed), 3);
+
+        let since = Instant::now();
+        let closed = until_it_listens(|| async {
+            Err::<(), io::Error>(io::ErrorKind::ConnectionReset.into())
+        });
+        let error = closed.await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(since.elapsed() <= LISTEN_GRACE);
+
+        let since = Instant::now();
+        let gone = until_it_listens(|| async {
+            Err::<(), io::Error>(io::ErrorKind::HostUnreachable.into())
+        });
+        assert_eq!(
+            gone.await.unwrap_err().kind(),
+            io::ErrorKind::HostUnreachable
+        );
+        assert_eq!(since.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 use api::{CreateEnclave, DeployError, EnclaveId, Record, State};
 use explain::Code;
 use host_proxy::daemon::Daemon;
+use launch::Launchers;
 use serde_json::json;
 use std::io::Read as _;
 use std::sync::Arc;
@@ -49,7 +50,8 @@ impl Host {
             .unwrap()
             .config;
         let launcher = Arc::new(FakeLauncher::new(conduct, memory_mib));
-        let daemon = Daemon::start(config, None, launcher).await.unwrap();
+        let launchers = Launchers::only(launcher);
+        let daemon = Daemon::start(config, None, launchers).await.unwrap();
         Host {
             directory,
             registry,
@@ -62,6 +64,7 @@ impl Host {
             name: name.to_owned(),
             image: format!("{}/org/app:v1", self.registry.host()),
             provider: None,
+            debug: false,
             source_type: None,
             registry_url: None,
             registry_username: None,

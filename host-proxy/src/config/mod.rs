@@ -21,7 +21,6 @@ const DEFAULTS: &str = r#"
 state_dir = "/var/lib/redoubt"   # systemd's StateDirectory
 run_dir = "/run/redoubt"         # systemd's RuntimeDirectory; short, because socket paths have at most 107 bytes
 secrets = "file"                 # works everywhere; "aws" keeps them in Secrets Manager
-launcher = "qemu"                # the only one so far
 
 [aws]
 region = ""
@@ -182,6 +181,12 @@ pub fn load(
 ) -> Result<Loaded, ConfigurationError> {
     let mut settings = Settings::default();
     settings.add(&parse(DEFAULTS, "the built-in defaults")?, "built in");
+    let launcher = toml::Value::try_from(launch::default_provider());
+    let launcher = launcher.map_err(|e| invalid("launcher", e.to_string()))?;
+    settings.add(
+        &Table::from_iter([("launcher".to_owned(), launcher)]),
+        "found on this machine",
+    );
     let files = add_files(&mut settings, directory, run_mode)?;
     settings.merge(from_environment(environment)?);
     let config = settings.nested().try_into();

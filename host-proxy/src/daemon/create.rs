@@ -88,6 +88,7 @@ impl Daemon {
             state: State::PendingDeploy,
             generation: 1,
             provider: admitted.provider.unwrap_or(self.context.config.launcher),
+            debug: admitted.debug,
             source_type: admitted.source_type,
             image: admitted.image.clone(),
             image_digest: None,

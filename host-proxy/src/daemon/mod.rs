@@ -18,7 +18,7 @@ use crate::store::{Store, StoreError};
 use api::{EnclaveId, Record, State};
 use broker::Issuer;
 use explain::{Class, Code, Explain};
-use launch::Launcher;
+use launch::Launchers;
 use nix::fcntl::{Flock, FlockArg};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -92,7 +92,7 @@ impl Daemon {
     pub async fn start(
         config: DaemonConfig,
         issuer: Option<Arc<Issuer>>,
-        launcher: Arc<dyn Launcher>,
+        launchers: Launchers,
     ) -> Result<Arc<Daemon>, StartError> {
         let state = config.state_dir.clone();
         let directories = [
@@ -114,7 +114,7 @@ impl Daemon {
             secrets,
             configs,
             issuer,
-            launcher,
+            launchers,
         });
         let daemon = Daemon {
             context,

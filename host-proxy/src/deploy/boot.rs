@@ -2,7 +2,7 @@
 
 use super::explain_exit::{boot_failed, exit_error, no_heartbeat};
 use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Stages};
-use crate::control::{self, Control, Report};
+use crate::control::{Control, Report};
 use crate::egress::{self, EgressPolicy};
 use crate::logs::Logs;
 use crate::role;
@@ -31,10 +31,11 @@ pub(super) async fn boot_and_attest(
     logs: &Logs,
     stages: &mut Stages,
 ) -> Result<AttestedEnclave, DeployError> {
+    let launcher = context.launchers.of(request.provider);
     stages.enter(Stage::Allocate).await;
     let reservation = match request.reservation.take() {
         Some(reservation) => reservation,
-        None => context.launcher.reserve(request.spec.resources)?,
+        None => launcher.reserve(request.spec.resources)?,
     };
     stages.enter(Stage::Launch).await;
     let pcr16 = config.as_ref().map(|config| config.pcr16);
@@ -59,8 +60,9 @@ pub(super) async fn boot_and_attest(
 
     stages.enter(Stage::Attest).await;
     let vsock = instance.vsock().clone();
-    let evidence = context.launcher.evidence();
-    let verified = attest::verify_launched(&vsock, evidence, &built.measurements, pcr16);
+    let evidence = launcher.evidence();
+    let verified =
+        attest::verify_launched(&vsock, evidence, &built.measurements, pcr16, request.debug);
     alive(&mut instance, verified).await??;
     Ok(AttestedEnclave {
         instance,
@@ -95,8 +97,10 @@ async fn launch(
         eif: &built.path,
         resources: request.spec.resources,
         run_dir: &context.config.run_dir,
+        debug: request.debug,
     };
-    Ok(context.launcher.launch(launch, reservation).await?)
+    let launcher = context.launchers.of(request.provider);
+    Ok(launcher.launch(launch, reservation).await?)
 }
 
 /// Carries what the enclave may connect to, from its first moment on.
@@ -116,7 +120,7 @@ async fn await_heartbeat(
     listener: &Listener,
 ) -> Result<(), DeployError> {
     let limit = Duration::from_secs(context.config.launch.heartbeat_timeout_seconds);
-    let heartbeat = alive(instance, timeout(limit, control::heartbeat(listener))).await?;
+    let heartbeat = alive(instance, timeout(limit, launch::heartbeat(listener))).await?;
     heartbeat
         .map_err(|_| no_heartbeat(limit, &instance.console()))?
         .map_err(DeployError::internal)

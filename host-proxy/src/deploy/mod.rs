@@ -18,12 +18,12 @@ use crate::ingress::{self, IngressListeners};
 use crate::logs::Logs;
 use crate::sealed::SealedConfigs;
 use crate::secrets::SecretStore;
-use api::{ConfigRecord, DeployError, EnclaveId, SourceType, Stage};
+use api::{ConfigRecord, DeployError, EnclaveId, Provider, SourceType, Stage};
 use attestation::Measurements;
 use broker::Issuer;
 use eif_builder::build::Built;
 use explain::Code;
-use launch::{Instance, Launcher, Reservation};
+use launch::{Instance, Launchers, Reservation};
 use oci::{Digest, Reference};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ pub struct Context {
     pub configs: SealedConfigs,
     /// Issues credentials for the configured registry.
     pub issuer: Option<Arc<Issuer>>,
-    /// What starts enclaves.
-    pub launcher: Arc<dyn Launcher>,
+    /// What starts enclaves, for each provider.
+    pub launchers: Launchers,
 }
 
 /// What is to be deployed.
@@ -57,6 +57,10 @@ pub struct DeployRequest {
     pub spec: Spec,
     /// Where credentials for the image come from.
     pub source_type: SourceType,
+    /// What is to run it.
+    pub provider: Provider,
+    /// Launch it in debug mode.
+    pub debug: bool,
     /// The secret that holds them, if they are stored.
     pub credentials_arn: Option<String>,
     /// The sealed config to boot with.
@@ -203,8 +207,8 @@ async fn deploy(
         Some(built) => Source::Reuse(Box::new(built.clone())),
         None => Source::Build(image::Artifacts::find(&context.config.build)?),
     };
-    let launcher = context.launcher.preflight();
-    launcher.map_err(|e| DeployError::from(e).at(Stage::Launch))?;
+    let found = context.launchers.of(request.provider).preflight();
+    found.map_err(|e| DeployError::from(e).at(Stage::Launch))?;
     let config = request
         .config
         .as_ref()

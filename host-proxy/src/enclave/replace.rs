@@ -28,7 +28,7 @@ impl Enclave {
             .map(|serving| serving.enclave.built.clone());
         // Nothing is reserved where there is nothing to launch beside the old one.
         if let Some(built) = &built
-            && let Ok(reservation) = self.context.launcher.reserve(self.record.spec.resources)
+            && let Ok(reservation) = self.launcher().reserve(self.record.spec.resources)
         {
             let request =
                 self.request(Some(config.clone()), Some(built.clone()), Some(reservation));

@@ -7,7 +7,7 @@ use crate::lifecycle::{Effect, Event, step};
 use crate::store::StoreError;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State};
 use eif_builder::build::Built;
-use launch::Reservation;
+use launch::{Launcher, Reservation};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -97,6 +97,10 @@ impl Enclave {
         self.events.send(event).ok();
     }
 
+    pub(super) fn launcher(&self) -> &dyn Launcher {
+        self.context.launchers.of(self.record.provider)
+    }
+
     pub(super) fn request(
         &self,
         config: Option<ConfigRecord>,
@@ -108,6 +112,8 @@ impl Enclave {
             image: self.record.image.clone(),
             spec: (*self.record.spec).clone(),
             source_type: self.record.source_type,
+            provider: self.record.provider,
+            debug: self.record.debug,
             credentials_arn: self.record.credentials_arn.clone(),
             measured_before: self.record.measurements,
             config,

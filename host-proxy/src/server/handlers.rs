@@ -30,7 +30,7 @@ pub(super) fn metrics(daemon: &Daemon) -> Response<Body> {
 pub(super) async fn doctor(daemon: &Arc<Daemon>) -> Answer {
     let daemon = daemon.clone();
     let examining = tokio::task::spawn_blocking(move || {
-        doctor::examine(&daemon.context().config, &*daemon.context().launcher)
+        doctor::examine(&daemon.context().config, &daemon.context().launchers)
     });
     Ok(json(
         StatusCode::OK,

@@ -89,6 +89,9 @@ impl Qemu {
         request: LaunchRequest<'_>,
         reservation: Reservation,
     ) -> Result<(Instance, Listeners), LaunchError> {
+        if request.debug {
+            return Err(LaunchError::DebugUnsupported);
+        }
         let programs = self.find()?;
         let socket = |source| LaunchError::Socket {
             path: request.run_dir.to_owned(),
@@ -113,7 +116,7 @@ impl Qemu {
         let device = start_device(&programs, &chardev, &uds, &console).await?;
         let qemu = start_qemu(&programs, &self.config, request, &chardev, &console)?;
         if let Some(pid) = qemu.id() {
-            reservation.taken_by(pid);
+            self.pool.taken_by(&reservation, pid);
         }
         let processes = Processes {
             qemu,

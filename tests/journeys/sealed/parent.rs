@@ -3,10 +3,10 @@
 use super::House;
 use api::EnclaveId;
 use host_proxy::config::DaemonConfig;
-use host_proxy::control::{self, Control, Report};
+use host_proxy::control::{Control, Report};
 use host_proxy::egress::{self, EgressPolicy};
 use host_proxy::logs::Logs;
-use launch::{LaunchRequest, Listeners};
+use launch::{LaunchRequest, Launchers, Listeners};
 use oci::network::Network;
 use std::path::Path;
 use std::time::Duration;
@@ -61,12 +61,14 @@ impl Parent<'_> {
             .tempdir_in("/tmp")
             .unwrap();
         let DaemonConfig { launcher, qemu, .. } = config(run_dir.path());
-        let launcher = launch::for_provider(launcher, &qemu);
+        let launchers = Launchers::new(&qemu).unwrap();
+        let launcher = launchers.of(launcher);
         let request = LaunchRequest {
             id: &EnclaveId::random().unwrap(),
             eif: self.eif,
             resources: RESOURCES,
             run_dir: run_dir.path(),
+            debug: false,
         };
         let reservation = launcher.reserve(RESOURCES).unwrap();
         let launched = launcher.launch(request, reservation).await;
@@ -77,7 +79,7 @@ impl Parent<'_> {
             egress,
         } = listeners;
         let serving = tokio::spawn(egress::serve(egress, policy));
-        control::heartbeat(&heartbeat).await.unwrap();
+        launch::heartbeat(&heartbeat).await.unwrap();
         let accepted = Control::accept(&control, boot, Logs::default()).await;
         let mut control = accepted.unwrap();
         let report = tokio::time::timeout(Duration::from_secs(90), control.report()).await;

@@ -7,7 +7,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Decides which of many alike lines are written.
 #[derive(Debug)]
-pub(crate) struct LineLimiter {
+pub struct LineLimiter {
     limit: u32,
     window: Mutex<Option<Window>>,
 }
@@ -20,7 +20,7 @@ struct Window {
 
 /// What to do with a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum LineVerdict {
     /// Write it.
     Write {
         /// Lines that were left out before it.
@@ -34,15 +34,15 @@ pub(crate) enum Verdict {
 
 impl LineLimiter {
     /// At most `limit` lines a minute.
-    pub(crate) fn new(limit: u32) -> LineLimiter {
+    pub fn new(limit: u32) -> LineLimiter {
         LineLimiter {
             limit,
             window: Mutex::new(None),
         }
     }
 
-    /// Whether one more line is written now.
-    pub(crate) fn admit(&self, now: Instant) -> Verdict {
+    /// Whether one more line is written at `now`, which must not go back.
+    pub fn admit(&self, now: Instant) -> LineVerdict {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         match window
             .as_mut()
@@ -51,9 +51,9 @@ impl LineLimiter {
             Some(current) => {
                 current.lines = current.lines.saturating_add(1);
                 if current.lines > self.limit {
-                    return Verdict::LeaveOut;
+                    return LineVerdict::LeaveOut;
                 }
-                Verdict::Write {
+                LineVerdict::Write {
                     left_out: 0,
                     is_last: current.lines == self.limit,
                 }
@@ -64,7 +64,7 @@ impl LineLimiter {
                     lines: 1,
                 });
                 let lines = before.map_or(0, |before| before.lines);
-                Verdict::Write {
+                LineVerdict::Write {
                     left_out: lines.saturating_sub(self.limit),
                     is_last: self.limit == 1,
                 }
@@ -82,13 +82,13 @@ mod tests {
         let limiter = LineLimiter::new(2);
         let began = Instant::now();
         let at = |seconds| limiter.admit(began + Duration::from_secs(seconds));
-        let write = |left_out, is_last| Verdict::Write { left_out, is_last };
+        let write = |left_out, is_last| LineVerdict::Write { left_out, is_last };
         assert_eq!([at(0), at(1)], [write(0, false), write(0, true)]);
         for seconds in [2, 30, 59] {
-            assert_eq!(at(seconds), Verdict::LeaveOut);
+            assert_eq!(at(seconds), LineVerdict::LeaveOut);
         }
         assert_eq!(at(60), write(3, false));
         assert_eq!(at(61), write(0, true));
-        assert_eq!(at(62), Verdict::LeaveOut);
+        assert_eq!(at(62), LineVerdict::LeaveOut);
     }
 }
