@@ -1,5 +1,6 @@
 //! Sets `cfg(sandbox)` if everything is there that the journeys through QEMU, registries and
-//! emulators of AWS need: `scripts/test` installs it and names it in the environment.
+//! emulators of AWS need, and `cfg(parent)` if there is a parent instance, too: `scripts/test`
+//! installs it and names it in the environment.
 
 const NEEDED: [&str; 4] = [
     "REDOUBT_LIB",
@@ -8,6 +9,9 @@ const NEEDED: [&str; 4] = [
     "REDOUBT_TEST_MOTO",
 ];
 
+/// What `scripts/parent prepare` made.
+const PARENT: &str = "REDOUBT_TEST_PARENT";
+
 fn main() {
     emit("rustc-check-cfg=cfg(sandbox)");
     for variable in NEEDED {
@@ -15,6 +19,11 @@ fn main() {
     }
     if NEEDED.iter().all(|name| std::env::var_os(name).is_some()) {
         emit("rustc-cfg=sandbox");
+    }
+    emit("rustc-check-cfg=cfg(parent)");
+    emit(&format!("rerun-if-env-changed={PARENT}"));
+    if std::env::var_os(PARENT).is_some() {
+        emit("rustc-cfg=parent");
     }
 }
 

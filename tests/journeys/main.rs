@@ -19,6 +19,7 @@ mod failures;
 mod house;
 mod launch;
 mod login;
+mod parent;
 mod providers;
 mod pull;
 mod rules;

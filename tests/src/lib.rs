@@ -24,6 +24,7 @@ pub mod launcher;
 pub mod layout;
 pub mod metadata;
 pub mod ministack;
+pub mod parent;
 pub mod programs;
 pub mod registry;
 pub mod scene;

@@ -22,21 +22,21 @@ use tests::scene::Scene;
 use tests::workloads::busybox;
 
 /// The workload shows that it knows its secret without saying it: the log may leave the enclave.
-const ENV_SCRIPT: &str = "printf %s \"$TOKEN\" | busybox sha256sum; busybox grep VmRSS /proc/1/status; \
+pub(crate) const ENV_SCRIPT: &str = "printf %s \"$TOKEN\" | busybox sha256sum; busybox grep VmRSS /proc/1/status; \
      exec busybox httpd -f -p 127.0.0.1:8080 -h /etc";
 
-fn image(script: &str, env: &str) -> Image {
+pub(crate) fn image(script: &str, env: &str) -> Image {
     let entrypoint = ["/bin/sh", "-c", script];
     Image::new(json!({ "Entrypoint": entrypoint, "User": "web", "Env": [env] }))
         .layer(busybox(), Compression::Gzip)
 }
 
 /// A KMS, a key, a registry with an image, and a spec that names them.
-struct House {
-    scene: Scene,
-    kms: Kms,
+pub(crate) struct House {
+    pub(crate) scene: Scene,
+    pub(crate) kms: Kms,
     key: String,
-    spec: PathBuf,
+    pub(crate) spec: PathBuf,
 }
 
 impl House {
@@ -51,7 +51,7 @@ impl House {
     }
 
     /// With KMS's endpoint at another port than KMS's.
-    fn behind(image: &Image, kms: Kms, port: u16, more: &str) -> House {
+    pub(crate) fn behind(image: &Image, kms: Kms, port: u16, more: &str) -> House {
         let scene = Scene::new(image, "org/app:v1");
         let key = kms.key(&attested_policy("none"));
         let spec = scene.path("enclave.toml");
@@ -86,7 +86,7 @@ impl House {
     }
 
     /// Builds, and lets KMS decrypt for it.
-    fn allow(&self) -> (PathBuf, String) {
+    pub(crate) fn allow(&self) -> (PathBuf, String) {
         let (path, pcr0) = self.build();
         self.kms.set_policy(&self.key, &attested_policy(&pcr0));
         (path, pcr0)
@@ -101,7 +101,7 @@ impl House {
     }
 
     /// Seals a config; the file and what the command printed.
-    fn seal(&self, text: &str, version: u64) -> (PathBuf, Value) {
+    pub(crate) fn seal(&self, text: &str, version: u64) -> (PathBuf, Value) {
         let plain = self.scene.path("plain");
         std::fs::write(&plain, text).unwrap();
         let sealed = self.scene.path(&format!("{version}.sealed"));
@@ -137,7 +137,7 @@ impl House {
 }
 
 /// Where the daemon may reach the fake.
-const INWARD: (&str, &str) = (
+pub(crate) const INWARD: (&str, &str) = (
     "HOST_PROXY_EGRESS__ALLOW_NETWORKS",
     "['127.0.0.0/8', '::1/128']",
 );
@@ -156,6 +156,6 @@ fn configs(daemon: &Daemon) -> usize {
     tests::files::count(&daemon.folder().join("state/configs"))
 }
 
-fn digest(text: &str) -> String {
+pub(crate) fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text))
 }

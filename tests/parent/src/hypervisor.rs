@@ -5,6 +5,8 @@ use crate::memory::Memory;
 use crate::protocol::{self, Answer, Command, EINVAL, EIO, Errno, FRAME};
 use crate::sibling::{Sibling, Surroundings};
 use crate::slots::{Limits, Region, Slots, Step, of};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -195,16 +197,28 @@ impl Hypervisor {
         }
     }
 
+    /// How many enclaves there are, started or not.
+    pub fn slots(&self) -> usize {
+        self.inner().slots.len()
+    }
+
     /// Ends an enclave as if it had crashed. Returns whether there was one at this CID.
     pub fn crash(&self, cid: u64) -> bool {
+        self.signal(cid, Signal::SIGKILL)
+    }
+
+    /// Stops an enclave's processor for good. Returns whether there was one at this CID.
+    pub fn freeze(&self, cid: u64) -> bool {
+        self.signal(cid, Signal::SIGSTOP)
+    }
+
+    fn signal(&self, cid: u64, signal: Signal) -> bool {
         let inner = self.inner();
         let pid = inner.siblings.iter().find_map(|(number, sibling)| {
             let slot = inner.slots.get(*number)?;
             (slot.cid == cid).then(|| sibling.process_id())
         });
-        let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) else {
-            return false;
-        };
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).is_ok()
+        let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+        pid.is_some_and(|pid| kill(Pid::from_raw(pid), signal).is_ok())
     }
 }

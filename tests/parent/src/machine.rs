@@ -8,10 +8,13 @@ use crate::process::{self, Process};
 use crate::shell::{self, Output};
 use crate::sibling::Surroundings;
 use anyhow::{Context as _, bail, ensure};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
 use pki::Signer;
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -55,18 +58,20 @@ pub struct Machine {
     faults: Faults,
     events: Events,
     host: PathBuf,
+    root: Vec<u8>,
     _guest: Guest,
     directory: TempDir,
+    _memory: OwnedFd,
 }
 
 impl Files {
     /// The usual places below the directory that `scripts/parent` fills.
     #[must_use]
-    pub fn below(directory: &Path, sandbox: &Path) -> Files {
+    pub fn below(directory: &Path) -> Files {
         Files {
             machine: directory.join("machine"),
             tree: directory.to_owned(),
-            sandbox: sandbox.to_owned(),
+            sandbox: directory.join("sandbox"),
             signer: directory.join("signer"),
         }
     }
@@ -113,6 +118,7 @@ impl Machine {
         let host = path("v");
         std::fs::create_dir_all(&files.signer)?;
         let signer = Signer::open(&files.signer)?;
+        let root = signer.root_der().to_vec();
         let listener = UnixListener::bind(path("nsm"))?;
         thread::spawn(move || signer.serve(listener));
         files.pack(&files.signer.join("root.pem"), &path("tree"))?;
@@ -127,8 +133,10 @@ impl Machine {
             }),
         })?;
         let device = UnixListener::bind(path("ne"))?;
-        let mut qemu = Process::start(command(files, directory.path())?)?;
-        let (from_guest, memory) = attach(&mut qemu, &device, directory.path())?;
+        let (memory, memory_path) = guest_memory()?;
+        let command = command(files, directory.path(), &memory_path)?;
+        let mut qemu = Process::start(command)?;
+        let from_guest = attach(&mut qemu, &device, directory.path())?;
         let surroundings = Surroundings {
             qemu: files.sandbox.join("qemu-system-x86_64"),
             firmware: files.sandbox.join("firmware"),
@@ -140,7 +148,7 @@ impl Machine {
         let (faults, events) = (Faults::default(), Events::default());
         let hypervisor = Arc::new(Hypervisor::new(
             surroundings,
-            memory,
+            Memory::open(&memory_path)?,
             faults.clone(),
             events.clone(),
             from_guest.try_clone()?,
@@ -153,8 +161,10 @@ impl Machine {
             faults,
             events,
             host,
+            root,
             _guest: guest,
             directory,
+            _memory: memory,
         };
         machine.wait()?;
         Ok(machine)
@@ -233,6 +243,12 @@ impl Machine {
         &self.host
     }
 
+    /// The root below which its enclaves' documents are signed, in DER.
+    #[must_use]
+    pub fn root(&self) -> &[u8] {
+        &self.root
+    }
+
     /// Where its sockets are.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -276,9 +292,18 @@ impl Machine {
     }
 }
 
+/// The guest's memory, in no file: it is gone with the processes that have it. QEMU and the
+/// hypervisor open it by the path.
+fn guest_memory() -> anyhow::Result<(OwnedFd, PathBuf)> {
+    let memory = memfd_create(c"parent", MFdFlags::MFD_CLOEXEC)?;
+    ftruncate(&memory, i64::from(MEMORY_MIB) << 20)?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+    Ok((memory, path.into()))
+}
+
 /// The guest's QEMU. Four cores of two threads: core 0 stays with the guest, the others are for
 /// enclaves.
-fn command(files: &Files, directory: &Path) -> anyhow::Result<Command> {
+fn command(files: &Files, directory: &Path, memory: &Path) -> anyhow::Result<Command> {
     let path = |name: &str| directory.join(name).display().to_string();
     let machine = |name: &str| files.machine.join(name);
     let mut command = process::command(files.sandbox.join("qemu-system-x86_64"));
@@ -286,14 +311,17 @@ fn command(files: &Files, directory: &Path) -> anyhow::Result<Command> {
         ["-drive".to_owned(), format!("file={file},format=raw,if=virtio,{options}")]
     };
     command
-        .args(["-M", "q35,memory-backend=ram,sata=off,smm=off,usb=off", "-accel", "tcg,thread=single"])
+        .args(["-M", "q35,memory-backend=ram,sata=off,smm=off,usb=off"])
+        // With a thread for each CPU, QEMU 10.0.2 crashes in one of six boots: a CPU that wakes up
+        // uses an address space that another one has just replaced (two cores that booted so).
+        .args(["-accel", "tcg,thread=single"])
         .args(["-cpu", "max,vendor=GenuineIntel"])
         .args(["-smp", "8,sockets=1,cores=4,threads=2"])
         .args(["-m", &format!("{MEMORY_MIB}M")])
         .arg("-object")
         .arg(format!(
             "memory-backend-file,id=ram,size={MEMORY_MIB}M,mem-path={},share=on",
-            path("ram")
+            memory.display()
         ))
         .arg("-kernel")
         .arg(machine("vmlinuz"))
@@ -317,31 +345,24 @@ fn command(files: &Files, directory: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// The device's connection, and the guest's memory: QEMU connects first, and makes its memory then.
+/// The device's connection.
 fn attach(
     qemu: &mut Process,
     device: &UnixListener,
     directory: &Path,
-) -> anyhow::Result<(std::os::unix::net::UnixStream, Memory)> {
+) -> anyhow::Result<UnixStream> {
     device.set_nonblocking(true)?;
     let give_up = Instant::now() + Duration::from_secs(20);
-    let mut stream = None;
-    loop {
+    while Instant::now() < give_up {
         if let Some(status) = qemu.ended() {
             let log = std::fs::read_to_string(directory.join("qemu.log")).unwrap_or_default();
             bail!("QEMU ended ({status}): {log}");
         }
-        ensure!(Instant::now() < give_up, "QEMU does not start");
-        if stream.is_none() {
-            stream = device.accept().ok().map(|(stream, _)| stream);
-        }
-        if stream.is_some()
-            && let Ok(memory) = Memory::open(&directory.join("ram"))
-            && let Some(stream) = stream.take()
-        {
+        if let Ok((stream, _)) = device.accept() {
             stream.set_nonblocking(false)?;
-            return Ok((stream, memory));
+            return Ok(stream);
         }
         thread::sleep(POLL);
     }
+    bail!("QEMU does not start");
 }

@@ -92,6 +92,16 @@ impl Slots {
         self.slots.get(&slot)
     }
 
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Everything that there is, which is then gone.
     pub fn clear(&mut self) -> BTreeMap<u64, Slot> {
         std::mem::take(&mut self.slots)

@@ -27,9 +27,6 @@ struct Arguments {
     /// What scripts/parent built
     #[arg(long, value_name = "DIRECTORY")]
     files: PathBuf,
-    /// What scripts/sandbox built
-    #[arg(long, value_name = "DIRECTORY")]
-    sandbox: PathBuf,
     /// Leave the machine running, and say how to reach and how to end it
     #[arg(long)]
     keep: bool,
@@ -54,7 +51,7 @@ enum Verb {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let files = Files::below(&arguments.files, &arguments.sandbox);
+    let files = Files::below(&arguments.files);
     match &arguments.verb {
         Some(Verb::Hold { ready }) => hold(&files, ready),
         verb => {
@@ -115,7 +112,6 @@ fn leave_running(arguments: &Arguments) -> anyhow::Result<(PathBuf, u32)> {
     let (ready, log) = (home.join("ready"), home.join("log"));
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--files").arg(&arguments.files);
-    command.arg("--sandbox").arg(&arguments.sandbox);
     command.arg("hold").arg(&ready).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
     let mut child = command.spawn()?;
