@@ -158,6 +158,14 @@ pub struct Record {
 }
 
 impl Record {
+    /// What must be said wherever an enclave in debug mode is shown.
+    pub const DEBUG_NOTICE: &str = "DEBUG: not confidential";
+
+    /// [`Record::DEBUG_NOTICE`] if it runs in debug mode.
+    pub fn debug_notice(&self) -> Option<&'static str> {
+        self.debug.then_some(Record::DEBUG_NOTICE)
+    }
+
     /// Takes a new state; an enclave that is not deployed listens nowhere.
     pub fn set_state(&mut self, state: State) {
         if state != State::Deployed {

@@ -232,14 +232,11 @@ mod tests {
     }
 
     #[test]
-    fn nitro_is_refused_before_anything_is_sent() {
-        let error = order(parse(&["--provider", "aws-nitro"])).unwrap_err();
+    fn nitro_and_its_debug_mode_are_asked_for_by_name() {
+        let order = order(parse(&["--provider", "aws-nitro", "--debug"])).unwrap();
         assert_eq!(
-            (error.exit, error.message.as_str()),
-            (
-                Exit::Usage,
-                "this version cannot launch on /dev/nitro_enclaves yet"
-            )
+            (order.provider, order.debug),
+            (Some(Provider::AwsNitro), true)
         );
     }
 }

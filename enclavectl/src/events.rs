@@ -1,6 +1,6 @@
 //! `enclavectl events` and `logs`: what happened to an enclave, and what its workload printed.
 
-use crate::ui;
+use crate::{show, ui};
 use api::client::Client;
 use api::{DeployError, EnclaveEvent};
 use explain::CliError;
@@ -19,6 +19,7 @@ pub(crate) async fn events(
     Args { name, follow }: &Args,
     json: bool,
 ) -> Result<(), CliError> {
+    show::warn_of_debug(client, name).await?;
     let rest = if *follow { "/events?follow" } else { "/events" };
     let mut events = client.stream(&ui::path(name, rest)?).await?;
     while let Some(event) = events.line::<EnclaveEvent>().await {
@@ -32,6 +33,7 @@ pub(crate) async fn events(
 }
 
 pub(crate) async fn logs(client: &Client, Args { name, follow }: &Args) -> Result<(), CliError> {
+    show::warn_of_debug(client, name).await?;
     let rest = if *follow { "/logs?follow" } else { "/logs" };
     let mut stream = client.stream(&ui::path(name, rest)?).await?;
     while let Some(piece) = stream.piece().await {

@@ -31,6 +31,16 @@ pub(crate) async fn one(client: &Client, Args { name }: &Args, json: bool) -> Re
     }
 }
 
+/// Says of an enclave in debug mode that it is one, beside what else is shown of it.
+pub(crate) async fn warn_of_debug(client: &Client, name: &str) -> Result<(), CliError> {
+    let path = ui::path(name, "")?;
+    let record: Record = client.json(Method::GET, &path, Vec::new()).await?;
+    if let Some(notice) = record.debug_notice() {
+        ui::tell(&format!("{}: {notice}", record.name));
+    }
+    Ok(())
+}
+
 fn table(records: &[Record]) -> String {
     if records.is_empty() {
         return "no enclaves; 'enclavectl create' makes one".to_owned();
@@ -43,7 +53,10 @@ fn table(records: &[Record]) -> String {
     let mut lines = vec![row("NAME", "STATUS", "ID", "IMAGE")];
     lines.extend(records.iter().map(|record| {
         let status = record.state.status().to_string();
-        let image = record.image.to_string();
+        let mut image = record.image.to_string();
+        if let Some(notice) = record.debug_notice() {
+            image = format!("{image}  {notice}");
+        }
         row(&record.name, &status, record.id.as_str(), &image)
     }));
     lines.join("\n")
@@ -51,7 +64,13 @@ fn table(records: &[Record]) -> String {
 
 /// One line for each fact.
 pub(crate) fn summary(record: &Record) -> String {
-    let mut lines = vec![format!("{}  {}", record.name, record.state.status())];
+    let notice = record.debug_notice();
+    let notice = notice.map(|text| format!("  {text}")).unwrap_or_default();
+    let mut lines = vec![format!(
+        "{}  {}{notice}",
+        record.name,
+        record.state.status()
+    )];
     let facts = facts(record).into_iter();
     lines.extend(facts.map(|(label, text)| format!("  {label:<12} {text}")));
     lines.join("\n")
@@ -152,6 +171,20 @@ mod tests {
             "  updated      2026-01-03T20:41:08.000000Z",
         ];
         assert_eq!(shown, expected.join("\n"));
+    }
+
+    #[test]
+    fn an_enclave_in_debug_mode_is_called_so_wherever_it_is_shown() {
+        let debug = record(json!({ "debug": true }));
+        let notice = "DEBUG: not confidential";
+        let first = format!("web  DEPLOYED  {notice}");
+        assert_eq!(summary(&debug).lines().next(), Some(first.as_str()));
+        assert!(table(std::slice::from_ref(&debug)).ends_with(notice));
+        let json = serde_json::to_value(&debug).unwrap();
+        assert_eq!(json.get("debug"), Some(&Value::Bool(true)));
+        let plain = record(json!({}));
+        assert!(!summary(&plain).contains("DEBUG"));
+        assert!(!table(std::slice::from_ref(&plain)).contains("DEBUG"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Deploys through the launcher seam, with a fake launcher: from a registry to an attested enclave
 //! and back to nothing, in milliseconds.
 
-use api::{CreateEnclave, DeployError, EnclaveId, Record, State};
+use api::{CreateEnclave, DeployError, EnclaveId, Provider, Record, State};
 use explain::Code;
 use host_proxy::daemon::Daemon;
 use launch::Launchers;
@@ -60,7 +60,22 @@ impl Host {
     }
 
     async fn create(&self, name: &str, memory_mib: u32) -> EnclaveId {
+        let request = self.request(name, memory_mib);
+        self.daemon.create(request).await.unwrap().id
+    }
+
+    /// In debug mode, which only Nitro has.
+    async fn create_debug(&self, name: &str) -> EnclaveId {
         let request = CreateEnclave {
+            provider: Some(Provider::AwsNitro),
+            debug: true,
+            ..self.request(name, 128)
+        };
+        self.daemon.create(request).await.unwrap().id
+    }
+
+    fn request(&self, name: &str, memory_mib: u32) -> CreateEnclave {
+        CreateEnclave {
             name: name.to_owned(),
             image: format!("{}/org/app:v1", self.registry.host()),
             provider: None,
@@ -73,8 +88,7 @@ impl Host {
                 "[resources]\nmemory_mib = {memory_mib}\n[network]\ningress = [{{ port = 80 }}]\n"
             ),
             config: None,
-        };
-        self.daemon.create(request).await.unwrap().id
+        }
     }
 
     async fn record(&self, id: &EnclaveId) -> Record {
@@ -197,6 +211,21 @@ async fn an_enclave_of_another_image_is_never_deployed() {
         code_of(Conduct::OtherImage).await,
         Code::MeasurementMismatch
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn debug_mode_is_attested_as_such_and_never_taken_for_the_other() {
+    let host = Host::new(Conduct::Good, 1024).await;
+    let debug = host.settled(&host.create_debug("app").await).await;
+    assert_eq!((debug.state, debug.debug), (State::Deployed, true));
+    let other = Host::new(Conduct::OtherMode, 1024).await;
+    for id in [
+        other.create("app", 128).await,
+        other.create_debug("debug").await,
+    ] {
+        let failure = other.failure(&id).await;
+        assert_eq!(failure.code, Code::MeasurementMismatch, "{failure:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

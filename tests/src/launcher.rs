@@ -3,7 +3,7 @@
 //! milliseconds. It isolates nothing.
 
 use api::Finding;
-use attestation::{Measurements, TrustAnchor};
+use attestation::{Measurements, Pcr, TrustAnchor};
 use eif_builder::eif::Eif;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -46,6 +46,8 @@ pub enum Conduct {
     OtherImage,
     /// Its documents are for another nonce.
     StaleNonce,
+    /// It runs in debug mode if that was not asked for, and not if it was.
+    OtherMode,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,13 @@ impl FakeLauncher {
         request: LaunchRequest<'_>,
         reservation: Reservation,
     ) -> Result<(Instance, Listeners), LaunchError> {
-        let measurements = Eif::open(request.eif).unwrap().measure().unwrap();
+        let mut measurements = Eif::open(request.eif).unwrap().measure().unwrap();
+        if request.debug != (self.conduct == Conduct::OtherMode) {
+            // As the hypervisor does.
+            measurements.pcr0 = Pcr::ZERO;
+            measurements.pcr1 = Pcr::ZERO;
+            measurements.pcr2 = Pcr::ZERO;
+        }
         let directory = TempDir::with_prefix_in("e-", request.run_dir).unwrap();
         let path = directory.path().join("v");
         let inward = UnixListener::bind(&path).unwrap();

@@ -16,7 +16,7 @@ const MAX_NAME: usize = 63;
 pub(super) struct Admitted {
     pub(super) name: String,
     pub(super) image: Reference,
-    pub(super) provider: Option<Provider>,
+    pub(super) provider: Provider,
     pub(super) debug: bool,
     pub(super) source_type: SourceType,
     pub(super) credentials: Option<RegistryCredentials>,
@@ -56,6 +56,9 @@ pub enum Rejected {
     /// `configured-registry` with credentials.
     #[error("the configured registry issues its own credentials")]
     NeedlessCredentials,
+    /// Debug mode is Nitro's.
+    #[error("enclaves in QEMU have no debug mode")]
+    Debug,
     /// `configured-registry`, and `[registry]` does not cover the image.
     #[error("[registry] of the daemon's configuration has no credentials for this image")]
     NotConfigured,
@@ -80,6 +83,7 @@ impl Explain for Rejected {
                 "Use --registry-username and --registry-password-stdin.".into()
             }
             Rejected::NeedlessCredentials => "Leave them out, or leave --source-type out.".into(),
+            Rejected::Debug => "Use aws-nitro, or leave --debug out.".into(),
             Rejected::NotConfigured => {
                 "Check its host, and its prefix or namespace; or provide credentials.".into()
             }
@@ -87,9 +91,10 @@ impl Explain for Rejected {
     }
 }
 
-/// Takes a request apart. `is_configured` tells whether the daemon's own `[registry]` covers an image.
+/// Takes a request apart. `launcher` runs it if it names no provider. `is_configured` tells whether the daemon's own `[registry]` covers an image.
 pub(super) fn admit(
     request: CreateEnclave,
+    launcher: Provider,
     is_configured: impl FnOnce(&Reference) -> bool,
 ) -> Result<Admitted, Rejected> {
     let CreateEnclave {
@@ -105,6 +110,10 @@ pub(super) fn admit(
         config,
     } = request;
     check_name(&name)?;
+    let provider = provider.unwrap_or(launcher);
+    if debug && provider == Provider::Qemu {
+        return Err(Rejected::Debug);
+    }
     let image = Reference::parse(&image)?;
     let spec = SpecFile::parse(spec)?;
     let config = CheckedConfig::check(&spec, config.as_deref())?;
@@ -248,22 +257,38 @@ mod tests {
         }
     }
 
+    fn try_admit(request: CreateEnclave) -> Result<Admitted, Rejected> {
+        admit(request, Provider::Qemu, |_| false)
+    }
+
+    #[test]
+    fn debug_mode_is_nitros() {
+        let debug = |provider| {
+            try_admit(CreateEnclave {
+                provider,
+                debug: true,
+                ..request("app", "r.example/a:v1", "")
+            })
+        };
+        assert!(debug(Some(Provider::AwsNitro)).unwrap().debug);
+        for provider in [None, Some(Provider::Qemu)] {
+            assert!(matches!(debug(provider), Err(Rejected::Debug)));
+        }
+    }
+
     #[test]
     fn what_is_admitted_is_parsed_once_and_for_all() {
-        let admitted = admit(request("app", "r.example/a:v1", "name = 'n'"), |_| false).unwrap();
+        let admitted = try_admit(request("app", "r.example/a:v1", "name = 'n'")).unwrap();
         assert_eq!(admitted.image.to_string(), "r.example/a:v1");
         assert_eq!(admitted.spec.name.as_deref(), Some("n"));
-        let rejected = admit(request("app", "r.example/a:v1", "nam = 'n'"), |_| false);
+        let rejected = try_admit(request("app", "r.example/a:v1", "nam = 'n'"));
         assert!(matches!(rejected, Err(Rejected::Spec(_))));
-        let rejected = admit(request("app", "R E F", ""), |_| false);
+        let rejected = try_admit(request("app", "R E F", ""));
         assert!(matches!(rejected, Err(Rejected::Image(_))));
         let half = CreateEnclave {
             registry_username: Some("u".to_owned()),
             ..request("app", "r.example/a:v1", "")
         };
-        assert!(matches!(
-            admit(half, |_| false),
-            Err(Rejected::HalfCredentials)
-        ));
+        assert!(matches!(try_admit(half), Err(Rejected::HalfCredentials)));
     }
 }

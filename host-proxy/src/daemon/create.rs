@@ -59,7 +59,7 @@ impl Daemon {
             self.issuer()
                 .is_some_and(|issuer| !issuer.projects_of(image).is_empty())
         };
-        let admitted = admit(request, is_configured)?;
+        let admitted = admit(request, self.context.config.launcher, is_configured)?;
         let id = EnclaveId::random().map_err(|_| CreateError::Random)?;
         let mut record = self.new_record(id, &admitted);
         // The record comes first: a crash in between leaves a name to clean up by, never a secret that nothing points to.
@@ -87,7 +87,7 @@ impl Daemon {
             name: admitted.name.clone(),
             state: State::PendingDeploy,
             generation: 1,
-            provider: admitted.provider.unwrap_or(self.context.config.launcher),
+            provider: admitted.provider,
             debug: admitted.debug,
             source_type: admitted.source_type,
             image: admitted.image.clone(),

@@ -68,7 +68,7 @@ impl Enclave {
         } = &self.record;
         let stage = state.stage().map(tracing::field::display);
         let failure = state.failure().map(|failure| failure.message.as_str());
-        tracing::info!(%id, name, status = %state.status(), generation, stage, failure, "enclave");
+        tracing::info!(%id, name, status = %state.status(), generation, stage, failure, debug = self.record.debug, "enclave");
     }
 
     /// Writes the record, and only then shows it. If it is not written, a strict caller gets the error and nothing changes.

@@ -40,6 +40,18 @@ pub enum DriverStep {
 }
 
 impl DriverStep {
+    /// All of them, in their order.
+    pub const ALL: [DriverStep; 8] = [
+        DriverStep::Open,
+        DriverStep::CreateVm,
+        DriverStep::ImageLoadInfo,
+        DriverStep::Map,
+        DriverStep::Populate,
+        DriverStep::AddMemory,
+        DriverStep::AddVcpu,
+        DriverStep::Start,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             DriverStep::Open => "cannot open /dev/nitro_enclaves",
@@ -250,24 +262,13 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const ALL: [DriverStep; 8] = [
-        DriverStep::Open,
-        DriverStep::CreateVm,
-        DriverStep::ImageLoadInfo,
-        DriverStep::Map,
-        DriverStep::Populate,
-        DriverStep::AddMemory,
-        DriverStep::AddVcpu,
-        DriverStep::Start,
-    ];
-
     fn error(step: DriverStep, errno: i32) -> DriverError {
         step.failed()(io::Error::from_raw_os_error(errno))
     }
 
     #[test]
     fn each_of_the_drivers_numbers_has_a_meaning_of_its_own_at_each_step() {
-        for step in ALL {
+        for step in DriverStep::ALL {
             let texts: BTreeSet<String> = (256..=275).map(|n| error(step, n).to_string()).collect();
             assert_eq!(texts.len(), 20);
             for (text, errno) in (256..=275).map(|n| (error(step, n).to_string(), n)) {

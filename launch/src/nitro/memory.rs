@@ -92,3 +92,24 @@ fn load(memory: &dyn Memory, file: &File, len: u64, offset: u64) -> io::Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::Parent as _;
+    use super::super::fake::FakeParent;
+    use super::super::pages::{Pages, UNIT, plan};
+    use super::*;
+
+    #[test]
+    fn an_image_that_was_cut_meanwhile_is_an_error() {
+        let plan = plan(32 * UNIT, &Pages::from([(UNIT, 32)])).unwrap();
+        let memory = FakeParent::new(1, &[(UNIT, 32)]).map(&plan, None).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("eif");
+        std::fs::write(&path, vec![7; 20 << 20]).unwrap();
+        let file = File::open(&path).unwrap();
+        load(&*memory, &file, 20 << 20, 8 << 20).unwrap();
+        let cut = load(&*memory, &file, (20 << 20) + 1, 8 << 20).unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

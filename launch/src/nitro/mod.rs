@@ -11,12 +11,16 @@ mod anchor;
 mod console;
 mod driver;
 mod errors;
+#[cfg(test)]
+mod fake;
 mod host;
 mod machine;
 mod memory;
 mod pages;
 mod ports;
 mod reserve;
+#[cfg(test)]
+mod tests;
 
 pub use errors::{DriverError, DriverStep};
 

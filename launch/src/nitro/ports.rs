@@ -158,6 +158,18 @@ impl Ports {
     }
 }
 
+#[cfg(test)]
+impl Ports {
+    /// It knows no enclave.
+    pub(super) fn is_idle(&self) -> bool {
+        self.routes.table().enclaves.is_empty()
+    }
+
+    pub(super) fn parked(&self) -> usize {
+        self.routes.table().parked.len()
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut table = self.routes.table();
@@ -236,5 +248,136 @@ impl Route {
         if queue.is_none_or(|queue| queue.try_send(stream).is_err()) {
             tracing::debug!(?kind, "a connection from an enclave was closed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{Dialler, port};
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::UnixStream;
+    use wire::io::Accept as _;
+
+    struct Ends {
+        heartbeat: Dialler,
+        control: Dialler,
+        egress: Dialler,
+    }
+
+    fn ports() -> (Ports, Ends) {
+        let [
+            (heartbeats, heartbeat),
+            (controls, control),
+            (egresses, egress),
+        ] = [port(), port(), port()];
+        let ends = Ends {
+            heartbeat,
+            control,
+            egress,
+        };
+        (Ports::accepting(heartbeats, controls, egresses), ends)
+    }
+
+    /// The host's end of this connection was dropped.
+    async fn is_closed(mut stream: UnixStream) {
+        let end = timeout(Duration::from_secs(60), stream.read(&mut [0])).await;
+        assert_eq!(end.unwrap().unwrap(), 0);
+    }
+
+    /// That the next connection is this one.
+    async fn brings(listener: &Listener, mut near: UnixStream) {
+        let mut far = listener.next().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut near, b"x")
+            .await
+            .unwrap();
+        assert_eq!(far.read_u8().await.unwrap(), b'x');
+    }
+
+    #[tokio::test]
+    async fn connections_go_to_the_enclave_that_has_the_cid() {
+        let (ports, ends) = ports();
+        let (first, _registered) = ports.register(16, Instant::now());
+        let (second, _registered) = ports.register(17, Instant::now());
+        let of_second = ends.control.connect(17).await;
+        let of_first = ends.control.connect(16).await;
+        brings(&first.control, of_first).await;
+        brings(&second.control, of_second).await;
+        let of_first = ends.egress.connect(16).await;
+        brings(&first.egress, of_first).await;
+    }
+
+    #[tokio::test]
+    async fn an_enclave_has_one_heartbeat() {
+        let (ports, ends) = ports();
+        let (listeners, _registered) = ports.register(16, Instant::now());
+        let stranger = ends.heartbeat.connect(17).await;
+        let own = ends.heartbeat.connect(16).await;
+        is_closed(ends.heartbeat.connect(16).await).await;
+        brings(&listeners.heartbeat, own).await;
+        assert_eq!(ports.parked(), 1);
+        drop(stranger);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_is_closed() {
+        let (ports, ends) = ports();
+        let (listeners, registered) = ports.register(16, Instant::now());
+        let mut waiting = Vec::new();
+        for _ in 0..EGRESS_QUEUE {
+            waiting.push(ends.egress.connect(16).await);
+        }
+        is_closed(ends.egress.connect(16).await).await;
+        brings(&listeners.egress, waiting.remove(0)).await;
+        // There is room for one again.
+        waiting.push(ends.egress.connect(16).await);
+        brings(&listeners.egress, waiting.remove(0)).await;
+        // And an enclave that takes none any more has them closed.
+        drop(listeners);
+        is_closed(ends.control.connect(16).await).await;
+        drop(registered);
+        assert!(ports.is_idle());
+    }
+
+    #[tokio::test]
+    async fn nothing_of_an_earlier_enclave_reaches_the_next_one_with_its_cid() {
+        let (ports, ends) = ports();
+        let (_listeners, registered) = ports.register(16, Instant::now());
+        drop(registered);
+        let late = ends.heartbeat.connect(16).await;
+        while ports.parked() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let (listeners, _registered) = ports.register(16, Instant::now());
+        is_closed(late).await;
+        let own = ends.heartbeat.connect(16).await;
+        brings(&listeners.heartbeat, own).await;
+    }
+
+    #[tokio::test]
+    async fn an_old_registration_does_not_take_the_new_ones_place() {
+        let (ports, ends) = ports();
+        let (_listeners, old) = ports.register(16, Instant::now());
+        let (listeners, _new) = ports.register(16, Instant::now());
+        drop(old);
+        let own = ends.control.connect(16).await;
+        brings(&listeners.control, own).await;
+    }
+
+    #[tokio::test]
+    async fn strangers_wait_in_a_bounded_number_and_for_a_bounded_time() {
+        let (ports, ends) = ports();
+        let oldest = ends.egress.connect(100).await;
+        let mut others = Vec::new();
+        for cid in (200..).take(MAX_PARKED) {
+            others.push(ends.egress.connect(cid).await);
+        }
+        is_closed(oldest).await;
+        assert_eq!(ports.parked(), MAX_PARKED);
+        let mut table = ports.routes.table();
+        table.expire(Instant::now());
+        assert_eq!(table.parked.len(), MAX_PARKED);
+        table.expire(Instant::now() + PARKED_FOR);
+        assert_eq!(table.parked.len(), 0);
     }
 }

@@ -75,6 +75,13 @@ impl Cores {
     }
 }
 
+#[cfg(test)]
+impl Cores {
+    pub(super) fn promised(&self) -> u32 {
+        *self.0.lock().unwrap()
+    }
+}
+
 fn reserve_pages(
     parent: &dyn Parent,
     memory_mib: u32,

@@ -278,6 +278,17 @@ fn a_cycle_through_a_re_export_is_seen() {
     );
 }
 
+/// The root that Nitro's documents must chain to is changed by a build for tests, and by nothing in
+/// a shipped program.
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn the_shipped_daemon_knows_no_test_root() {
+    let daemon = std::fs::read(tests::programs::ours("host-proxy")).unwrap();
+    let holds = |needle: &[u8]| daemon.windows(needle.len()).any(|window| window == needle);
+    assert!(holds(b"HOST_PROXY_"), "this is the daemon");
+    assert!(!holds(b"REDOUBT_TEST_ROOT"));
+}
+
 /// Documents of an emulated NSM prove nothing except to the host that started what made them.
 #[test]
 fn emulated_documents_are_read_by_the_launchers_evidence_alone() {
