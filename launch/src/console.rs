@@ -30,7 +30,8 @@ impl Console {
         }
     }
 
-    fn add(&self, bytes: &[u8]) {
+    /// Adds to what was printed.
+    pub(super) fn add(&self, bytes: &[u8]) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.extend(bytes);
         let excess = kept.len().saturating_sub(KEPT);

@@ -151,3 +151,26 @@ const NO_POOL: &str = "Set cpu_count in /etc/nitro_enclaves/allocator.yaml, and 
     'systemctl enable --now nitro-enclaves-allocator'.";
 const PORT_TAKEN: &str = "Stop the program that has it: usually 'nitro-cli run-enclave', which holds port 9000 \
     while it starts an enclave, or another host-proxy.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_names_the_usual_holder() {
+        let port = |kind: io::ErrorKind| LaunchError::Port {
+            port: 9000,
+            source: kind.into(),
+        };
+        let taken = port(io::ErrorKind::AddrInUse);
+        assert!(
+            taken
+                .to_string()
+                .starts_with("cannot listen on vsock port 9000: ")
+        );
+        assert!(taken.next_step().contains("nitro-cli run-enclave"));
+        assert!(taken.is_retryable());
+        let unsupported = port(io::ErrorKind::Unsupported);
+        assert!(unsupported.next_step().contains("modprobe vsock"));
+    }
+}

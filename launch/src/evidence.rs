@@ -172,3 +172,40 @@ fn check_emulated(
     }
     Ok(document.pcrs.expect(&expected.registers())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attestation::HashAlgorithm;
+
+    fn measurements(byte: u8) -> Measurements {
+        let pcr = Pcr::try_from([byte; 48].as_slice()).unwrap();
+        Measurements {
+            hash_algorithm: HashAlgorithm::Sha384,
+            pcr0: pcr,
+            pcr1: pcr,
+            pcr2: pcr,
+            pcr8: Some(pcr),
+        }
+    }
+
+    #[test]
+    fn what_is_expected_follows_from_how_the_enclave_was_launched() {
+        let built = measurements(1);
+        let expected = |debug| Expected {
+            measurements: &built,
+            sealed_config: None,
+            nonce: &[7; 32],
+            debug,
+        };
+        assert_eq!(expected(false).registers(), built);
+        // The certificate that an image is signed with is measured in debug mode too.
+        let zero = Measurements {
+            pcr8: built.pcr8,
+            ..measurements(0)
+        };
+        assert_eq!(expected(true).registers(), zero);
+        assert!(policy(expected(false)).unwrap().fixes_code());
+        assert!(policy(expected(true)).is_ok());
+    }
+}

@@ -103,7 +103,7 @@ async fn ended(serving: &mut Option<ServingEnclave>, logs: &Logs) -> DeployError
         () = instance.ended() => {
             // The last report may still be on its way.
             let late = timeout(Duration::from_secs(1), control.report()).await;
-            late.unwrap_or_else(|_| Report::Lost("its process ended".to_owned()))
+            late.unwrap_or_else(|_| Report::Lost("it ended by itself".to_owned()))
         }
     };
     exit_error(&report, &instance.console(), logs)

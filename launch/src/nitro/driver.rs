@@ -5,6 +5,7 @@ use super::errors::{DriverError, DriverStep};
 use super::host::{HostResources, Sysfs};
 use super::pages::{Piece, Plan};
 use crate::sys::{self, Mapping};
+use nix::libc;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -108,7 +109,12 @@ impl Memory for Mapping {
     }
 
     fn populate(&self, piece: Piece) -> io::Result<()> {
-        Mapping::populate(self, bytes(piece.offset)?, bytes(piece.len)?)
+        match Mapping::populate(self, bytes(piece.offset)?, bytes(piece.len)?) {
+            // Linux before 5.14 cannot do that. There the driver takes the pages one by one, and
+            // reports those that it cannot have.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            result => result,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! An enclave of the driver, from its slot to its end.
 
 use super::driver::{Parent, Vm};
-use super::errors::DriverStep;
+use super::errors::{DriverError, DriverStep};
 use super::memory;
 use super::ports::Registration;
 use super::reserve::Reserved;
@@ -32,12 +32,12 @@ pub(super) struct Enclave {
 #[derive(Debug)]
 struct Parts {
     vm: Box<dyn Vm>,
-    _reserved: Reserved,
+    reserved: Reserved,
 }
 
 impl Enclave {
-    /// Makes a slot, fills it and starts it. Blocks. Between its steps it looks whether someone
-    /// still waits for it.
+    /// Makes a slot, fills it and starts it. Blocks. Between its steps it looks whether it was
+    /// given up.
     ///
     /// # Errors
     /// [`LaunchError::Driver`] says which step failed; nothing is left then.
@@ -55,23 +55,14 @@ impl Enclave {
             Ok(())
         };
         let vm = parent.create_vm()?;
-        let parts = Parts {
-            vm,
-            _reserved: reserved,
-        };
-        let (vm, reserved) = (&*parts.vm, &parts._reserved);
+        let parts = Parts { vm, reserved };
+        let Parts { vm, reserved } = &parts;
         let offset = vm.image_load_offset();
         let offset = offset.map_err(DriverStep::ImageLoadInfo.failed())?;
         go_on()?;
         memory::fill(&*reserved.memory, &reserved.plan, image, offset)?;
         go_on()?;
-        for region in reserved.plan.regions() {
-            let added = vm.add_memory(&*reserved.memory, region);
-            added.map_err(DriverStep::AddMemory.failed())?;
-        }
-        for _ in 0..reserved.cpus {
-            vm.add_vcpu().map_err(DriverStep::AddVcpu.failed())?;
-        }
+        give(&**vm, reserved)?;
         go_on()?;
         let started = Instant::now();
         let cid = vm.start(debug).map_err(DriverStep::Start.failed())?;
@@ -88,6 +79,18 @@ impl Enclave {
         let parts = self.parts.as_ref().ok_or(io::ErrorKind::NotFound)?;
         parts.vm.as_fd().try_clone_to_owned()
     }
+}
+
+/// Gives the enclave its memory, in the order in which its image was laid out, and its CPUs.
+fn give(vm: &dyn Vm, reserved: &Reserved) -> Result<(), DriverError> {
+    for region in reserved.plan.regions() {
+        let added = vm.add_memory(&*reserved.memory, region);
+        added.map_err(DriverStep::AddMemory.failed())?;
+    }
+    for _ in 0..reserved.cpus {
+        vm.add_vcpu().map_err(DriverStep::AddVcpu.failed())?;
+    }
+    Ok(())
 }
 
 impl Drop for Enclave {

@@ -89,6 +89,8 @@ impl Nitro {
         let mut reader = JoinSet::new();
         if request.debug {
             reader.spawn(console::read(cid, console.clone()));
+        } else {
+            console.add(b"(only in debug mode)");
         }
         let machine = NitroMachine::watch(enclave, registration, reader)?;
         tracing::info!(id = %request.id, cid, debug = request.debug, "an enclave was started");

@@ -22,8 +22,11 @@ const EGRESS_QUEUE: usize = 64;
 const CONTROL_QUEUE: usize = 2;
 /// How long a connection waits for its enclave's CID: the driver returns it within milliseconds.
 const PARKED_FOR: Duration = Duration::from_secs(10);
-/// How many wait at once, for all CIDs.
+/// How many wait at once, for all CIDs, and of one: none can push out those of many others.
 const MAX_PARKED: usize = 64;
+const MAX_PARKED_OF_ONE: usize = 4;
+/// No enclave has a lower CID (ne_misc_dev.c, NE_START_ENCLAVE): 3 is the parent itself.
+const FIRST_CID: u32 = 4;
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
 /// Something that accepts connections, and tells the CID that each is from.
@@ -207,6 +210,10 @@ impl Table {
         if let Some(route) = self.enclaves.get_mut(&cid) {
             return route.deliver(kind, stream);
         }
+        let of_one = self.parked.iter().filter(|parked| parked.cid == cid);
+        if cid < FIRST_CID || of_one.count() == MAX_PARKED_OF_ONE {
+            return;
+        }
         if self.parked.len() == MAX_PARKED {
             self.parked.pop_front();
         }
@@ -362,6 +369,21 @@ mod tests {
         drop(old);
         let own = ends.control.connect(16).await;
         brings(&listeners.control, own).await;
+    }
+
+    #[tokio::test]
+    async fn one_stranger_cannot_push_out_the_others() {
+        let (ports, ends) = ports();
+        let mut waiting = Vec::new();
+        for _ in 0..MAX_PARKED_OF_ONE {
+            waiting.push(ends.egress.connect(200).await);
+        }
+        is_closed(ends.egress.connect(200).await).await;
+        waiting.push(ends.egress.connect(201).await);
+        for cid in 0..FIRST_CID {
+            is_closed(ends.egress.connect(cid).await).await;
+        }
+        assert_eq!(ports.parked(), MAX_PARKED_OF_ONE + 1);
     }
 
     #[tokio::test]

@@ -51,7 +51,6 @@ impl Cores {
         asked: Resources,
     ) -> Result<Reserved, LaunchError> {
         let mut promised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (plan, memory) = reserve_pages(parent, asked.memory_mib)?;
         let host = parent.resources().map_err(LaunchError::Host)?;
         let count = asked.cpus.div_ceil(host.threads_per_core).max(1);
         let free = host.cores().saturating_sub(*promised);
@@ -62,6 +61,7 @@ impl Cores {
                 pool: host.cores() * host.threads_per_core,
             });
         }
+        let (plan, memory) = reserve_pages(parent, asked.memory_mib)?;
         *promised += count;
         Ok(Reserved {
             plan,

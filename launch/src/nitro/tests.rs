@@ -182,11 +182,11 @@ async fn an_enclave_that_ends_hangs_up_and_gives_everything_back() {
 
 #[tokio::test]
 async fn what_is_promised_is_not_promised_again() {
-    let scene = Scene::new(2, &[(UNIT, 100)]);
+    let scene = Scene::new(3, &[(UNIT, 100)]);
     let held = scene.reserve(128, 3).unwrap();
-    let error = scene.reserve(64, 1).unwrap_err();
+    let error = scene.reserve(64, 3).unwrap_err();
     assert_eq!(error.code(), Code::OutOfCpus);
-    let text = "1 CPUs in whole cores are required, and 0 of the pool's 4 are left";
+    let text = "3 CPUs in whole cores are required, and 2 of the pool's 6 are left";
     assert_eq!(error.to_string(), text);
     let error = scene.reserve(74, 1).unwrap_err();
     assert_eq!(error.code(), Code::OutOfMemory);
