@@ -83,8 +83,11 @@ impl Parent for ThisInstance {
             memory.place(bytes(offset)?, bytes(len)?, Some(run.size.trailing_zeros()))?;
             offset += len;
         }
-        if let Some(node) = node {
-            memory.bind_to_node(node)?;
+        if let Some(node) = node
+            && let Err(error) = memory.bind_to_node(node)
+        {
+            // The pages may be on that node all the same; if not, the driver says so.
+            tracing::warn!(node, %error, "huge pages cannot be bound to the CPU pool's NUMA node");
         }
         memory.keep_private()?;
         Ok(Box::new(memory))

@@ -52,6 +52,9 @@ impl Cores {
     ) -> Result<Reserved, LaunchError> {
         let mut promised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let host = parent.resources().map_err(LaunchError::Host)?;
+        if host.cores() == 0 {
+            return Err(LaunchError::NoCpuPool);
+        }
         let count = asked.cpus.div_ceil(host.threads_per_core).max(1);
         let free = host.cores().saturating_sub(*promised);
         if count > free {

@@ -289,6 +289,8 @@ async fn preflight_names_what_is_there_or_missing() {
     let empty = Scene::new(0, &[(UNIT, 32)]);
     let error = empty.nitro.preflight().unwrap_err();
     assert!(matches!(error, LaunchError::NoCpuPool), "{error}");
+    let error = empty.reserve(64, 1).unwrap_err();
+    assert!(matches!(error, LaunchError::NoCpuPool), "{error}");
     scene.parent.fail(DriverStep::Open, nix::libc::EACCES);
     let error = scene.nitro.preflight().unwrap_err();
     assert!(error.next_step().contains("group 'ne'"), "{error}");
