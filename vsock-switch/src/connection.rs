@@ -311,9 +311,10 @@ impl Connection {
         Some((outgoing, BUFFER, self.written))
     }
 
-    /// The guest was told that the host is gone, and has not agreed: this may not last.
+    /// The guest has everything and knows that the host is gone, and has not agreed: this may not
+    /// last.
     pub(crate) fn is_half_dead(&self) -> bool {
-        self.phase == Phase::Open && self.host.is_both()
+        self.phase == Phase::Open && self.host.is_both() && self.lane.queued() == 0
     }
 
     /// Nothing is left to do.

@@ -17,8 +17,8 @@
 //!
 //! # What it bounds
 //!
-//! A guest is foreign: no length or index of its is trusted. It has at most 8192 connections. For
-//! each the switch holds 64 KiB for the host, and for a sibling as much as that announced, 1 MiB at
+//! A guest is foreign: no length or index of its is trusted. It has at most 16,384 connections.
+//! For each the switch holds 64 KiB for the host, and for a sibling as much as that announced, 1 MiB at
 //! most and 64 MiB over all connections. A close that the other end does not agree to is over after
 //! 10 seconds. Connections take turns, packet by packet, and one that is stuck stops no other.
 #![forbid(unsafe_code)]

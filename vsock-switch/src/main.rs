@@ -1,15 +1,18 @@
 //! `vsock-switch`: a switch of its own process, for guests that are named at its start.
 
 use clap::Parser;
+use explain::{CliError, Exit};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use vsock_switch::{Guest, GuestConfig, HostSide, Switch};
 
 /// The parent instance's CID on Nitro.
 const HOST_CID: u32 = 3;
 
-const ABOUT: &str = "Switches vsock between virtual machines, and to unix sockets of this host.";
+const ABOUT: &str = "Switches vsock between virtual machines, and to unix sockets of this host";
 
 const LONG_ABOUT: &str = "\
 Switches vsock between virtual machines, and to unix sockets of this host.
@@ -30,9 +33,12 @@ CID 2 and host-cid:
 The switch is ready when all sockets exist. It ends at SIGTERM or SIGINT, and removes its sockets.
 RUST_LOG=debug tells what is refused and why.";
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 ended by a signal, 64 usage error, 69 unavailable, 70 internal error.";
+
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(version, about = ABOUT, long_about = LONG_ABOUT)]
+#[command(version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXIT_CODES)]
 struct Arguments {
     /// A guest: cid=N,socket=PATH[,host-cid=M][,host-path=PATH]. Repeat it for more guests;
     /// host-cid is 3 if it is not given.
@@ -40,22 +46,42 @@ struct Arguments {
     guests: Vec<GuestConfig>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let Arguments { guests } = Arguments::parse();
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // There is nowhere else to say it.
+            error.print().ok();
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match run(arguments.guests) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The same.
+            writeln!(std::io::stderr(), "{error}").ok();
+            error.exit.into()
+        }
+    }
+}
+
+/// Switches until a signal comes.
+fn run(guests: Vec<GuestConfig>) -> Result<(), CliError> {
     log();
     raise_descriptor_limit();
     // Before any thread starts: all of them leave the signals to this one.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
-    signals.thread_block()?;
+    signals.thread_block().map_err(CliError::bug)?;
     let switch = Switch::new()?;
-    let attached: Result<Vec<Guest>, _> = guests
-        .into_iter()
-        .map(|guest| switch.attach(guest))
-        .collect();
-    let attached = attached?;
-    let signal = signals.wait()?;
+    let guests = guests.into_iter().map(|guest| switch.attach(guest));
+    let attached: Vec<Guest> = guests.collect::<Result<_, _>>()?;
+    let signal = signals.wait().map_err(CliError::bug)?;
     tracing::info!(guests = attached.len(), %signal, "ending");
     Ok(())
 }

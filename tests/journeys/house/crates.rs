@@ -33,7 +33,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
         ],
     ),
     ("enclave-agent", &["wire"]),
-    ("vsock-switch", &[]),
+    ("vsock-switch", &["explain"]),
     ("tree-listing", &[]),
     ("pki", &["attestation"]),
     (

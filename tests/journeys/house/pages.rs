@@ -15,7 +15,13 @@ use std::process::Command;
 use tests::programs::ours;
 use wire::spec::{ImageDefaults, Spec};
 
-const PROGRAMS: [&str; 4] = ["eif-builder", "enclavectl", "host-proxy", "attest"];
+const PROGRAMS: [&str; 5] = [
+    "eif-builder",
+    "enclavectl",
+    "host-proxy",
+    "attest",
+    "vsock-switch",
+];
 const WRITE: &str = "REDOUBT_WRITE_DOCS";
 
 fn read(path: &str) -> String {

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Connections of one guest, to siblings and to the host.
-pub(crate) const MAX_CONNECTIONS: usize = 8192;
+pub(crate) const MAX_CONNECTIONS: usize = 16_384;
 /// Ports of the host's connections are above this: guests listen below.
 const FIRST_PORT: u32 = 1 << 30;
 /// Bytes that may wait for one guest, over all its siblings' connections.
