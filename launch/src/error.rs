@@ -113,6 +113,10 @@ impl Explain for LaunchError {
     fn next_step(&self) -> Cow<'_, str> {
         let text = match self {
             LaunchError::PathTooLong { .. } => "Choose a shorter run_dir.",
+            LaunchError::Missing {
+                name: "vsock-switch",
+                ..
+            } => "Build it with scripts/build, and install it beside host-proxy.",
             LaunchError::HugePages { .. } => HUGE_PAGES,
             LaunchError::Cpus { .. } => CPUS,
             LaunchError::NoCpuPool => NO_POOL,

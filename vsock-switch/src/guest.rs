@@ -154,7 +154,7 @@ impl Serving {
         let fd = listener.as_raw_fd();
         let mut listener = Listener::from(listener);
         loop {
-            match self.somebody_connects(fd) {
+            match self.qemu_connects(fd) {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => return tracing::error!(cid, %error, "a guest cannot be served"),
@@ -168,7 +168,7 @@ impl Serving {
     }
 
     /// Waits. False at the end.
-    fn somebody_connects(&self, listener: RawFd) -> io::Result<bool> {
+    fn qemu_connects(&self, listener: RawFd) -> io::Result<bool> {
         let epoll = Epoll::new()?;
         for fd in [listener, self.end.as_raw_fd()] {
             epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0))?;

@@ -11,16 +11,18 @@
 //! # What it carries
 //!
 //! Stream connections, with half-closes in both directions. Between guests, packets are passed on
-//! with the true CIDs of both ends and split to the receiver's buffers; credit is theirs, and one who
-//! sends more than the other announced is reset. What a guest sends to nobody is answered with a
-//! reset. When a guest is gone, so are its connections, for both ends.
+//! with the true CIDs of both ends and split to fit the receiver's buffers. Credit is end to end: a
+//! guest that sends more than its peer announced is reset. A packet to a CID or port where nothing
+//! listens is answered with a reset. When a guest is gone, its connections are reset for its peers
+//! and closed for the host.
 //!
 //! # What it bounds
 //!
-//! A guest is foreign: no length or index of its is trusted. It has at most 16,384 connections.
-//! For each the switch holds 64 KiB for the host, and for a sibling as much as that announced, 1 MiB at
-//! most and 64 MiB over all connections. A close that the other end does not agree to is over after
-//! 10 seconds. Connections take turns, packet by packet, and one that is stuck stops no other.
+//! Guests are foreign: no length, index or address that they give is trusted. A guest has at most
+//! 16,384 connections. On each, the switch holds up to 64 KiB for the host, and for a sibling up to
+//! the buffer that it announced: 1 MiB at most, and 64 MiB over all its connections. When the other
+//! end does not agree to a close within 10 seconds, the connection is reset. Connections take turns,
+//! packet by packet, and one that is stuck stops no other.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::missing_errors_doc)]
 

@@ -97,8 +97,13 @@ fn log() {
 
 /// Each connection with the host needs a descriptor; the usual soft limit is 1024.
 fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }

@@ -30,7 +30,7 @@ impl Poller {
         self.0.ctl(ControlOperation::Add, source.as_raw_fd(), event)
     }
 
-    /// Waits for news, for ever without a timeout.
+    /// Waits for news, without end if there is no timeout.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<Ready>> {
         // Rounded up: a timer is not looked at before its time.
         let millis = timeout.map_or(-1, |timeout| {

@@ -8,6 +8,7 @@ use host_proxy::egress::{self, EgressPolicy};
 use host_proxy::logs::Logs;
 use launch::{LaunchRequest, Launchers, Listeners};
 use oci::network::Network;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 use tests::kms::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
@@ -89,10 +90,21 @@ impl Parent<'_> {
     }
 }
 
-/// The defaults.
+/// The defaults, but for where the launcher's programs are: this test is not beside `vsock-switch`.
 fn config(directory: &Path) -> DaemonConfig {
     let loaded = host_proxy::config::load(directory, None, std::iter::empty());
-    loaded.unwrap().config
+    let mut config = loaded.unwrap().config;
+    config.qemu.directory = directory.join("programs");
+    std::fs::create_dir(&config.qemu.directory).unwrap();
+    let kernel = tests::programs::lib().join("bzImage");
+    let sandbox = kernel.canonicalize().unwrap();
+    for entry in std::fs::read_dir(sandbox.parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        symlink(entry.path(), config.qemu.directory.join(entry.file_name())).unwrap();
+    }
+    let switch = config.qemu.directory.join("vsock-switch");
+    symlink(tests::programs::ours("vsock-switch"), switch).unwrap();
+    config
 }
 
 pub(super) fn boot_message(

@@ -272,7 +272,7 @@ impl<P: GuestPort> Muxer<P> {
         !self.due.is_empty()
     }
 
-    /// Waits for news of what is watched, for ever without a timeout.
+    /// Waits for news of what is watched, without end if there is no timeout.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<Ready>> {
         self.poller.wait(timeout)
     }
