@@ -299,7 +299,7 @@ fn a_line_may_come_in_pieces_and_not_without_end() {
     let mut world = World::new(&[16]);
     let mut stream = UnixStream::connect(world.path(16)).unwrap();
     stream.set_nonblocking(true).unwrap();
-    for piece in ["CONN", "ECT ", "7\nhello"] {
+    for piece in ["CONNECT", " ", "7\nhello"] {
         world.settle();
         stream.write_all(piece.as_bytes()).unwrap();
     }
