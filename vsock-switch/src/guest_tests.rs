@@ -98,6 +98,18 @@ impl FakeQemu {
         self.kicks[0].write(1).unwrap();
     }
 
+    /// As QEMU does it: the queues stop, and a new driver starts them.
+    fn reboot(&mut self) {
+        for (i, start) in QUEUES.into_iter().enumerate() {
+            self.frontend.get_vring_base(i).unwrap();
+            let rings = GuestAddress(start);
+            self.memory.write_slice(&[0; 0x3000], rings).unwrap();
+            self.queues[i] = Driver::new(&self.memory, start, SIZE);
+        }
+        self.received = 0;
+        self.start_queues();
+    }
+
     fn send(&mut self, to: (u64, u32), op: Op, data: &[u8]) {
         let src_port = if to.1 == PORT { 7 } else { PORT };
         let header = Header {
@@ -256,15 +268,17 @@ fn a_qemu_that_goes_away_resets_its_connections_and_another_may_come() {
 }
 
 #[test]
-fn a_driver_that_stops_resets_its_connections() {
+fn a_guest_that_reboots_resets_its_connections_and_makes_new_ones() {
     let directory = tempfile::tempdir().unwrap();
     let switch = Switch::new().unwrap();
     let (_a, mut a) = attach(&switch, directory.path(), 16);
     let (_b, mut b) = attach(&switch, directory.path(), 17);
     connect(&mut a, &mut b);
     assert_eq!(a.receive_op(), Some(Op::Response));
-    b.frontend.get_vring_base(0).unwrap();
+    b.reboot();
     assert_eq!(a.receive_op(), Some(Op::Reset));
+    connect(&mut a, &mut b);
+    assert_eq!(a.receive_op(), Some(Op::Response));
 }
 
 #[test]
