@@ -317,6 +317,11 @@ impl Connection {
         self.phase == Phase::Open && self.host.is_both() && self.lane.queued() == 0
     }
 
+    /// The guest is done with the connection, and the host has not read everything.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase == Phase::Draining
+    }
+
     /// Nothing is left to do.
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::Over && self.lane.is_empty()

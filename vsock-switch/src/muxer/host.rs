@@ -290,6 +290,11 @@ impl<P: GuestPort> Muxer<P> {
 }
 
 impl Link {
+    /// The guest has no say in it any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.connection.is_draining()
+    }
+
     /// Tells the host that the guest accepted.
     fn greet(&mut self, port: u32) {
         let Some(stream) = self.stream.as_mut() else {

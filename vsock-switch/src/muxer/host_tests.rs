@@ -231,6 +231,29 @@ fn what_the_guest_sent_before_its_end_reaches_a_slow_host() {
 }
 
 #[test]
+fn a_guest_that_asks_again_too_early_is_refused_and_the_host_loses_nothing() {
+    let mut world = World::new(&[16]);
+    let listener = world.listen(16);
+    let (name, mut stream) = world.pair(&listener);
+    world.guest(16).write(name, &pattern(1 << 20));
+    world.settle();
+    let sent = (1 << 20) - world.guest(16).socket(name).unsent.len();
+    world.guest(16).send(name, Op::Reset);
+    world.guest(16).socket(name).unsent.clear();
+    world.guest(16).send(name, Op::Request);
+    world.settle();
+    assert!(world.guest(16).socket(name).reset);
+    let mut bytes = Vec::new();
+    world.until(|_| {
+        let (more, is_end) = read(&mut stream);
+        bytes.extend(more);
+        is_end
+    });
+    assert!(bytes == pattern(sent));
+    world.assert_empty();
+}
+
+#[test]
 fn a_slow_host_is_waited_for_and_nothing_else_is() {
     let mut world = World::new(&[16, 17]);
     let listener = world.listen(16);

@@ -1,5 +1,6 @@
 //! Packets that guests send: each finds its connection, opens one, or is refused with a reset.
 
+use super::host::Link;
 use super::timers::Timer;
 use super::{
     Address, HostKey, Key, MAX_CONNECTIONS, MAX_WAITING, Muxer, Pair, Tracked, takes_turn,
@@ -159,11 +160,10 @@ impl<P: GuestPort> Muxer<P> {
             host_cid: to,
         };
         let is_request = header.operation() == Some(Op::Request);
-        let exists = self
-            .members
-            .get(&cid)
-            .is_some_and(|m| m.links.contains_key(&key));
-        if exists {
+        let link = self.members.get(&cid).and_then(|m| m.links.get(&key));
+        if link.is_some_and(Link::is_draining) {
+            self.refuse(cid, header);
+        } else if link.is_some() {
             self.link_receive(cid, key, header, data, now);
         } else if !is_request || !self.dial(cid, key, header, now) {
             self.refuse(cid, header);
