@@ -127,15 +127,14 @@ export BUILD_PACKAGES TEST_PACKAGES
 # free_port: a TCP port of 127.0.0.1 that is free at this moment.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-# build_static PACKAGE...: small static programs, some of them measured. Paths of this machine, or the directory that they are built in,
+# build_static ARGUMENT...: small static programs, as cargo's arguments name them, some of them measured. Paths of this machine, or the directory that they are built in,
 # would make another image of the same source.
 build_static() {
-    local home=${CARGO_HOME:-$HOME/.cargo} package flags=()
-    for package in "$@"; do flags+=(--package "$package"); done
+    local home=${CARGO_HOME:-$HOME/.cargo}
     RUSTFLAGS="--remap-path-prefix=$home=/cargo --remap-path-prefix=$REPO=/redoubt" \
         RUSTC_WORKSPACE_WRAPPER=$REPO/scripts/stable-rustc \
         CFLAGS_x86_64_unknown_linux_musl="-ffile-prefix-map=$home=/cargo -ffile-prefix-map=$REPO=/redoubt" \
-        cargo build --locked --quiet --profile agent --target x86_64-unknown-linux-musl "${flags[@]}"
+        cargo build --locked --quiet --profile agent --target x86_64-unknown-linux-musl "$@"
 }
 
 # start_registry DIRECTORY PORT USER PASSWORD_FILE: Debian's docker-registry with htpasswd on loopback; its process ID goes to REGISTRY_PID.
