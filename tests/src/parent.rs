@@ -146,10 +146,12 @@ impl Parent {
         assert_eq!(now, *before, "{:#?}", self.machine.events().lines());
     }
 
-    /// Waits until the record of an enclave is in this state.
+    /// Waits until the record of an enclave is in this state. The daemon may be gone for a while.
     pub fn becomes(&self, name: &str, status: &str) {
-        wait_for(&format!("{name} {status}"), 60, || {
-            self.show(name)["status"] == status
+        wait_for(&format!("{name} {status}"), 100, || {
+            let shown = self.run(&format!("enclavectl --json show {name}"));
+            let record: Value = serde_json::from_str(&shown.stdout).unwrap_or_default();
+            record["status"] == status
         });
     }
 

@@ -111,7 +111,7 @@ fn one_that_crashes(scene: &Box) {
     assert!(scene.parent.machine.hypervisor().crash(cid));
     scene.parent.becomes("crashing", "FAILED");
     let failure = &scene.parent.show("crashing")["failure"];
-    assert_eq!(failure["code"], "ENCLAVE_ENDED", "{failure}");
+    assert_eq!(failure["code"], "ENCLAVE_LOST", "{failure}");
     scene.parent.ok("enclavectl redeploy crashing");
     scene.serves("crashing");
     scene.terminate("crashing");

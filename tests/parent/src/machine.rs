@@ -211,22 +211,19 @@ impl Machine {
         Ok(())
     }
 
-    /// What listens on this machine's 127.0.0.1 listens at an address of the guest, too.
+    /// What listens on this machine's 127.0.0.1 listens at an address of the guest, too, until the
+    /// guest is booted anew.
     ///
     /// # Errors
     /// The guest is gone, or something listens there already.
     pub fn bring(&self, port: u16, guest: SocketAddr) -> anyhow::Result<()> {
         let mut path = self.host.clone().into_os_string();
         path.push(format!("_{port}"));
-        let listener = UnixListener::bind(&path)?;
-        thread::spawn(move || {
-            // Ends with the process: what a test brings lives as long as the test.
-            for stream in listener.incoming().flatten() {
-                if let Ok(to) = TcpStream::connect(("127.0.0.1", port)) {
-                    thread::spawn(move || forward::both_ways(stream.into(), to.into()));
-                }
-            }
-        });
+        let path = PathBuf::from(path);
+        if !path.exists() {
+            let listener = UnixListener::bind(path)?;
+            thread::spawn(move || to_loopback(&listener, port));
+        }
         let name = guest.to_string().replace([':', '.'], "-");
         let command = format!(
             "systemd-run --quiet --service-type=notify --unit=forward-{name} \
@@ -289,6 +286,15 @@ impl Machine {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+/// Ends with the process: what a test brings lives as long as the test.
+fn to_loopback(listener: &UnixListener, port: u16) {
+    for stream in listener.incoming().flatten() {
+        if let Ok(to) = TcpStream::connect(("127.0.0.1", port)) {
+            thread::spawn(move || forward::both_ways(stream.into(), to.into()));
+        }
     }
 }
 
