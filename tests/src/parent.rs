@@ -80,7 +80,9 @@ impl Parent {
 
     /// Starts the service again, with these settings in its environment.
     pub fn configure(&self, settings: &[(&str, &str)]) {
-        let lines = settings.iter().map(|(name, value)| format!("{name}={value}\n"));
+        let lines = settings
+            .iter()
+            .map(|(name, value)| format!("{name}={value}\n"));
         self.put("/etc/redoubt/environment", lines.collect::<String>());
         self.ok("systemctl restart host-proxy");
     }
@@ -114,7 +116,9 @@ impl Parent {
     pub fn get(&self, name: &str, path: &str) -> String {
         let record = self.show(name);
         let address = record["ingress"][0]["address"].as_str().unwrap().to_owned();
-        self.ok(&format!("curl --silent --show-error --fail --max-time 20 http://{address}{path}"))
+        self.ok(&format!(
+            "curl --silent --show-error --fail --max-time 20 http://{address}{path}"
+        ))
     }
 
     #[must_use]

@@ -58,7 +58,13 @@ fn the_device_is_late_or_wrong(scene: &Box) {
     scene.deployed("late");
     scene.terminate("late");
     // No region may be added.
-    faults.push(SLOT_ALLOC, Fault::Wrong(Answer { slot: 99, ..Answer::default() }));
+    faults.push(
+        SLOT_ALLOC,
+        Fault::Wrong(Answer {
+            slot: 99,
+            ..Answer::default()
+        }),
+    );
     has(&scene.failure("wrong"), "NE_");
     // The driver itself gives up after 120 seconds.
     faults.push(ENCLAVE_START, Fault::Silent);

@@ -37,10 +37,14 @@ fn a_sealed_config_reaches_a_workload_that_the_driver_started() {
     assert_eq!(record["measurements"]["PCR0"], pcr0.as_str());
     assert!(parent.get("orders", "/passwd").contains("web:x:1000"));
     wait_for("the hash of the secret", 20, || {
-        parent.ok("enclavectl logs orders").contains(&digest(SECRET))
+        parent
+            .ok("enclavectl logs orders")
+            .contains(&digest(SECRET))
     });
     a_relying_party_believes_it(&parent, &pcr0);
-    let left = parent.run(&format!("grep -rlF {SECRET} /var/lib/redoubt /run/redoubt; journalctl | grep -F {SECRET}"));
+    let left = parent.run(&format!(
+        "grep -rlF {SECRET} /var/lib/redoubt /run/redoubt; journalctl | grep -F {SECRET}"
+    ));
     assert_eq!(left.stdout, "", "the secret is on the parent");
     parent.ok("enclavectl terminate orders");
     parent.has_back(&before);

@@ -24,7 +24,11 @@ struct Box {
 
 impl Box {
     fn new(settings: &[(&str, &str)]) -> Box {
-        let entrypoint = ["/bin/sh", "-c", "exec busybox httpd -f -p 127.0.0.1:8080 -h /etc"];
+        let entrypoint = [
+            "/bin/sh",
+            "-c",
+            "exec busybox httpd -f -p 127.0.0.1:8080 -h /etc",
+        ];
         let image = Image::new(json!({ "Entrypoint": entrypoint, "User": "web" }))
             .layer(busybox(), Compression::Gzip);
         let scene = Scene::at(Registry::start(), &image, "org/app:v1");
@@ -36,7 +40,10 @@ impl Box {
     /// Creates an enclave that must be DEPLOYED, and gives its record.
     fn deployed(&self, name: &str) -> Value {
         let created = self.parent.create(name, &self.scene.reference, SPEC);
-        let log = || self.parent.ok("journalctl -u host-proxy --no-pager | tail -n 40");
+        let log = || {
+            self.parent
+                .ok("journalctl -u host-proxy --no-pager | tail -n 40")
+        };
         assert_eq!(created.code, 0, "{created:?}\n{}", log());
         let record = self.parent.show(name);
         assert_eq!(record["status"], "DEPLOYED", "{record}");
@@ -47,7 +54,11 @@ impl Box {
     fn failure(&self, name: &str) -> Value {
         let created = self.parent.create(name, &self.scene.reference, SPEC);
         let record = self.parent.show(name);
-        assert_eq!((created.code, &record["status"]), (1, &"FAILED".into()), "{created:?}");
+        assert_eq!(
+            (created.code, &record["status"]),
+            (1, &"FAILED".into()),
+            "{created:?}"
+        );
         self.terminate(name);
         record["failure"].clone()
     }
@@ -55,7 +66,10 @@ impl Box {
     /// The CID of the one enclave there is.
     fn only_cid(&self) -> u64 {
         let events = self.parent.machine.events().lines();
-        let started = events.iter().rev().find_map(|line| line.split_once("started CID "));
+        let started = events
+            .iter()
+            .rev()
+            .find_map(|line| line.split_once("started CID "));
         let (_, rest) = started.unwrap();
         rest.split(',').next().unwrap().parse().unwrap()
     }

@@ -21,7 +21,9 @@ fn the_service_brings_every_enclave_back() {
         scene.parent.ok(end);
         is_back(&scene, &with_one);
     }
-    scene.parent.ok("(sleep 1; systemctl reboot) >/dev/null 2>&1 &");
+    scene
+        .parent
+        .ok("(sleep 1; systemctl reboot) >/dev/null 2>&1 &");
     std::thread::sleep(std::time::Duration::from_secs(5));
     scene.parent.machine.wait().unwrap();
     scene.parent.ok("systemctl is-system-running --wait");
@@ -37,9 +39,14 @@ fn runs_as_its_own_user(scene: &Box) {
     let parent = &scene.parent;
     let pid = parent.ok("systemctl show host-proxy -p MainPID --value");
     let pid = pid.trim();
-    let status = parent.ok(&format!("ps -o user= -o group= -p {pid}; grep CapEff /proc/{pid}/status"));
+    let status = parent.ok(&format!(
+        "ps -o user= -o group= -p {pid}; grep CapEff /proc/{pid}/status"
+    ));
     assert!(status.contains("redoubt"), "{status}");
-    assert!(status.contains("0000000000000000"), "it has capabilities: {status}");
+    assert!(
+        status.contains("0000000000000000"),
+        "it has capabilities: {status}"
+    );
 }
 
 fn is_back(scene: &Box, with_one: &Free) {

@@ -24,7 +24,10 @@ impl Events {
     /// What happened so far.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn add(&self, line: String) {
@@ -116,9 +119,10 @@ impl Hypervisor {
             Step::Answer(answer) => Ok(answer),
             Step::Start { slot, cid, flags } => self.start(slot, cid, flags),
             Step::Stop { slot } => {
-                let stopped = self.inner().siblings.remove(&slot);
-                if stopped.is_some() {
-                    self.events.add(format!("slot {slot:x}: stopped"));
+                if let Some(sibling) = self.inner().siblings.remove(&slot) {
+                    let console = sibling.console();
+                    self.events
+                        .add(format!("slot {slot:x}: stopped; {console}"));
                 }
                 Ok(of(slot))
             }
@@ -178,9 +182,11 @@ impl Hypervisor {
             let Some(status) = sibling.ended() else {
                 continue;
             };
+            let console = sibling.console();
             inner.siblings.remove(&number);
             inner.slots.ended(number);
-            self.events.add(format!("slot {number:x}: ended by itself ({status})"));
+            let line = format!("slot {number:x}: ended by itself ({status}); {console}");
+            self.events.add(line);
             // A guest that is gone needs no event.
             inner.to_guest.write_all(&protocol::event()).ok();
             return;
@@ -192,7 +198,8 @@ impl Hypervisor {
         let mut inner = self.inner();
         inner.siblings.clear();
         for (number, slot) in inner.slots.clear() {
-            self.events.add(format!("slot {number:x}: the parent is gone"));
+            self.events
+                .add(format!("slot {number:x}: the parent is gone"));
             self.give_back(&slot.regions).ok();
         }
     }

@@ -87,7 +87,15 @@ impl Files {
         }
         // Not compressed: it is read once.
         command.arg(root).arg(disk);
-        command.args(["-quiet", "-no-progress", "-all-root", "-noI", "-noD", "-noF", "-noX"]);
+        command.args([
+            "-quiet",
+            "-no-progress",
+            "-all-root",
+            "-noI",
+            "-noD",
+            "-noF",
+            "-noX",
+        ]);
         let output = command.output().context("mksquashfs, of squashfs-tools")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "mksquashfs failed: {said}");
@@ -99,7 +107,13 @@ impl Files {
 fn empty_disk(disk: &Path) -> anyhow::Result<()> {
     File::create(disk)?.set_len(DISK)?;
     let mut command = Command::new("mke2fs");
-    command.args(["-q", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1"]);
+    command.args([
+        "-q",
+        "-t",
+        "ext4",
+        "-E",
+        "lazy_itable_init=1,lazy_journal_init=1",
+    ]);
     let output = command.arg(disk).output().context("mke2fs, of e2fsprogs")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "mke2fs failed: {said}");
@@ -188,7 +202,11 @@ impl Machine {
             }
             thread::sleep(POLL);
         }
-        bail!("the guest is not up after {} s: {}", BOOT.as_secs(), self.console());
+        bail!(
+            "the guest is not up after {} s: {}",
+            BOOT.as_secs(),
+            self.console()
+        );
     }
 
     /// Runs a command in the guest, as root, by `bash -c`.
@@ -314,7 +332,10 @@ fn command(files: &Files, directory: &Path, memory: &Path) -> anyhow::Result<Com
     let machine = |name: &str| files.machine.join(name);
     let mut command = process::command(files.sandbox.join("qemu-system-x86_64"));
     let drive = |file: String, options: &str| {
-        ["-drive".to_owned(), format!("file={file},format=raw,if=virtio,{options}")]
+        [
+            "-drive".to_owned(),
+            format!("file={file},format=raw,if=virtio,{options}"),
+        ]
     };
     command
         .args(["-M", "q35,memory-backend=ram,sata=off,smm=off,usb=off"])
@@ -335,7 +356,10 @@ fn command(files: &Files, directory: &Path, memory: &Path) -> anyhow::Result<Com
         .arg(machine("initrd"))
         .args(["-append", CMDLINE])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        .args(drive(machine("root.squashfs").display().to_string(), "readonly=on"))
+        .args(drive(
+            machine("root.squashfs").display().to_string(),
+            "readonly=on",
+        ))
         .args(drive(path("disk"), "cache=unsafe"))
         .args(drive(path("tree"), "readonly=on"))
         .args(["-device", "virtio-rng-pci"])

@@ -74,7 +74,8 @@ impl Memory {
             let mut done = 0;
             while done < region.size {
                 let length = usize::try_from(region.size - done).map_or(PIECE, |l| l.min(PIECE));
-                self.0.write_all_at(&piece[..length], region.address + done)?;
+                self.0
+                    .write_all_at(&piece[..length], region.address + done)?;
                 done += length as u64;
             }
         }
@@ -96,7 +97,9 @@ impl Memory {
                 return Ok(());
             }
         }
-        Err(io::Error::other("the EIF is longer than the enclave's memory"))
+        Err(io::Error::other(
+            "the EIF is longer than the enclave's memory",
+        ))
     }
 }
 
@@ -108,7 +111,10 @@ fn eif_length(header: &[u8; EIF_HEADER]) -> io::Result<u64> {
     let count = usize::from(u16::from_be_bytes([header[26], header[27]])).min(EIF_SECTIONS);
     let words = |at: usize| {
         let bytes = header[at..at + 8 * EIF_SECTIONS].chunks_exact(8);
-        bytes.map(|word| word.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)))
+        bytes.map(|word| {
+            word.iter()
+                .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+        })
     };
     let ends = words(28).zip(words(28 + 8 * EIF_SECTIONS)).take(count);
     let end = ends.map(|(offset, size)| offset.saturating_add(12).saturating_add(size));

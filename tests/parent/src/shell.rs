@@ -198,7 +198,11 @@ mod tests {
         };
         request.write(&mut line).unwrap();
         assert_eq!(Request::read(&mut line.as_slice()).unwrap(), request);
-        for piece in [Piece::Stdout(vec![1; 300]), Piece::Stderr(vec![]), Piece::Exit(7)] {
+        for piece in [
+            Piece::Stdout(vec![1; 300]),
+            Piece::Stderr(vec![]),
+            Piece::Exit(7),
+        ] {
             let mut line = Vec::new();
             piece.write(&mut line).unwrap();
             assert_eq!(Piece::read(&mut line.as_slice()).unwrap(), piece);

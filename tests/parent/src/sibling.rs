@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use vsock_switch::{Guest, GuestConfig, Switch};
@@ -38,6 +38,7 @@ pub(crate) struct Surroundings {
 #[derive(Debug)]
 pub(crate) struct Sibling {
     process: Process,
+    console: PathBuf,
     over: Arc<AtomicBool>,
     files: Vec<PathBuf>,
     _guest: Guest,
@@ -49,7 +50,13 @@ impl Surroundings {
     }
 
     /// Starts the enclave of a slot on the image that was put at `eif`.
-    pub(crate) fn start(&self, number: u64, slot: &Slot, cid: u64, flags: u64) -> io::Result<Sibling> {
+    pub(crate) fn start(
+        &self,
+        number: u64,
+        slot: &Slot,
+        cid: u64,
+        flags: u64,
+    ) -> io::Result<Sibling> {
         let console = self.directory.join(format!("slot-{number:x}.console"));
         let socket = self.directory.join(format!("e{cid}"));
         let guest = self.switch.attach(GuestConfig {
@@ -63,7 +70,9 @@ impl Surroundings {
         let eif = self.eif(number);
         command
             .arg("-M")
-            .arg(format!("nitro-enclave,vsock=c,id=i-0123456789abcdef0-enc{number:x}"))
+            .arg(format!(
+                "nitro-enclave,vsock=c,id=i-0123456789abcdef0-enc{number:x}"
+            ))
             .arg("-kernel")
             .arg(&eif)
             .args(["-m", &format!("{}M", slot.memory() / MIB)])
@@ -74,7 +83,13 @@ impl Surroundings {
             .arg("-chardev")
             .arg(format!("socket,id=nsm,path={}", self.signer.display()))
             .args(["-global", "virtio-nsm-device.signer=nsm"])
-            .args(["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"])
+            .args([
+                "-nographic",
+                "-no-reboot",
+                "-nodefaults",
+                "-serial",
+                "stdio",
+            ])
             .arg("-L")
             .arg(&self.firmware)
             .stderr(output.try_clone()?)
@@ -87,10 +102,12 @@ impl Surroundings {
             let listener = UnixListener::bind(&path)?;
             files.push(path);
             let over = Arc::clone(&over);
+            let console = console.clone();
             thread::spawn(move || show_console(&listener, &console, &over));
         }
         Ok(Sibling {
             process: Process::start(command)?,
+            console,
             over,
             files,
             _guest: guest,
@@ -108,6 +125,14 @@ impl Sibling {
     /// How it ended, if it did.
     pub(crate) fn ended(&mut self) -> Option<String> {
         self.process.ended()
+    }
+
+    /// The last lines of its console, on one line.
+    pub(crate) fn console(&self) -> String {
+        let text = std::fs::read(&self.console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines[lines.len().saturating_sub(8)..].join(" | ")
     }
 
     pub(crate) fn process_id(&self) -> u32 {

@@ -1,9 +1,7 @@
 //! What the hypervisor remembers of each enclave, and which command is allowed when. Pure: starting
 //! and stopping machines is the caller's.
 
-use crate::protocol::{
-    Answer, Command, EBUSY, EINVAL, ENODEV, ENOMEM, ENOSPC, Errno, State,
-};
+use crate::protocol::{Answer, Command, EBUSY, EINVAL, ENODEV, ENOMEM, ENOSPC, Errno, State};
 use std::collections::BTreeMap;
 
 /// The granularity of an enclave's memory, in bytes (`NE_MIN_MEM_REGION_SIZE`).

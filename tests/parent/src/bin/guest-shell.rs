@@ -4,6 +4,7 @@
 
 use parent::forward;
 use parent::shell::{Input, Piece, Request};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +12,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::fs::File;
 
 /// What is left in the pipes when the command has ended; what its background processes hold open
 /// does not count.
@@ -46,7 +46,9 @@ fn main() -> io::Result<()> {
     while readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < give_up {
         thread::sleep(Duration::from_millis(5));
     }
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
     let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255);
     let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
     Piece::Exit(code).write(&mut *writer)
@@ -55,7 +57,14 @@ fn main() -> io::Result<()> {
 fn start(request: &Request) -> io::Result<Child> {
     let mut command = if request.input == Input::Terminal {
         let mut command = Command::new("script");
-        command.args(["--quiet", "--flush", "--return", "--command", &request.command, "/dev/null"]);
+        command.args([
+            "--quiet",
+            "--flush",
+            "--return",
+            "--command",
+            &request.command,
+            "/dev/null",
+        ]);
         command
     } else {
         let mut command = Command::new("bash");

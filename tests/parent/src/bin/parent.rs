@@ -73,7 +73,11 @@ fn quoted(words: &[String]) -> String {
     words.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn visit(arguments: &Arguments, files: &Files, command: Option<String>) -> anyhow::Result<ExitCode> {
+fn visit(
+    arguments: &Arguments,
+    files: &Files,
+    command: Option<String>,
+) -> anyhow::Result<ExitCode> {
     if let Some(directory) = &arguments.at {
         return talk(&directory.join("v"), command);
     }
@@ -113,7 +117,10 @@ fn leave_running(arguments: &Arguments) -> anyhow::Result<(PathBuf, u32)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--files").arg(&arguments.files);
     command.arg("hold").arg(&ready).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&log)?);
     let mut child = command.spawn()?;
     loop {
         if let Ok(directory) = std::fs::read_to_string(&ready) {
@@ -145,7 +152,10 @@ fn talk(host: &Path, command: Option<String>) -> anyhow::Result<ExitCode> {
     let terminal = command.is_none() && io::stdin().is_terminal();
     let request = Request {
         command: command.unwrap_or_else(|| {
-            let size = Command::new("stty").arg("size").stdin(Stdio::inherit()).output();
+            let size = Command::new("stty")
+                .arg("size")
+                .stdin(Stdio::inherit())
+                .output();
             let size = size.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
             match size.unwrap_or_default().split_once(' ') {
                 Some((rows, columns)) => {
