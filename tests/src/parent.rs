@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(200);
 
 pub struct Parent {
     pub machine: Machine,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// What the machine has for enclaves.
@@ -37,7 +37,16 @@ impl Parent {
     /// Boots; its services are started.
     #[must_use]
     pub fn boot() -> Parent {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Parent::after(Some(TURN.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Boots, whatever other machine runs: for what waits most of the time.
+    #[must_use]
+    pub fn boot_beside() -> Parent {
+        Parent::after(None)
+    }
+
+    fn after(turn: Option<MutexGuard<'static, ()>>) -> Parent {
         let machine = Machine::boot(&Files::below(&named("REDOUBT_TEST_PARENT"))).unwrap();
         let parent = Parent {
             machine,

@@ -5,6 +5,7 @@ use parent::faults::Fault;
 use parent::protocol::{Answer, Errno};
 use serde_json::Value;
 use std::time::Duration;
+use tests::parent::Parent;
 
 /// The driver's `enum ne_pci_dev_cmd_type`.
 const ENCLAVE_START: u32 = 1;
@@ -66,10 +67,22 @@ fn the_device_is_late_or_wrong(scene: &Box) {
         }),
     );
     has(&scene.failure("wrong"), "NE_");
+}
+
+#[test]
+#[cfg_attr(not(parent), ignore = "needs the parent instance: run scripts/test")]
+fn a_device_that_never_answers_is_given_up() {
+    let scene = Box::with(Parent::boot_beside(), &[]);
+    let before = scene.parent.free();
     // The driver itself gives up after 120 seconds.
-    faults.push(ENCLAVE_START, Fault::Silent);
-    let failure = scene.failure("unanswered");
-    has(&failure, "120");
+    scene
+        .parent
+        .machine
+        .faults()
+        .push(ENCLAVE_START, Fault::Silent);
+    has(&scene.failure("unanswered"), "120");
+    scene.parent.has_back(&before);
+    scene.deployed("after-all");
 }
 
 fn too_little(scene: &Box) {
@@ -92,7 +105,7 @@ fn permissions(scene: &Box) {
     assert_eq!(mode, "root:ne 660\n");
     let preflight = |user: &str| {
         parent.run(&format!(
-            "HOST_PROXY_STATE_DIR=/tmp/{user} HOST_PROXY_LAUNCHER=aws-nitro \
+            "REDOUBT_TEST_ROOT=/opt/redoubt/root.pem HOST_PROXY_STATE_DIR=/tmp/{user} HOST_PROXY_LAUNCHER=aws-nitro \
              setpriv --reuid={user} --regid=nogroup --clear-groups host-proxy doctor"
         ))
     };
@@ -100,7 +113,7 @@ fn permissions(scene: &Box) {
     let told = format!("{}{}", nobody.stdout, nobody.stderr);
     assert!(told.contains("group ne"), "{told}");
     let of_group = parent.run(
-        "HOST_PROXY_STATE_DIR=/tmp/daemon HOST_PROXY_LAUNCHER=aws-nitro \
+        "REDOUBT_TEST_ROOT=/opt/redoubt/root.pem HOST_PROXY_STATE_DIR=/tmp/daemon HOST_PROXY_LAUNCHER=aws-nitro \
          setpriv --reuid=daemon --regid=ne --clear-groups host-proxy doctor",
     );
     assert!(of_group.stdout.contains("✓ launcher"), "{of_group:?}");

@@ -98,7 +98,9 @@ fn three_at_once(scene: &Box) {
     let all: String = names.iter().map(|name| create(name)).collect();
     parent.ok(&format!("{all} wait"));
     for name in names {
-        assert_eq!(parent.show(name)["status"], "DEPLOYED");
+        let record = parent.show(name);
+        let events = parent.machine.events().lines();
+        assert_eq!(record["status"], "DEPLOYED", "{record}\n{events:#?}");
         scene.serves(name);
     }
     let free = parent.free();

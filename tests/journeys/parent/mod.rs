@@ -3,7 +3,6 @@
 
 mod driver;
 mod life;
-mod nitro_cli;
 mod service;
 
 use serde_json::{Value, json};
@@ -24,6 +23,10 @@ struct Box {
 
 impl Box {
     fn new(settings: &[(&str, &str)]) -> Box {
+        Box::with(Parent::boot(), settings)
+    }
+
+    fn with(parent: Parent, settings: &[(&str, &str)]) -> Box {
         let entrypoint = [
             "/bin/sh",
             "-c",
@@ -32,7 +35,6 @@ impl Box {
         let image = Image::new(json!({ "Entrypoint": entrypoint, "User": "web" }))
             .layer(busybox(), Compression::Gzip);
         let scene = Scene::at(Registry::start(), &image, "org/app:v1");
-        let parent = Parent::boot();
         parent.with_registry(&scene.registry, settings);
         Box { parent, scene }
     }
