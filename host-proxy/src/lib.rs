@@ -18,8 +18,6 @@ pub mod enclave;
 pub mod ingress;
 pub mod lifecycle;
 pub mod logs;
-mod role;
 pub mod sealed;
-pub mod secrets;
 pub mod server;
 pub mod store;

@@ -5,12 +5,12 @@
 mod layers;
 
 use self::layers::{Settings, variable};
-use crate::secrets::AwsConfig;
 use broker::{BrokerConfig, RegistryConfig};
 use eif_builder::artifacts::{self, ArtifactError};
 use explain::{Code, Explain};
 use launch::QemuConfig;
 use oci::network::Network;
+use secrets::AwsConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

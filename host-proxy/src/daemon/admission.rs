@@ -1,11 +1,11 @@
 //! Whether a request for an enclave makes sense. Pure: it looks at the request and at what the daemon is configured for.
 
 use crate::sealed::{CheckedConfig, SealedConfigError};
-use crate::secrets::RegistryCredentials;
 use api::{CreateEnclave, EnclaveId, Provider, SourceType};
 use explain::{Code, Explain};
 use oci::Reference;
 use oci::reference::{ReferenceError, canonical_host};
+use secrets::RegistryCredentials;
 use std::borrow::Cow;
 use wire::spec::{SpecError, SpecFile};
 

@@ -2,10 +2,10 @@
 
 use super::admission::{Admitted, admit};
 use super::{Daemon, Rejected};
-use crate::secrets::{RegistryCredentials, SecretError};
 use crate::store::StoreError;
 use api::{CreateEnclave, EnclaveId, Record, State, now};
 use explain::{Code, Explain};
+use secrets::{RegistryCredentials, SecretError};
 use std::borrow::Cow;
 use std::io;
 

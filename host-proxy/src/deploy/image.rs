@@ -3,7 +3,6 @@
 use super::progress::Progress;
 use super::{Context, DeployEvent, DeployRequest, Stages};
 use crate::config::BuildConfig;
-use crate::secrets::SecretError;
 use api::credentials::Action;
 use api::{DeployError, SourceType, Stage};
 use broker::provider::ProviderError;
@@ -12,6 +11,7 @@ use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
 use explain::Code;
 use oci::pull::{self, DEFAULT_MAX_UNPACKED, PullRequest};
 use oci::{Credentials, Endpoint, Platform, PullError, VerifiedImage};
+use secrets::SecretError;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ mod sizes;
 use std::path::{Path, PathBuf};
 
 /// What is shipped.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "explain",
     "wire",
     "attestation",
@@ -20,6 +20,7 @@ const CRATES: [&str; 12] = [
     "broker",
     "enclavectl",
     "launch",
+    "secrets",
     "host-proxy",
     "enclave-agent",
     "vsock-switch",

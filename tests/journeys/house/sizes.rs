@@ -9,7 +9,15 @@ use syn::visit::Visit;
 use syn::{Attribute, Item, Visibility};
 
 /// What strangers link.
-const LIBRARIES: [&str; 6] = ["attestation", "wire", "oci", "eif-builder", "api", "broker"];
+const LIBRARIES: [&str; 7] = [
+    "attestation",
+    "wire",
+    "oci",
+    "eif-builder",
+    "api",
+    "broker",
+    "secrets",
+];
 
 /// Public names that stand in two crates, and why.
 const TWICE: [(&str, &str); 0] = [];

@@ -1,5 +1,6 @@
-//! AWS credentials that enclaves ask KMS with: on an instance those of its role, from IMDSv2, fetched again for each launch. They are no
-//! secret from this machine; the key's policy decides what they may decrypt.
+//! AWS credentials that enclaves ask KMS with: on an instance those of its role, from IMDSv2, fetched
+//! again for each launch. They are no secret from this machine; the key's policy decides what they
+//! may decrypt.
 
 use aws_config::BehaviorVersion;
 use aws_sdk_secretsmanager::config::ProvideCredentials as _;
@@ -15,7 +16,7 @@ const MIN_LIFE: Duration = Duration::from_secs(3 * 60);
 /// Why there are none.
 #[derive(Debug, thiserror::Error)]
 #[error("no AWS credentials to call KMS with: {0}")]
-pub(crate) struct NoCredentials(String);
+pub struct NoCredentials(String);
 
 impl Explain for NoCredentials {
     fn code(&self) -> Code {
@@ -27,7 +28,11 @@ impl Explain for NoCredentials {
     }
 }
 
-pub(crate) async fn credentials() -> Result<AwsCredentials, NoCredentials> {
+/// Fetches them, within 15 seconds.
+///
+/// # Errors
+/// There are none, or they expire within 3 minutes.
+pub async fn credentials() -> Result<AwsCredentials, NoCredentials> {
     let missing = |problem: &str| NoCredentials(problem.to_owned());
     let found = timeout(TIMEOUT, async {
         let shared = aws_config::load_defaults(BehaviorVersion::latest()).await;

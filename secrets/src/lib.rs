@@ -1,8 +1,12 @@
-//! Where registry credentials live: in AWS Secrets Manager, or in encrypted files where there is no AWS.
-//! A record holds only the name that a store gave; the credentials are fetched for a pull and dropped after it.
+//! Keeps registry credentials: in AWS Secrets Manager, or in encrypted files where there is no AWS.
+//! A record holds only the name that a store gave; the credentials are fetched for a pull and
+//! dropped after it. [`role`] fetches the credentials of the instance's role.
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 mod aws;
 mod file;
+pub mod role;
 
 use api::EnclaveId;
 use explain::{Code, Explain};
@@ -13,16 +17,23 @@ use zeroize::Zeroizing;
 pub use aws::{AwsConfig, AwsSecrets};
 pub use file::FileSecrets;
 
+/// Why a secret cannot be kept, read or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
+    /// There is no secret of this name.
     #[error("the secret '{0}' does not exist")]
     Missing(String),
+    /// The service or the disk refused.
     #[error("the secret '{name}' cannot be {doing}: {reason}")]
     Failed {
+        /// The secret's name.
         name: String,
+        /// What was tried: `created`, `read`, `deleted`.
         doing: &'static str,
+        /// The service's code and message, or the system's error. It holds no part of the secret.
         reason: String,
     },
+    /// What is stored was not written by this crate, or was changed.
     #[error("the secret '{0}' does not hold registry credentials")]
     Unreadable(String),
 }
@@ -37,14 +48,21 @@ impl Explain for SecretError {
     }
 }
 
+/// A place for registry credentials.
 #[derive(Debug)]
 pub enum SecretStore {
+    /// AWS Secrets Manager.
     Aws(AwsSecrets),
+    /// Encrypted files.
     File(FileSecrets),
 }
 
 impl SecretStore {
-    /// Keeps credentials for an enclave and gives the name to find them by.
+    /// Keeps credentials for an enclave and gives the name to find them by. Files are written
+    /// before it returns; a request to AWS takes at most 30 seconds.
+    ///
+    /// # Errors
+    /// [`SecretError::Failed`]: the service or the disk refused, or the secret exists already.
     pub async fn create(
         &self,
         id: &EnclaveId,
@@ -57,6 +75,11 @@ impl SecretStore {
         }
     }
 
+    /// The credentials that `create` gave this name for. A request to AWS takes at most 30 seconds.
+    ///
+    /// # Errors
+    /// [`SecretError::Missing`], [`SecretError::Unreadable`], or [`SecretError::Failed`] if the
+    /// service or the disk refused.
     pub async fn fetch(&self, arn: &str) -> Result<RegistryCredentials, SecretError> {
         let text = match self {
             SecretStore::Aws(aws) => aws.fetch(arn).await?,
@@ -66,6 +89,9 @@ impl SecretStore {
     }
 
     /// Deletes the enclave's secret; that there is none is no error.
+    ///
+    /// # Errors
+    /// [`SecretError::Failed`]: the service or the disk refused.
     pub async fn delete(&self, id: &EnclaveId) -> Result<(), SecretError> {
         match self {
             SecretStore::Aws(aws) => aws.delete(id).await,
@@ -77,7 +103,9 @@ impl SecretStore {
 /// User name and password for one registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryCredentials {
+    /// As the registry knows it.
     pub username: String,
+    /// A password or an access token.
     pub password: Secret,
 }
 

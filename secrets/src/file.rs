@@ -1,7 +1,9 @@
-//! Encrypted files, for machines without AWS: AES-256-GCM, one file an enclave, its id as associated data.
+//! Encrypted files, for machines without AWS: AES-256-GCM, one file an enclave, its id as
+//! associated data.
 //!
-//! The key lies in a file of its own, readable by the daemon only. This keeps credentials out of backups and of the store;
-//! it does not protect them from root on this machine, as nothing on this machine could. Secrets Manager is for that.
+//! The key lies in a file of its own, readable by the daemon only. This keeps credentials out of
+//! backups and of the store; it does not protect them from root on this machine, as nothing on this
+//! machine could. Secrets Manager is for that.
 
 use super::SecretError;
 use api::EnclaveId;
@@ -16,6 +18,7 @@ const KEY_LEN: usize = 32;
 const NONCE_LEN: usize = 12;
 const SCHEME: &str = "file:";
 
+/// A directory of encrypted files, and their key.
 #[derive(Debug)]
 pub struct FileSecrets {
     directory: PathBuf,
@@ -23,7 +26,10 @@ pub struct FileSecrets {
 }
 
 impl FileSecrets {
-    /// Opens the directory, and makes the key if there is none yet.
+    /// Opens the directory, and makes the key if there is none yet. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The directory cannot be made, the key cannot be read or written, or it is not 32 bytes long.
     pub fn open(directory: &Path, key_file: &Path) -> io::Result<FileSecrets> {
         fs::create_dir_all(directory)?;
         let bytes = match fs::read(key_file) {

@@ -1,4 +1,5 @@
-//! AWS Secrets Manager: one secret an enclave, `PREFIX/ID`, tagged, under the KMS key of the operator's choice.
+//! AWS Secrets Manager: one secret an enclave, `PREFIX/ID`, tagged, under the KMS key of the
+//! operator's choice.
 
 use super::SecretError;
 use api::EnclaveId;
@@ -15,6 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// `[aws]` of the daemon's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AwsConfig {
@@ -28,6 +30,7 @@ pub struct AwsConfig {
     pub secret_prefix: String,
 }
 
+/// A client of Secrets Manager.
 #[derive(Debug)]
 pub struct AwsSecrets {
     client: Client,
@@ -35,7 +38,8 @@ pub struct AwsSecrets {
 }
 
 impl AwsSecrets {
-    /// Credentials come from the usual places, on an instance from its role.
+    /// Credentials come from the usual places, on an instance from its role. Makes no request to
+    /// Secrets Manager yet.
     pub async fn new(config: AwsConfig) -> AwsSecrets {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -118,7 +122,8 @@ impl AwsSecrets {
     }
 }
 
-/// Code and message of the service, or the kind of failure: the SDK's full text may hold the answer's body, and that the secret.
+/// Code and message of the service, or the kind of failure: the SDK's full text may hold the
+/// answer's body, and that the secret.
 fn failed<E: ProvideErrorMetadata, R>(
     name: &str,
     doing: &'static str,
