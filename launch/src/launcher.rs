@@ -39,6 +39,13 @@ pub trait Launcher: std::fmt::Debug + Send + Sync {
     /// Names what is missing, and where it was looked for.
     fn preflight(&self) -> Result<Finding, LaunchError>;
 
+    /// Looks at everything that launches need, one finding each, in the order in which it has to be
+    /// mended. Changes nothing. Blocks for 5 seconds at most.
+    fn examine(&self) -> Vec<Finding> {
+        let found = self.preflight();
+        vec![found.unwrap_or_else(|error| Finding::failed("launcher", &error))]
+    }
+
     /// Sets resources aside for an enclave. They are given back when the reservation, or the
     /// instance that took it over, is dropped.
     ///

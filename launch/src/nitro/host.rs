@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const CPU_POOL: &str = "sys/module/nitro_enclaves/parameters/ne_cpus";
-const CPUS: &str = "sys/devices/system/cpu";
-const NODES: &str = "sys/devices/system/node";
-const HUGE_PAGES: &str = "sys/kernel/mm/hugepages";
+pub(super) const CPU_POOL: &str = "sys/module/nitro_enclaves/parameters/ne_cpus";
+pub(super) const CPUS: &str = "sys/devices/system/cpu";
+pub(super) const NODES: &str = "sys/devices/system/node";
+pub(super) const HUGE_PAGES: &str = "sys/kernel/mm/hugepages";
 
 /// A directory that stands for `/`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sysfs(PathBuf);
 
 /// What there is for enclaves; other enclaves may have a part of it.
@@ -41,6 +41,11 @@ impl Sysfs {
         Sysfs(root.into())
     }
 
+    /// A path below `/`, as this program has to open it.
+    pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.0.join(path)
+    }
+
     /// Reads everything anew: the allocator's service may have changed it.
     ///
     /// # Errors
@@ -57,7 +62,7 @@ impl Sysfs {
     }
 
     /// Of CPU 0, which is always online; those of the pool are offline and have no topology.
-    fn threads_per_core(&self) -> io::Result<u32> {
+    pub(super) fn threads_per_core(&self) -> io::Result<u32> {
         let path = Path::new(CPUS).join("cpu0/topology/thread_siblings_list");
         let siblings = cpu_list(&self.read(&path)?)?;
         Ok(u32::try_from(siblings.len()).unwrap_or(1).max(1))
@@ -65,7 +70,7 @@ impl Sysfs {
 
     /// The node of the pool. A CPU that is offline belongs to no node any more: then it is the only
     /// node that has huge pages, which the allocator's service makes on the pool's node.
-    fn node(&self, cpu_pool: &BTreeSet<u32>) -> io::Result<Option<u32>> {
+    pub(super) fn node(&self, cpu_pool: &BTreeSet<u32>) -> io::Result<Option<u32>> {
         let nodes = self.numbered(Path::new(NODES), "node");
         if nodes.len() < 2 {
             return Ok(None);
@@ -107,8 +112,8 @@ impl Sysfs {
         Ok(free)
     }
 
-    /// One count of each size of huge pages.
-    fn pages(&self, directory: &Path, count: &str) -> io::Result<Pages> {
+    /// One count of each size of huge pages, as a directory of sysfs has them.
+    pub(super) fn pages(&self, directory: &Path, count: &str) -> io::Result<Pages> {
         let mut pages = Pages::new();
         for name in self.names(directory) {
             let kib = name
@@ -129,7 +134,7 @@ impl Sysfs {
     }
 
     /// The numbers behind a prefix in the names of a directory, in order; none without it.
-    fn numbered(&self, directory: &Path, prefix: &str) -> Vec<u32> {
+    pub(super) fn numbered(&self, directory: &Path, prefix: &str) -> Vec<u32> {
         let mut numbers: Vec<u32> = self
             .names(directory)
             .iter()
@@ -139,7 +144,7 @@ impl Sysfs {
         numbers
     }
 
-    fn names(&self, directory: &Path) -> Vec<String> {
+    pub(super) fn names(&self, directory: &Path) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.0.join(directory)) else {
             return Vec::new();
         };
@@ -149,14 +154,14 @@ impl Sysfs {
             .collect()
     }
 
-    fn read(&self, path: &Path) -> io::Result<String> {
+    pub(super) fn read(&self, path: &Path) -> io::Result<String> {
         let path = self.0.join(path);
         std::fs::read_to_string(&path)
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
     }
 }
 
-fn of_node(node: u32) -> PathBuf {
+pub(super) fn of_node(node: u32) -> PathBuf {
     Path::new(NODES).join(format!("node{node}/hugepages"))
 }
 
@@ -166,7 +171,7 @@ fn not_a_number(path: &Path, text: &str) -> io::Error {
 
 /// A list like `2-3,6` (Documentation/admin-guide/kernel-parameters.rst, "cpu lists"); empty if no
 /// pool was set.
-fn cpu_list(text: &str) -> io::Result<BTreeSet<u32>> {
+pub(super) fn cpu_list(text: &str) -> io::Result<BTreeSet<u32>> {
     let bad = || io::Error::other(format!("not a list of CPUs: {:?}", text.trim()));
     let mut cpus = BTreeSet::new();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
@@ -182,21 +187,22 @@ fn cpu_list(text: &str) -> io::Result<BTreeSet<u32>> {
     Ok(cpus)
 }
 
+/// A machine that has these files; it is gone with the directory.
+#[cfg(test)]
+pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Sysfs) {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = directory.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let sysfs = Sysfs::new(directory.path());
+    (directory, sysfs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tempfile::TempDir;
-
-    fn tree(files: &[(&str, &str)]) -> (TempDir, Sysfs) {
-        let directory = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = directory.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let sysfs = Sysfs::new(directory.path());
-        (directory, sysfs)
-    }
 
     /// A machine with one node, as the driver left it.
     const PLAIN: [(&str, &str); 9] = [

@@ -9,6 +9,7 @@
 
 mod anchor;
 mod console;
+mod doctor;
 mod driver;
 mod errors;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod tests;
 pub use errors::{DriverError, DriverStep};
 
 use self::driver::{DEVICE, Parent, ThisInstance};
+use self::host::Sysfs;
 use self::machine::{Enclave, NitroMachine};
 use self::ports::Ports;
 use self::reserve::{Cores, Reserved};
@@ -117,20 +119,34 @@ impl Nitro {
     }
 }
 
+fn preflight(parent: &dyn Parent) -> Result<Finding, LaunchError> {
+    parent.check_driver()?;
+    let host = parent.resources().map_err(LaunchError::Host)?;
+    if host.cores() == 0 {
+        return Err(LaunchError::NoCpuPool);
+    }
+    let found = format!(
+        "{DEVICE}; {} CPUs in its pool ({} a core); huge pages free: {}",
+        host.cpu_pool.len(),
+        host.threads_per_core,
+        pages::describe(&host.free)
+    );
+    Ok(Finding::passed("launcher", found))
+}
+
 impl Launcher for Nitro {
     fn preflight(&self) -> Result<Finding, LaunchError> {
-        self.parent.check_driver()?;
-        let host = self.parent.resources().map_err(LaunchError::Host)?;
-        if host.cores() == 0 {
-            return Err(LaunchError::NoCpuPool);
-        }
-        let found = format!(
-            "{DEVICE}; {} CPUs in its pool ({} a core); huge pages free: {}",
-            host.cpu_pool.len(),
-            host.threads_per_core,
-            pages::describe(&host.free)
-        );
-        Ok(Finding::passed("launcher", found))
+        preflight(&*self.parent)
+    }
+
+    fn examine(&self) -> Vec<Finding> {
+        let ports = {
+            // A launch that binds them now waits, and finds them free.
+            let bound = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            doctor::look_at_ports(bound.is_some())
+        };
+        let parent = self.parent.clone();
+        doctor::examine(&Sysfs::new("/"), ports, move || preflight(&*parent))
     }
 
     fn reserve(&self, resources: Resources) -> Result<Reservation, LaunchError> {
