@@ -1,6 +1,6 @@
 //! The command line as `--help` shows it.
 
-use crate::{configure, create, document, events, orders, registry, seal, show};
+use crate::{configure, create, doctor, document, events, orders, registry, seal, show};
 use explain::Exit;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// signature
     Attestation(document::Args),
     /// Check what the daemon needs to run enclaves, and that it answers
-    Doctor,
+    Doctor(doctor::Args),
 }
 
 /// Those of `attest` alone are left out.

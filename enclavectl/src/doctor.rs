@@ -1,17 +1,32 @@
 //! `enclavectl doctor`: what the daemon finds out about its machine, one line each, with the next
-//! step where something is missing.
+//! step where something is missing; with `--fix-plan`, the commands for all of it.
 
 use crate::ui;
-use api::Finding;
 use api::client::{Client, ClientError};
+use api::{Finding, FixPlan};
 use explain::{CliError, Exit};
 use hyper::Method;
 
 const WITHOUT_DAEMON: &str = "'host-proxy doctor' checks this machine without a running daemon.";
 
-pub(crate) async fn run(client: &Client, json: bool) -> Result<(), CliError> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print shell commands that mend what failed, and run nothing
+    #[arg(long)]
+    fix_plan: bool,
+}
+
+pub(crate) async fn run(client: &Client, args: &Args, json: bool) -> Result<(), CliError> {
     let answer = client.json(Method::GET, "/v1/doctor", Vec::new()).await;
     let findings = with_daemon(answer);
+    if args.fix_plan {
+        let plan = FixPlan::new(&findings);
+        return if json {
+            ui::print_json(&plan)
+        } else {
+            ui::print(plan.to_string().trim_end())
+        };
+    }
     if json {
         ui::print_json(&findings)?;
     } else {
@@ -19,7 +34,11 @@ pub(crate) async fn run(client: &Client, json: bool) -> Result<(), CliError> {
             ui::print(&finding.to_string())?;
         }
     }
-    match findings.iter().filter(|finding| !finding.passed).count() {
+    match findings
+        .iter()
+        .filter(|finding| finding.is_failed())
+        .count()
+    {
         0 => Ok(()),
         1 => Err(failed("1 check failed".to_owned())),
         count => Err(failed(format!("{count} checks failed"))),
@@ -30,7 +49,7 @@ fn failed(message: String) -> CliError {
     CliError::new(
         Exit::Unavailable,
         message,
-        "Follow the next step below each ✗.",
+        "Follow the next step below each ✗; 'enclavectl doctor --fix-plan' prints commands.",
     )
 }
 
@@ -47,7 +66,7 @@ fn with_daemon(answer: Result<Vec<Finding>, ClientError>) -> Vec<Finding> {
             {
                 *step = format!("{step} {WITHOUT_DAEMON}");
             }
-            vec![finding]
+            vec![finding.with_fix(["systemctl enable --now host-proxy"])]
         }
     }
 }
@@ -73,7 +92,8 @@ mod tests {
         let [finding] = findings.as_slice() else {
             panic!("{findings:?}")
         };
-        assert!(!finding.passed);
+        assert!(finding.is_failed());
+        assert_eq!(finding.fix, ["systemctl enable --now host-proxy"]);
         assert_eq!(
             finding.detail,
             "cannot reach the daemon at /run/api.sock: No such file"

@@ -78,6 +78,6 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Terminate(args) => orders::terminate(client, &args, json).await,
         Command::Registry(args) => registry::run(client, args, json).await,
         Command::Attestation(args) => document::run(client, &args, json).await,
-        Command::Doctor => doctor::run(client, json).await,
+        Command::Doctor(args) => doctor::run(client, &args, json).await,
     }
 }

@@ -1,5 +1,6 @@
 //! `host-proxy`: the daemon. `serve` runs it, `check-config` shows what it would run with, `doctor` what this machine lacks.
 
+use api::FixPlan;
 use broker::{Broker, Issuer};
 use clap::Parser as _;
 use explain::{CliError, Exit};
@@ -46,7 +47,11 @@ enum Command {
     /// Print the resulting configuration, and where each value came from
     CheckConfig,
     /// Check what this machine needs to run enclaves; no daemon has to run
-    Doctor,
+    Doctor {
+        /// Print shell commands that mend what failed, and run nothing
+        #[arg(long)]
+        fix_plan: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,7 +90,7 @@ fn run(cli: &Cli) -> Result<(), CliError> {
             }
             on_runtime(check(&loaded.config))
         }
-        Command::Doctor => examine(&loaded.config),
+        Command::Doctor { fix_plan } => on_runtime(examine(&loaded.config, fix_plan)),
         Command::Serve => serve(loaded),
     }
 }
@@ -102,12 +107,19 @@ async fn check(config: &DaemonConfig) -> Result<(), CliError> {
     Ok(Broker::check(&config.broker, config.registry.is_some(), &https).await?)
 }
 
-fn examine(config: &DaemonConfig) -> Result<(), CliError> {
-    let findings = doctor::examine(config, &Launchers::new(&config.qemu)?);
+async fn examine(config: &DaemonConfig, fix_plan: bool) -> Result<(), CliError> {
+    let findings = doctor::examine(config, &Launchers::new(&config.qemu)?).await;
+    if fix_plan {
+        print(FixPlan::new(&findings).to_string().trim_end());
+        return Ok(());
+    }
     findings
         .iter()
         .for_each(|finding| print(&finding.to_string()));
-    let missing = findings.iter().filter(|finding| !finding.passed).count();
+    let missing = findings
+        .iter()
+        .filter(|finding| finding.is_failed())
+        .count();
     if missing == 0 {
         return Ok(());
     }
@@ -115,7 +127,7 @@ fn examine(config: &DaemonConfig) -> Result<(), CliError> {
     Err(CliError::new(
         Exit::Unavailable,
         message,
-        "Follow the lines marked ✗.",
+        "Follow the lines marked ✗; 'host-proxy doctor --fix-plan' prints commands.",
     ))
 }
 

@@ -3,6 +3,7 @@
 
 use super::SecretError;
 use api::EnclaveId;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Region;
 use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;
@@ -41,20 +42,9 @@ impl AwsSecrets {
     /// Credentials come from the usual places, on an instance from its role. Makes no request to
     /// Secrets Manager yet.
     pub async fn new(config: AwsConfig) -> AwsSecrets {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_timeout(OPERATION_TIMEOUT)
-            .build();
-        let mut loader =
-            aws_config::defaults(aws_config::BehaviorVersion::latest()).timeout_config(timeouts);
-        if !config.region.is_empty() {
-            loader = loader.region(Region::new(config.region.clone()));
-        }
-        if !config.endpoint_url.is_empty() {
-            loader = loader.endpoint_url(&config.endpoint_url);
-        }
+        let shared = load(&config, CONNECT_TIMEOUT, OPERATION_TIMEOUT).await;
         AwsSecrets {
-            client: Client::new(&loader.load().await),
+            client: Client::new(&shared),
             config,
         }
     }
@@ -122,14 +112,38 @@ impl AwsSecrets {
     }
 }
 
-/// Code and message of the service, or the kind of failure: the SDK's full text may hold the
-/// answer's body, and that the secret.
+/// What clients of AWS's services have in common. `operation` includes retries.
+pub(crate) async fn load(config: &AwsConfig, connect: Duration, operation: Duration) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(connect)
+        .operation_timeout(operation)
+        .build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts);
+    if !config.region.is_empty() {
+        loader = loader.region(Region::new(config.region.clone()));
+    }
+    if !config.endpoint_url.is_empty() {
+        loader = loader.endpoint_url(&config.endpoint_url);
+    }
+    loader.load().await
+}
+
 fn failed<E: ProvideErrorMetadata, R>(
     name: &str,
     doing: &'static str,
     error: &SdkError<E, R>,
 ) -> SecretError {
-    let reason = match error {
+    SecretError::Failed {
+        name: name.to_owned(),
+        doing,
+        reason: reason(error),
+    }
+}
+
+/// Code and message of the service, or the kind of failure: the SDK's full text may hold the
+/// answer's body, and that the secret.
+pub(crate) fn reason<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
+    match error {
         SdkError::ServiceError(_) => {
             format!(
                 "{}: {}",
@@ -146,10 +160,5 @@ fn failed<E: ProvideErrorMetadata, R>(
             "the service answered something that cannot be read".to_owned()
         }
         _ => "the request could not be made; check region and AWS credentials".to_owned(),
-    };
-    SecretError::Failed {
-        name: name.to_owned(),
-        doing,
-        reason,
     }
 }

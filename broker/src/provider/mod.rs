@@ -62,6 +62,26 @@ impl RegistryConfig {
     }
 }
 
+impl RegistryConfig {
+    /// Where a request without credentials shows that the service can be reached. `is_plain` says
+    /// which registries, `host` or `host:port`, are reached without TLS.
+    pub fn service_url(&self, is_plain: impl Fn(&str) -> bool) -> String {
+        let registry = |host: &str| {
+            let scheme = if is_plain(host) { "http" } else { "https" };
+            format!("{scheme}://{host}/v2/")
+        };
+        match self {
+            RegistryConfig::Ecr(ecr) => match &ecr.endpoint_url {
+                Some(url) => url.as_str().to_owned(),
+                None => registry(&ecr.host()),
+            },
+            RegistryConfig::Docker(docker) => registry(&docker.registry_url),
+            RegistryConfig::GitLab(gitlab) => gitlab.url.as_str().to_owned(),
+            RegistryConfig::Harbor(harbor) => harbor.url.as_str().to_owned(),
+        }
+    }
+}
+
 /// The provider of a configuration. Makes no request to the registry's service yet.
 pub async fn from_config(config: &RegistryConfig, https: &Https) -> Arc<dyn RegistryProvider> {
     match config.clone() {
@@ -69,5 +89,38 @@ pub async fn from_config(config: &RegistryConfig, https: &Https) -> Arc<dyn Regi
         RegistryConfig::Docker(docker) => Arc::new(docker),
         RegistryConfig::GitLab(gitlab) => Arc::new(gitlab::GitLab::new(gitlab, https.clone())),
         RegistryConfig::Harbor(harbor) => Arc::new(harbor::Harbor::new(harbor, https.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_service_has_a_place_that_answers() {
+        for (config, expected) in [
+            (
+                r#"{"type": "docker", "registry_url": "localhost:5000"}"#,
+                "http://localhost:5000/v2/",
+            ),
+            (
+                r#"{"type": "docker", "registry_url": "r.example"}"#,
+                "https://r.example/v2/",
+            ),
+            (
+                r#"{"type": "ecr", "region": "us-east-1", "account_id": "111122223333",
+                    "push_role_arn": "arn:aws:iam::111122223333:role/push"}"#,
+                "https://111122223333.dkr.ecr.us-east-1.amazonaws.com/v2/",
+            ),
+            (
+                r#"{"type": "harbor", "url": "https://h.example/", "username": "u",
+                    "password_file": "/p"}"#,
+                "https://h.example",
+            ),
+        ] {
+            let config: RegistryConfig = serde_json::from_str(config).unwrap();
+            let url = config.service_url(|host| host == "localhost:5000");
+            assert_eq!(url, expected);
+        }
     }
 }

@@ -28,14 +28,9 @@ pub(super) fn metrics(daemon: &Daemon) -> Response<Body> {
 }
 
 pub(super) async fn doctor(daemon: &Arc<Daemon>) -> Answer {
-    let daemon = daemon.clone();
-    let examining = tokio::task::spawn_blocking(move || {
-        doctor::examine(&daemon.context().config, &daemon.context().launchers)
-    });
-    Ok(json(
-        StatusCode::OK,
-        &examining.await.map_err(|e| internal(&e))?,
-    ))
+    let context = daemon.context();
+    let findings = doctor::examine(&context.config, &context.launchers).await;
+    Ok(json(StatusCode::OK, &findings))
 }
 
 pub(super) fn forget_credentials(daemon: &Daemon) -> Answer {

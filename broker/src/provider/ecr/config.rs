@@ -110,7 +110,7 @@ impl EcrConfig {
 
     /// The registry's host (ECR user guide, "Private registry", and "Dual-stack and FIPS
     /// endpoints").
-    pub(super) fn host(&self) -> String {
+    pub(in crate::provider) fn host(&self) -> String {
         let EcrConfig {
             account_id,
             region,
