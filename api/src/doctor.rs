@@ -69,7 +69,7 @@ impl Finding {
         }
     }
 
-    /// The same with commands that mend it, in their order: one line each.
+    /// The same with commands that fix it, in their order: one line each.
     #[must_use]
     pub fn with_fix<C: Into<String>>(self, commands: impl IntoIterator<Item = C>) -> Finding {
         Finding {

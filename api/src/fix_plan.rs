@@ -1,4 +1,4 @@
-//! The commands that mend what a machine lacks, from its findings. Nothing is run here.
+//! The commands that fix what a machine lacks, from its findings. Nothing is run here.
 
 use crate::doctor::{Finding, Outcome};
 use explain::printable;

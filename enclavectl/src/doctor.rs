@@ -11,7 +11,7 @@ const WITHOUT_DAEMON: &str = "'host-proxy doctor' checks this machine without a 
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Print shell commands that mend what failed, and run nothing
+    /// Print shell commands that fix what failed, without running them
     #[arg(long)]
     fix_plan: bool,
 }

@@ -48,7 +48,7 @@ enum Command {
     CheckConfig,
     /// Check what this machine needs to run enclaves; no daemon has to run
     Doctor {
-        /// Print shell commands that mend what failed, and run nothing
+        /// Print shell commands that fix what failed, without running them
         #[arg(long)]
         fix_plan: bool,
     },

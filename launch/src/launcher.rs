@@ -40,7 +40,7 @@ pub trait Launcher: std::fmt::Debug + Send + Sync {
     fn preflight(&self) -> Result<Finding, LaunchError>;
 
     /// Looks at everything that launches need, one finding each, in the order in which it has to be
-    /// mended. Changes nothing. Blocks for 5 seconds at most.
+    /// fixed. Changes nothing. Blocks for 5 seconds at most.
     fn examine(&self) -> Vec<Finding> {
         let found = self.preflight();
         vec![found.unwrap_or_else(|error| Finding::failed("launcher", &error))]

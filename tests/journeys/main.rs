@@ -12,6 +12,7 @@ mod attest;
 mod broker;
 mod credentials;
 mod deploy;
+mod doctor;
 mod documents;
 mod egress;
 mod eif;

@@ -48,7 +48,7 @@ async fn on_disk(config: &DaemonConfig, launchers: &Launchers) -> Vec<Finding> {
     looking.await.unwrap_or_else(|error| {
         vec![Finding::not_checked(
             "machine",
-            format!("a check broke off: {error}"),
+            format!("a check failed unexpectedly: {error}"),
         )]
     })
 }
@@ -97,7 +97,7 @@ async fn registry(config: &DaemonConfig) -> Option<Finding> {
         Ok(answer) if answer.status.is_server_error() => Finding::wrong(
             WHAT,
             format!("{url} answers {}", answer.status),
-            "Check that the registry's service is well.",
+            "Check the registry's health and logs.",
         ),
         // Without credentials, 401 and 404 are answers as good as any.
         Ok(_) => Finding::passed(WHAT, format!("{url} answers")),
@@ -141,7 +141,7 @@ mod tests {
         registry(&loaded.config).await.unwrap()
     }
 
-    /// A registry that answers everybody the same.
+    /// A registry with one answer.
     fn serve(status: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -166,7 +166,7 @@ mod tests {
             finding.is_failed() && finding.detail.contains("502"),
             "{finding}"
         );
-        // Port 1 of loopback has nobody.
+        // Nothing listens there.
         let finding = of_registry("127.0.0.1:1").await;
         assert!(finding.is_failed(), "{finding}");
         assert!(

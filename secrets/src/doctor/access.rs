@@ -42,9 +42,7 @@ pub(super) fn access<E: ProvideErrorMetadata, R>(
         {
             Access::Unreachable(text)
         }
-        _ => Access::NoRequest(format!(
-            "no request could be made, usually for want of AWS credentials or a region ({text})"
-        )),
+        _ => Access::NoRequest("there are no AWS credentials to ask with, or no region".to_owned()),
     }
 }
 

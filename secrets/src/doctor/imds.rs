@@ -13,8 +13,9 @@ use tokio::time::timeout;
 
 const WHAT: &str = "instance metadata";
 const ADDRESS: &str = "169.254.169.254:80";
-/// The SDK's own name for another place.
-const VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+/// The SDK's own names for another place, and for none.
+const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
 const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
 /// The longest answer, in bytes: a token has 56, a role's name at most 64.
 const MAX_ANSWER: usize = 4096;
@@ -38,7 +39,10 @@ enum Metadata {
 /// Looks at the metadata service of this instance. `is_needed` says whether the configuration needs
 /// a role. Takes 5 seconds at most.
 pub async fn examine_metadata_service(is_needed: bool) -> Finding {
-    let endpoint = std::env::var(VARIABLE).unwrap_or_default();
+    if std::env::var(DISABLED).is_ok_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Finding::not_checked(WHAT, format!("{DISABLED} is set"));
+    }
+    let endpoint = std::env::var(ENDPOINT).unwrap_or_default();
     let address = endpoint.trim_start_matches("http://").trim_end_matches('/');
     let address = if address.is_empty() { ADDRESS } else { address };
     match timeout(LIMIT, ask(address, STEP)).await {
@@ -108,14 +112,14 @@ fn judge(metadata: &Metadata, is_needed: bool) -> Finding {
         --http-put-response-hop-limit";
     let options = |hops: u8| {
         [
-            "# With credentials of an administrator of the account:".to_owned(),
+            "# With an AWS administrator's credentials:".to_owned(),
             format!("{OPTIONS} {hops}"),
         ]
     };
     match metadata {
         Metadata::Unreachable if !is_needed => Finding::not_checked(
             WHAT,
-            "it cannot be reached; only sealed configs would need it here",
+            "it cannot be reached; with this configuration only sealed configs need it",
         ),
         Metadata::Unreachable => Finding::wrong(
             WHAT,
@@ -125,8 +129,8 @@ fn judge(metadata: &Metadata, is_needed: bool) -> Finding {
         .with_fix(options(1)),
         Metadata::Unanswered => Finding::wrong(
             WHAT,
-            "it takes connections, and its token does not arrive: the hop limit is too low",
-            "Raise the hop limit of the instance's metadata to 2: a container or a bridge is one hop more.",
+            "it accepts connections, but its token does not arrive: the hop limit is too low",
+            "Raise the hop limit of the instance's metadata to 2: a container or a bridge adds one.",
         )
         .with_fix(options(2)),
         Metadata::NoToken(status) => Finding::wrong(
@@ -141,7 +145,7 @@ fn judge(metadata: &Metadata, is_needed: bool) -> Finding {
         }
         Metadata::NoRole => Finding::wrong(
             WHAT,
-            "IMDSv2 answers, and the instance has no role",
+            "IMDSv2 answers, but the instance has no role",
             "Attach an instance profile with a role to the instance.",
         ),
         Metadata::Odd(problem) => Finding::not_checked(WHAT, problem),

@@ -150,7 +150,8 @@ fn of_store(store: &Access, config: &AwsConfig, fix: Option<[String; 2]>) -> Vec
         .with_fix(fix.into_iter().flatten()),
         other => transport(STORE, other),
     };
-    let why = "a call that shows secretsmanager:CreateSecret, TagResource and DeleteSecret would change something";
+    let why =
+        "testing secretsmanager:CreateSecret, TagResource and DeleteSecret would change something";
     vec![finding, Finding::not_checked(STORE_WRITES, why)]
 }
 
@@ -194,7 +195,7 @@ fn policy_fix(arn: &str, region: &str, prefix: &str) -> Option<[String; 2]> {
         "Resource": format!("arn:{partition}:secretsmanager:{region}:{account}:secret:{prefix}/*"),
     }]});
     Some([
-        "# With credentials of an administrator of the account:".to_owned(),
+        "# With an AWS administrator's credentials:".to_owned(),
         format!(
             "aws iam put-role-policy --role-name {} --policy-name redoubt-secrets --policy-document {}",
             quoted(role),

@@ -1,7 +1,6 @@
 //! Who may open the driver's device, and what keeps this user from it. A plain function over what
 //! the kernel answered, who owns the device, and who this process is.
 
-use super::driver::WHAT;
 use crate::nitro::driver::DEVICE;
 use crate::nitro::errors::DriverStep;
 use api::Finding;
@@ -10,6 +9,8 @@ use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgroups};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+pub(super) const WHAT: &str = "driver";
 
 const UDEV_RULE: &str = r#"printf '%s\n' 'KERNEL=="nitro_enclaves", GROUP="ne", MODE="0660"' >/etc/udev/rules.d/99-nitro_enclaves.rules"#;
 const RESTART: &str = "systemctl try-restart host-proxy";
@@ -58,7 +59,7 @@ impl Me {
 /// Judges how opening the device ended.
 pub(super) fn check(opened: io::Result<()>, node: Option<&DeviceNode>, me: &Me) -> Finding {
     let Some(node) = node else {
-        return Finding::not_checked(WHAT, format!("the owner of {DEVICE} cannot be found out"));
+        return Finding::not_checked(WHAT, format!("the owner of {DEVICE} cannot be determined"));
     };
     match opened {
         Ok(()) => Finding::passed(
@@ -70,7 +71,7 @@ pub(super) fn check(opened: io::Result<()>, node: Option<&DeviceNode>, me: &Me) 
         ),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Finding::wrong(
             WHAT,
-            format!("the kernel keeps {DEVICE} from this process, although it is there ({error})"),
+            format!("the kernel denies {DEVICE} to this process ({error})"),
             "Add 'DeviceAllow=/dev/nitro_enclaves rw' to the daemon's systemd unit, and restart it.",
         )
         .with_fix([

@@ -50,10 +50,10 @@ pub(super) fn check(root: &Sysfs) -> Finding {
     let Amount { memory_mib, cpus } = asked;
     if there.memory_mib < memory_mib || there.cpus < cpus {
         let found = format!(
-            "{memory_mib} MiB and {cpus} CPUs are configured, and {} MiB and {} CPUs are set aside",
+            "{memory_mib} MiB and {cpus} CPUs are configured, but only {} MiB and {} CPUs are set aside",
             there.memory_mib, there.cpus
         );
-        let next = "Restart nitro-enclaves-allocator; if it fails, its journal says why. Huge pages are had most easily right after boot.";
+        let next = "Restart nitro-enclaves-allocator; if it fails, its journal says why. Memory for huge pages is least fragmented right after boot.";
         return Finding::wrong(WHAT, found, next).with_fix([ENABLE, RESTART]);
     }
     if !is_enabled(root) {
@@ -68,7 +68,7 @@ pub(super) fn check(root: &Sysfs) -> Finding {
 fn not_installed(root: &Sysfs, there: Amount) -> Finding {
     if there.memory_mib > 0 && there.cpus > 0 {
         let why = format!(
-            "{SERVICE} is not installed; whether CPUs and huge pages come back after a reboot is not known"
+            "{SERVICE} is not installed, so it is unknown whether CPUs and huge pages return after a reboot"
         );
         return Finding::not_checked(WHAT, why);
     }

@@ -33,9 +33,11 @@ pub(super) fn run(checks: Vec<(&'static str, Check)>, limit: Duration) -> Vec<Fi
                     Finding::not_checked(what, format!("no answer within {limit:?}"))
                 }
                 Ok(Err(RecvTimeoutError::Disconnected)) => {
-                    Finding::not_checked(what, "the check broke off; please report it")
+                    Finding::not_checked(what, "the check failed unexpectedly; please report it")
                 }
-                Err(error) => Finding::not_checked(what, format!("no thread for it: {error}")),
+                Err(error) => {
+                    Finding::not_checked(what, format!("no thread could be started: {error}"))
+                }
             }
         })
         .collect()
@@ -65,7 +67,7 @@ mod tests {
             lines,
             [
                 "✓ a: fine",
-                "- b: not checked: the check broke off; please report it",
+                "- b: not checked: the check failed unexpectedly; please report it",
                 "- c: not checked: no answer within 500ms",
             ]
         );

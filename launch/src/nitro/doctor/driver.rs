@@ -1,14 +1,12 @@
 //! The driver: whether the machine has its device, the module is loaded, and this user may open it.
 
-use super::access::{self, DeviceNode, Me};
+use super::access::{self, DeviceNode, Me, WHAT};
 use crate::nitro::driver::DEVICE;
 use crate::nitro::host::Sysfs;
 use api::Finding;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-
-pub(super) const WHAT: &str = "driver";
 
 const MODULE: &str = "sys/module/nitro_enclaves";
 const PCI_DEVICES: &str = "sys/bus/pci/devices";
@@ -50,7 +48,7 @@ fn missing(root: &Sysfs) -> Finding {
     }
     Finding::wrong(
         WHAT,
-        format!("the module is loaded, and there is no {DEVICE}"),
+        format!("the module is loaded, but there is no {DEVICE}"),
         "Load the module again; 'dmesg' says why it could not use the device.",
     )
     .with_fix(["modprobe -r nitro_enclaves", "modprobe nitro_enclaves"])

@@ -1,5 +1,5 @@
 //! Everything that launches on a Nitro parent instance need, one check each. Looks only: what would
-//! mend it is in the findings, as commands.
+//! fix it is in the findings, as commands.
 
 mod access;
 mod allocator;
@@ -30,7 +30,7 @@ pub(super) fn examine(
     let holders = root.clone();
     let mut findings = bounded::run(
         vec![
-            check(driver::WHAT, driver::check),
+            check(access::WHAT, driver::check),
             check(allocator::WHAT, allocator::check),
             check(huge_pages::WHAT, huge_pages::check),
             check(cpus::WHAT, cpus::check),
@@ -49,7 +49,7 @@ pub(super) fn examine(
         LIMIT,
     );
     let explains = |finding: &Finding| {
-        finding.is_failed() && [driver::WHAT, cpus::WHAT].contains(&finding.what.as_str())
+        finding.is_failed() && [access::WHAT, cpus::WHAT].contains(&finding.what.as_str())
     };
     if findings.iter().any(explains) && findings.last().is_some_and(Finding::is_failed) {
         findings.pop();

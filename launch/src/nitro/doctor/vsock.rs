@@ -89,7 +89,7 @@ pub(super) fn check(local: Local) -> Finding {
         (Ok(()), _) => Finding::passed(WHAT, format!("this machine has CID {PARENT_CID}")),
         (Err(Errno::EADDRNOTAVAIL), Ok(())) => Finding::wrong(
             WHAT,
-            "this machine is a host of virtual machines (CID 2), and no parent instance (CID 3)",
+            "this machine is a VM host (CID 2), not a parent instance (CID 3)",
             "Run the daemon on a Nitro parent instance; 'launcher = \"qemu\"' needs none.",
         ),
         (Err(Errno::EADDRNOTAVAIL), Err(_)) => Finding::wrong(
@@ -100,8 +100,10 @@ pub(super) fn check(local: Local) -> Finding {
         .with_fix(load(TRANSPORT)),
         (Err(Errno::EAFNOSUPPORT), _) => Finding::wrong(
             WHAT,
-            "the kernel has no AF_VSOCK, or the systemd unit's RestrictAddressFamilies keeps it back",
-            format!("Load it with 'modprobe {TRANSPORT}', and add AF_VSOCK to RestrictAddressFamilies."),
+            "the kernel has no AF_VSOCK, or the systemd unit's RestrictAddressFamilies forbids it",
+            format!(
+                "Load it with 'modprobe {TRANSPORT}', and add AF_VSOCK to RestrictAddressFamilies."
+            ),
         )
         .with_fix(load(TRANSPORT)),
         (Err(errno), _) => Finding::not_checked(WHAT, errno.desc()),
@@ -135,7 +137,7 @@ fn taken(port: u32, holders: &[(String, u32)]) -> Finding {
         return Finding::wrong(
             PORTS,
             format!("{name} (process {id}) runs, and port {port} is taken"),
-            "Wait until 'nitro-cli run-enclave' has ended; it holds port 9000 while it starts an enclave.",
+            "Wait for 'nitro-cli run-enclave' to end; it holds port 9000 while it starts an enclave.",
         )
         .with_fix([format!("tail --pid={id} -f /dev/null")]);
     }
@@ -170,7 +172,7 @@ mod tests {
         // A parent that runs virtual machines of its own.
         assert_eq!(text(Ok(()), Ok(())), "✓ vsock: this machine has CID 3");
         for (finding, expected) in [
-            (text(not_ours, Ok(())), "✗ vsock: this machine is a host"),
+            (text(not_ours, Ok(())), "✗ vsock: this machine is a VM host"),
             (
                 text(not_ours, not_ours),
                 "✗ vsock: this machine does not have CID 3",
