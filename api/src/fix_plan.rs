@@ -78,8 +78,10 @@ impl fmt::Display for FixPlan {
             for command in &step.commands {
                 writeln!(f, "{}", printable(command))?;
             }
-            if step.continues_below {
-                comment(f, "The rest follows below.")?;
+            if step.continues_below && step.commands.is_empty() {
+                comment(f, "The commands for it are below.")?;
+            } else if step.continues_below {
+                comment(f, "The other commands for it are below.")?;
             }
         }
         if !self.not_checked.is_empty() {
@@ -112,8 +114,8 @@ mod tests {
             Finding::not_checked("imds", "no answer"),
         ]);
         let expected = "# Nothing was changed. Read this, then run it as root.\n\
-            \n# driver: it is bad\nmodprobe x\n# The rest follows below.\n\
-            \n# pool: it is bad\n# The rest follows below.\n\
+            \n# driver: it is bad\nmodprobe x\n# The other commands for it are below.\n\
+            \n# pool: it is bad\n# The commands for it are below.\n\
             \n# pages: it is bad\nrestart a\nrestart d\n\
             \n# role: it is bad\n# By hand: Mend it.\n\
             \n# Not checked: imds: no answer\n";

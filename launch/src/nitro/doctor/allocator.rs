@@ -48,15 +48,17 @@ pub(super) fn check(root: &Sysfs) -> Finding {
         return no_configuration(format!("/{CONFIGURATION} {problem}"));
     };
     let Amount { memory_mib, cpus } = asked;
+    let is_enabled = is_enabled(root);
     if there.memory_mib < memory_mib || there.cpus < cpus {
         let found = format!(
             "{memory_mib} MiB and {cpus} CPUs are configured, but only {} MiB and {} CPUs are set aside",
             there.memory_mib, there.cpus
         );
         let next = "Restart nitro-enclaves-allocator; if it fails, its journal says why. Memory for huge pages is least fragmented right after boot.";
-        return Finding::wrong(WHAT, found, next).with_fix([ENABLE, RESTART]);
+        let enable = (!is_enabled).then_some(ENABLE);
+        return Finding::wrong(WHAT, found, next).with_fix(enable.into_iter().chain([RESTART]));
     }
-    if !is_enabled(root) {
+    if !is_enabled {
         let next = "Enable it: 'systemctl enable nitro-enclaves-allocator'.";
         return Finding::wrong(WHAT, "the service does not start at boot", next).with_fix([ENABLE]);
     }
@@ -197,7 +199,7 @@ mod tests {
         let wider = (CONFIGURATION, "memory_mib: 512\ncpu_pool: 2-4\n");
         for yaml in [more, wider] {
             let finding = found(&[UNIT_FILE, ENABLED, POOL, PAGES, yaml]);
-            assert_eq!(finding.fix.last().unwrap(), RESTART);
+            assert_eq!(finding.fix, [RESTART]);
             assert!(
                 finding.detail.ends_with("512 MiB and 2 CPUs are set aside"),
                 "{finding}"
@@ -210,6 +212,8 @@ mod tests {
         let finding = found(&[UNIT_FILE, POOL, PAGES, YAML]);
         assert_eq!(finding.detail, "the service does not start at boot");
         assert_eq!(finding.fix, [ENABLE]);
+        let finding = found(&[UNIT_FILE, PAGES, YAML]);
+        assert_eq!(finding.fix, [ENABLE, RESTART]);
     }
 
     #[test]
