@@ -39,7 +39,6 @@ const ALLOWED: [(&str, &[&str]); 17] = [
     ("parent", &["pki", "vsock-switch"]),
     ("tree-listing", &[]),
     ("pki", &["attestation"]),
-    ("parent", &["pki", "vsock-switch"]),
     (
         "tests",
         &[

@@ -103,20 +103,29 @@ fn permissions(scene: &Box) {
     let parent = &scene.parent;
     let mode = parent.ok("stat -c '%U:%G %a' /dev/nitro_enclaves");
     assert_eq!(mode, "root:ne 660\n");
-    let preflight = |user: &str| {
-        parent.run(&format!(
-            "REDOUBT_TEST_ROOT=/opt/redoubt/root.pem HOST_PROXY_STATE_DIR=/tmp/{user} HOST_PROXY_LAUNCHER=aws-nitro \
-             setpriv --reuid={user} --regid=nogroup --clear-groups host-proxy doctor"
-        ))
+    let doctor = |identity: &str, arguments: &str| {
+        let shell = parent.run(&format!(
+            "export REDOUBT_TEST_ROOT=/opt/redoubt/root.pem AWS_EC2_METADATA_DISABLED=true HOST_PROXY_LAUNCHER=aws-nitro; \
+             setpriv {identity} host-proxy doctor {arguments}"
+        ));
+        format!("{}{}", shell.stdout, shell.stderr)
     };
-    let nobody = preflight("nobody");
-    let told = format!("{}{}", nobody.stdout, nobody.stderr);
+    let told = doctor("--reuid=nobody --regid=nogroup --clear-groups", "");
     assert!(told.contains("group ne"), "{told}");
-    let of_group = parent.run(
-        "REDOUBT_TEST_ROOT=/opt/redoubt/root.pem HOST_PROXY_STATE_DIR=/tmp/daemon HOST_PROXY_LAUNCHER=aws-nitro \
-         setpriv --reuid=daemon --regid=ne --clear-groups host-proxy doctor",
-    );
-    assert!(of_group.stdout.contains("✓ launcher"), "{of_group:?}");
+    let told = doctor("--reuid=daemon --regid=ne --clear-groups", "");
+    assert!(told.contains("✓ launcher"), "{told}");
+    assert!(!told.contains("✗"), "{told}");
+    // The plan is what lets a stranger in.
+    let stranger = "--reuid=stranger --regid=nogroup --init-groups";
+    parent.ok("useradd --system stranger");
+    let plan = doctor(stranger, "--fix-plan");
+    parent
+        .machine
+        .put("/root/plan.sh", plan.as_bytes())
+        .unwrap();
+    parent.ok("bash -e /root/plan.sh");
+    let told = doctor(stranger, "");
+    assert!(told.contains("✓ driver"), "{told}");
 }
 
 fn the_pool_is_taken_away(scene: &Box) {
