@@ -9,6 +9,12 @@
 //! shell ── commands of this machine that run in the guest; forward ── its services, seen there
 //! ```
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a tool for tests: every length was checked just before, and a panic ends the machine"
+)]
+
 pub mod faults;
 pub mod forward;
 mod hypervisor;

@@ -247,7 +247,8 @@ mod tests {
         #[test]
         fn any_frame_is_some_command(bytes in proptest::collection::vec(any::<u8>(), FRAME)) {
             let frame: [u8; FRAME] = bytes.try_into().unwrap();
-            Command::parse(&frame);
+            let command = Command::parse(&frame);
+            prop_assert_eq!(command == Command::Off, number(&frame) == 0);
         }
     }
 }

@@ -2,6 +2,11 @@
 //! socket (systemd starts one of these for each connection). `guest-shell forward ADDRESS PORT`
 //! shows a service of the host at an address of the guest.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "reads give lengths of their buffers"
+)]
+
 use parent::forward;
 use parent::shell::{Input, Piece, Request};
 use std::fs::File;

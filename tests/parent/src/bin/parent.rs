@@ -1,6 +1,10 @@
 //! `scripts/parent` ends here: boots a parent instance, and runs a command or a shell in it.
 
 #![allow(clippy::print_stderr, reason = "what it says to people goes there")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "reads give lengths of their buffers"
+)]
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
