@@ -28,8 +28,8 @@ fn refused<'a>(reference: &'a str) -> [Refused<'a>; 6] {
             "the credentials are for ghcr.io",
         ),
         case(
-            app(&["--provider", "aws-nitro"]),
-            "cannot launch on /dev/nitro_enclaves yet",
+            app(&["--provider", "firecracker"]),
+            "invalid value 'firecracker'",
         ),
         case(vec!["--image", reference], "--name is missing"),
         case(

@@ -130,8 +130,12 @@ fn permissions(scene: &Box) {
 
 fn the_pool_is_taken_away(scene: &Box) {
     let parent = &scene.parent;
-    parent.ok("systemctl stop nitro-enclaves-allocator");
+    let pages = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    parent.ok(&format!("echo 0 >{pages}"));
     let failure = scene.failure("homeless");
     has(&failure, "nitro-enclaves-allocator");
-    parent.ok("systemctl start nitro-enclaves-allocator");
+    // What the page cache holds lies in the way of whole pages.
+    parent.ok(&format!(
+        "sync; cd /proc/sys/vm; echo 3 >drop_caches; echo 1 >compact_memory; echo 512 >{pages}"
+    ));
 }
