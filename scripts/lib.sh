@@ -175,19 +175,19 @@ CHEAP_RELEASE=(CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off C
     CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=true)
 export CHEAP_RELEASE
 
-# tool NAME VERSION: a Rust program, built once into the cache; prints its path.
+# tool NAME VERSION [PROGRAM]: a Rust program, by default the one called as its crate, built once into the cache; prints its path.
 tool() {
-    local name=$1 version=$2 root=$CACHE/tools/$1-$2
+    local name=$1 version=$2 program=${3:-$1} root=$CACHE/tools/$1-$2
     (
         flock 9
-        if [ ! -x "$root/bin/$name" ]; then
-            say "building $name $version (about 2 minutes, once)"
+        if [ ! -x "$root/bin/$program" ]; then
+            say "building $name $version (some minutes, once)"
             quietly "$CACHE/log/$name" env "${CHEAP_RELEASE[@]}" cargo install --locked --version "$version" \
                 --root "$root" --target-dir "$CACHE/work/$name" "$name"
             rm -rf "$CACHE/work/$name"
         fi
     ) 9>"$CACHE/$name.lock"
-    echo "$root/bin/$name"
+    echo "$root/bin/$program"
 }
 
 # python_program NAME VERSION [PACKAGE...]: a program from PyPI with what it needs, in a directory of its own, installed once; prints

@@ -121,7 +121,10 @@ impl Parent {
     /// Whether an enclave failed as QEMU's do now and then on a busy machine: the NSM's interrupt is
     /// lost, it seems, and the guest waits two minutes for it (docs/adr/0015). Says so.
     #[must_use]
-    #[allow(clippy::print_stderr, reason = "whoever reads the test's output is to know")]
+    #[allow(
+        clippy::print_stderr,
+        reason = "whoever reads the test's output is to know"
+    )]
     pub fn try_again(&self, name: &str) -> bool {
         let shown = self.run(&format!("enclavectl --json show {name}"));
         let record: Value = serde_json::from_str(&shown.stdout).unwrap_or_default();

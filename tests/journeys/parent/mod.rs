@@ -3,6 +3,7 @@
 
 mod driver;
 mod life;
+mod nitro_cli;
 mod service;
 
 use serde_json::{Value, json};
