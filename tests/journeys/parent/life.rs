@@ -84,6 +84,8 @@ fn three_enclaves_at_once_and_ends_that_nobody_asked_for() {
     scene.parent.has_back(&before);
     one_that_says_nothing(&scene);
     scene.parent.has_back(&before);
+    one_in_debug_mode(&scene);
+    scene.parent.has_back(&before);
 }
 
 fn three_at_once(scene: &Box) {
@@ -144,4 +146,32 @@ fn one_that_says_nothing(scene: &Box) {
         failure
     });
     assert_eq!(frozen["code"], "HEARTBEAT_MISSING", "{frozen}");
+}
+
+/// Its registers are zero, it is called so, and its console can be read.
+fn one_in_debug_mode(scene: &Box) {
+    let parent = &scene.parent;
+    parent.put("/root/spec.toml", super::SPEC);
+    let create = format!(
+        "create --debug --name open --image {} --registry-username {USER} \
+         --registry-password-stdin --spec /root/spec.toml",
+        scene.scene.reference
+    );
+    let created = parent.ctl(&create, PASSWORD);
+    if parent.try_again("open") {
+        parent.ok("enclavectl redeploy open");
+    }
+    let shown = parent.ok("enclavectl show open");
+    assert!(
+        shown.contains("DEPLOYED") && shown.contains("DEBUG"),
+        "{created:?} {shown}"
+    );
+    let attested = parent.run("enclavectl --json attestation open").stdout;
+    assert!(attested.contains(&"0".repeat(96)), "{attested}");
+    assert!(parent.machine.hypervisor().crash(scene.only_cid()));
+    parent.becomes("open", "FAILED");
+    let failure = parent.show("open")["failure"].clone();
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.contains("/init"), "no console in: {message}");
+    scene.terminate("open");
 }
