@@ -127,8 +127,8 @@ export BUILD_PACKAGES TEST_PACKAGES
 # free_port: a TCP port of 127.0.0.1 that is free at this moment.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-# build_static ARGUMENT...: small static programs, as cargo's arguments name them, some of them measured. Paths of this machine, or the directory that they are built in,
-# would make another image of the same source.
+# build_static ARGUMENT...: small static programs, as cargo's arguments name them; some are measured. Paths of this machine, or the
+# directory that they are built in, would make another image of the same source.
 build_static() {
     local home=${CARGO_HOME:-$HOME/.cargo}
     RUSTFLAGS="--remap-path-prefix=$home=/cargo --remap-path-prefix=$REPO=/redoubt" \

@@ -105,11 +105,23 @@ impl Parent {
     /// Creates an enclave with a spec, and waits for its end state.
     #[must_use]
     pub fn create(&self, name: &str, reference: &str, spec: &str) -> CommandOutput {
+        self.create_with(name, reference, spec, "")
+    }
+
+    /// The same, with more arguments.
+    #[must_use]
+    pub fn create_with(
+        &self,
+        name: &str,
+        reference: &str,
+        spec: &str,
+        more: &str,
+    ) -> CommandOutput {
         let path = format!("/root/{name}.toml");
         self.put(&path, spec);
         let arguments = format!(
             "create --name {name} --image {reference} --registry-username {USER} \
-             --registry-password-stdin --spec {path}"
+             --registry-password-stdin --spec {path} {more}"
         );
         let created = self.ctl(&arguments, PASSWORD);
         if self.try_again(name) {

@@ -24,16 +24,9 @@ fn a_sealed_config_reaches_a_workload_that_the_driver_started() {
     reaches_aws(&parent, &house);
     let (sealed, _) = house.seal(&format!("TOKEN={SECRET}\n"), 1);
     parent.put("/root/config.sealed", std::fs::read(sealed).unwrap());
-    parent.put("/root/spec.toml", std::fs::read(&house.spec).unwrap());
-    let create = format!(
-        "create --name orders --image {} --registry-username {USER} --registry-password-stdin \
-         --spec /root/spec.toml --config /root/config.sealed",
-        house.scene.reference
-    );
-    let mut created = parent.ctl(&create, PASSWORD);
-    if parent.try_again("orders") {
-        created = parent.ctl("redeploy orders", "");
-    }
+    let spec = std::fs::read_to_string(&house.spec).unwrap();
+    let config = "--config /root/config.sealed";
+    let created = parent.create_with("orders", &house.scene.reference, &spec, config);
     let log = || parent.ok("journalctl -u host-proxy --no-pager | tail -n 40");
     assert_eq!(created.code, 0, "{created:?}\n{}", log());
     let record = parent.show("orders");
@@ -151,16 +144,8 @@ fn one_that_says_nothing(scene: &Box) {
 /// Its registers are zero, it is called so, and its console can be read.
 fn one_in_debug_mode(scene: &Box) {
     let parent = &scene.parent;
-    parent.put("/root/spec.toml", super::SPEC);
-    let create = format!(
-        "create --debug --name open --image {} --registry-username {USER} \
-         --registry-password-stdin --spec /root/spec.toml",
-        scene.scene.reference
-    );
-    let created = parent.ctl(&create, PASSWORD);
-    if parent.try_again("open") {
-        parent.ok("enclavectl redeploy open");
-    }
+    let reference = &scene.scene.reference;
+    let created = parent.create_with("open", reference, super::SPEC, "--debug");
     let shown = parent.ok("enclavectl show open");
     assert!(
         shown.contains("DEPLOYED") && shown.contains("DEBUG"),

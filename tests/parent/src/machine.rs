@@ -79,12 +79,7 @@ impl Files {
     /// The disk that is /opt/redoubt in the guest, with the root of this machine's signatures.
     fn pack(&self, root: &Path, disk: &Path) -> anyhow::Result<()> {
         let mut command = Command::new("mksquashfs");
-        for name in ["bin", "lib", "systemd", "extra"] {
-            let path = self.tree.join(name);
-            if path.exists() {
-                command.arg(path);
-            }
-        }
+        command.args(["bin", "lib", "systemd"].map(|name| self.tree.join(name)));
         // Not compressed: it is read once.
         command.arg(root).arg(disk);
         command.args([
@@ -270,12 +265,6 @@ impl Machine {
         self.directory.path()
     }
 
-    /// The process of the guest's QEMU.
-    #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.qemu.id()
-    }
-
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.faults
@@ -290,11 +279,6 @@ impl Machine {
     #[must_use]
     pub fn hypervisor(&self) -> &Hypervisor {
         &self.hypervisor
-    }
-
-    /// How the guest's QEMU ended, if it did.
-    pub fn ended(&mut self) -> Option<String> {
-        self.qemu.ended()
     }
 
     /// The last lines of the guest's console.

@@ -116,8 +116,9 @@ fn settled(files: &Files) -> anyhow::Result<Machine> {
 
 /// Starts this program again, as one that holds a machine. Returns its directory and process ID.
 fn leave_running(arguments: &Arguments) -> anyhow::Result<(PathBuf, u32)> {
-    let home = tempfile::TempDir::with_prefix_in("rp", "/tmp")?.keep();
-    let (ready, log) = (home.join("ready"), home.join("log"));
+    let home = tempfile::TempDir::with_prefix_in("rp", "/tmp")?;
+    // Gone when the machine is ready; its log then goes nowhere.
+    let (ready, log) = (home.path().join("ready"), home.path().join("log"));
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--files").arg(&arguments.files);
     command.arg("hold").arg(&ready).process_group(0);
