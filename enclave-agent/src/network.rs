@@ -11,7 +11,15 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
     sys::set_interface_flags(&sys::inet_socket()?, "lo", flags)
 }
 
-/// Connects to a port of the parent.
+/// Connects to a port of the parent, however long that takes: callers have a timeout. The kernel
+/// gives up after two seconds (net/vmw_vsock/af_vsock.c, `VSOCK_DEFAULT_CONNECT_TIMEOUT`), which a
+/// busy parent may need.
 pub(crate) async fn connect_to_parent(port: Port) -> io::Result<VsockStream> {
-    VsockStream::connect(VsockAddr::new(wire::PARENT_CID, port.0)).await
+    loop {
+        let connected = VsockStream::connect(VsockAddr::new(wire::PARENT_CID, port.0)).await;
+        match connected {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            other => return other,
+        }
+    }
 }

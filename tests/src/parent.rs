@@ -123,30 +123,7 @@ impl Parent {
             "create --name {name} --image {reference} --registry-username {USER} \
              --registry-password-stdin --spec {path} {more}"
         );
-        let created = self.ctl(&arguments, PASSWORD);
-        if self.try_again(name) {
-            return self.ctl(&format!("redeploy {name}"), "");
-        }
-        created
-    }
-
-    /// Whether an enclave failed as QEMU's do now and then on a busy machine: the NSM's interrupt is
-    /// lost, it seems, and the guest waits two minutes for it (docs/adr/0015). Says so.
-    #[must_use]
-    #[allow(
-        clippy::print_stderr,
-        reason = "whoever reads the test's output is to know"
-    )]
-    pub fn try_again(&self, name: &str) -> bool {
-        let shown = self.run(&format!("enclavectl --json show {name}"));
-        let record: Value = serde_json::from_str(&shown.stdout).unwrap_or_default();
-        let message = record["failure"]["message"].as_str().unwrap_or_default();
-        let lost =
-            message.contains("does not answer within") || message.contains("ended while booting");
-        if lost {
-            eprintln!("{name}: once more, after: {message}");
-        }
-        lost
+        self.ctl(&arguments, PASSWORD)
     }
 
     #[must_use]

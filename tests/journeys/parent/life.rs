@@ -96,9 +96,6 @@ fn three_at_once(scene: &Box) {
     let all: String = names.iter().map(|name| create(name)).collect();
     parent.ok(&format!("{all} wait"));
     for name in names {
-        if parent.try_again(name) {
-            parent.ok(&format!("enclavectl redeploy {name}"));
-        }
         let record = parent.show(name);
         let events = parent.machine.events().lines();
         assert_eq!(record["status"], "DEPLOYED", "{record}\n{events:#?}");
