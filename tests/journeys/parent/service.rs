@@ -3,6 +3,7 @@
 
 use super::Box;
 use tests::parent::Free;
+use tests::wait_for;
 
 #[test]
 #[cfg_attr(not(parent), ignore = "needs the parent instance: run scripts/test")]
@@ -12,6 +13,7 @@ fn the_service_brings_every_enclave_back() {
     scene.deployed("lasting");
     let with_one = scene.parent.free();
     runs_as_its_own_user(&scene);
+    quick_watchdog(&scene);
     for end in [
         "systemctl restart host-proxy",
         "systemctl kill --signal=KILL --kill-whom=main host-proxy",
@@ -21,6 +23,8 @@ fn the_service_brings_every_enclave_back() {
         scene.parent.ok(end);
         is_back(&scene, &with_one);
     }
+    is_ended_when_it_hangs(&scene);
+    is_back(&scene, &with_one);
     scene
         .parent
         .ok("(sleep 1; systemctl reboot) >/dev/null 2>&1 &");
@@ -47,6 +51,29 @@ fn runs_as_its_own_user(scene: &Box) {
         status.contains("0000000000000000"),
         "it has capabilities: {status}"
     );
+}
+
+fn quick_watchdog(scene: &Box) {
+    let directory = "/etc/systemd/system/host-proxy.service.d";
+    scene.parent.ok(&format!("mkdir {directory}"));
+    scene.parent.put(
+        &format!("{directory}/quick.conf"),
+        "[Service]\nWatchdogSec=6\nTimeoutAbortSec=2\n",
+    );
+    scene.parent.ok("systemctl daemon-reload");
+}
+
+/// A daemon that does nothing any more is ended by systemd's watchdog, and started again.
+fn is_ended_when_it_hangs(scene: &Box) {
+    let pid = "systemctl show host-proxy -p MainPID --value";
+    let stopped = scene.parent.ok(pid);
+    scene.parent.ok(&format!("kill -STOP {}", stopped.trim()));
+    wait_for("another process of the service", 40, || {
+        let now = scene.parent.ok(pid);
+        now.trim() != "0" && now != stopped
+    });
+    let journal = scene.parent.ok("journalctl -u host-proxy --no-pager");
+    assert!(journal.contains("Watchdog timeout"), "{journal}");
 }
 
 fn is_back(scene: &Box, with_one: &Free) {
