@@ -8,7 +8,7 @@
 //! `eif-builder build` printed, and `NONCE` the random bytes that were sent to the enclave; both in
 //! hexadecimal.
 
-use attestation::{Conditions, Policy, Time, TrustAnchor, Verified, verify};
+use attestation::{Conditions, MaxAge, Policy, Time, TrustAnchor, Verified, verify};
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ fn check(arguments: &[String]) -> Result<Verified, Box<dyn Error>> {
     let policy = Policy::new(Conditions {
         pcrs: [(0, [pcr0.parse()?].into())].into(),
         nonce: Some(hex::decode(nonce)?),
-        max_age_seconds: Some(300),
+        max_age: MaxAge::Seconds(300),
         ..Conditions::default()
     })?;
     let now = Time::from(SystemTime::now());

@@ -9,6 +9,8 @@ use serde::Serialize;
 pub enum Subject {
     /// The register with this index, 0 to 31.
     Pcr(u8),
+    /// Which AWS product the document comes from, by its module id.
+    Kind,
     /// Whether the enclave runs in debug mode.
     Debug,
     /// Whether the enclave opened a sealed config (PCR16).
@@ -41,6 +43,9 @@ impl Check {
     /// What a relying party can do if the check failed, in one or two sentences.
     pub fn advice(&self) -> &'static str {
         match self.subject {
+            Subject::Kind => {
+                "Another AWS product made this document, or a later kind of enclave; set kind = \"any\" in the policy only if its registers fix the code."
+            }
             Subject::Debug => "Run the enclave without debug mode; allow it only for tests.",
             Subject::Pcr(3) => "The parent instance has another IAM role, or none.",
             Subject::Pcr(4) => "The enclave runs on another parent instance.",
@@ -79,6 +84,7 @@ impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Subject::Pcr(index) => write!(f, "PCR{index}"),
+            Subject::Kind => f.write_str("kind"),
             Subject::Debug => f.write_str("mode"),
             Subject::SealedConfig => f.write_str("sealed config"),
             Subject::Nonce => f.write_str("nonce"),

@@ -1,6 +1,8 @@
 //! Conditions as people and programs write them, in TOML, in JSON or in code.
 //! [`Policy`](crate::Policy) checks that they make sense.
 
+use crate::kind::Kind;
+use crate::max_age::MaxAge;
 use crate::pcr::{Measurements, Pcr};
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -18,8 +20,9 @@ pub enum ValidityTime {
     Document,
 }
 
-/// Everything that a policy can ask for. What is left out is not checked, except that debug mode is
-/// refused.
+/// Everything that a policy can ask for. What is left out is not checked, except that the document
+/// must come from an enclave, which must not run in debug mode, and that a document without a nonce
+/// must be fresh.
 ///
 /// In a file, unknown keys are errors. The output of `eif-builder build --json` is such a file; its
 /// keys `eif` and `image` are for people and mean nothing here.
@@ -42,6 +45,8 @@ pub enum ValidityTime {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Conditions {
+    /// The product that the document comes from; an enclave by default.
+    pub kind: Kind,
     /// The values that are allowed for each register, by index, 0 to 31.
     #[serde(deserialize_with = "registers")]
     pub pcrs: BTreeMap<u8, BTreeSet<Pcr>>,
@@ -68,9 +73,10 @@ pub struct Conditions {
     /// carry empty user data, not none. In hexadecimal in files.
     #[serde(deserialize_with = "digits")]
     pub user_data: Option<Vec<u8>>,
-    /// The greatest age of the document, in seconds. Without it, the enclave's certificate decides,
-    /// which is valid for three hours.
-    pub max_age_seconds: Option<u64>,
+    /// The greatest age of the document: 5 minutes by default if there is no nonce. In files
+    /// `max_age_seconds`.
+    #[serde(rename = "max_age_seconds")]
+    pub max_age: MaxAge,
     /// The time at which certificates must be valid. [`ValidityTime::Document`] requires a nonce of
     /// at least 8 bytes.
     pub time: ValidityTime,

@@ -47,10 +47,19 @@
 //! # Clocks
 //!
 //! The caller gives the time. Certificates must be valid then, give or take
-//! [`Conditions::clock_skew_seconds`]; a document must not be from later. It may be as old as the
-//! enclave's certificate (three hours) unless [`Conditions::max_age_seconds`] is less.
+//! [`Conditions::clock_skew_seconds`]; a document must not be from later. With a
+//! nonce it may be as old as the enclave's certificate (three hours), without one 5 minutes;
+//! [`Conditions::max_age`] sets another limit.
 //! [`ValidityTime::Document`] takes the time from the document, which any old document can supply:
 //! it requires a nonce.
+//!
+//! # Other products of AWS
+//!
+//! AWS signs documents of other products below the same root. Those of EC2 instances (NitroTPM)
+//! have other fields and are refused. The others are known by their module id alone ([`Kind`]). If a
+//! product's module ids have the form of an enclave's, its documents cannot be told apart from an
+//! enclave's; only registers can. A policy that pins PCR0 of an image you built yourself admits no
+//! other product; one that pins PCR3 or PCR4 alone may admit any that runs there.
 //!
 //! A field that AWS adds to documents in future is refused until this crate knows it: ignoring what
 //! a document says would be worse.
@@ -93,6 +102,8 @@
 //! | a missing register counts as zero, or as a match | `a_missing_register_is_neither_zero_nor_a_match` |
 //! | debug mode known by all registers being zero | `one_zero_or_missing_register_of_the_image_suffices_for_debug_mode` |
 //! | debug mode not detected | `debug_mode_is_refused_unless_the_policy_allows_it`, `refuses_debug_mode_unless_the_policy_allows_it` |
+//! | takes another product's document for an enclave's | `a_document_of_another_product_is_no_enclaves` |
+//! | an old document without a nonce | `without_a_nonce_a_document_is_five_minutes_old_at_most` |
 //! | documents from the future | `no_document_is_from_later_than_the_clock_skew_allows` |
 //! | expired certificates behind a cache | `a_verifier_with_a_cache_decides_like_one_without` |
 //! | the document's own time without a nonce | `the_documents_own_time_decides_only_with_a_nonce` |
@@ -113,7 +124,9 @@ pub mod document;
 #[cfg(any(test, feature = "emulated"))]
 pub mod emulated;
 mod error;
+mod kind;
 mod limits;
+mod max_age;
 mod pcr;
 mod policy;
 mod time;
@@ -126,6 +139,8 @@ pub use chain::{AnchorError, TrustAnchor};
 pub use check::{Check, Subject};
 pub use conditions::{Conditions, ValidityTime};
 pub use error::{Error, Malformed, Part, Untrusted};
+pub use kind::Kind;
+pub use max_age::MaxAge;
 pub use pcr::{HashAlgorithm, Measurements, Pcr, PcrError, PcrMismatch, Pcrs};
 pub use policy::{Policy, PolicyError};
 pub use time::{Time, TimeError};

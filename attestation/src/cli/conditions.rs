@@ -3,7 +3,7 @@
 use super::error::CommandError;
 use super::verification::{At, Verification};
 use super::{input, measurements};
-use attestation::{Conditions, Pcr, Policy, TrustAnchor, ValidityTime};
+use attestation::{Conditions, Kind, MaxAge, Pcr, Policy, TrustAnchor, ValidityTime};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ pub(super) struct PolicyArgs {
     #[arg(long = "pcr", value_name = "N=HEX")]
     pcrs: Vec<String>,
     /// Conditions in TOML or JSON, such as the output of `eif-builder build --json`. Flags add
-    /// conditions to it; only --allow-debug and --at relax one
+    /// conditions to it; only --allow-debug, --at and --max-age relax one
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// PCR0, 1, 2 (and 8): the JSON output of eif-builder or nitro-cli
@@ -47,10 +47,10 @@ pub(super) struct PolicyArgs {
     /// time like 2026-01-03T20:41:07Z
     #[arg(long, value_name = "now|document|TIME")]
     at: Option<At>,
-    /// The greatest age of the document, in seconds [default: as long as its certificate is valid,
-    /// three hours]
-    #[arg(long, value_name = "SECONDS")]
-    max_age: Option<u64>,
+    /// The greatest age of the document, in seconds, or "certificate" for as long as its
+    /// certificate is valid, three hours [default: 300 without a nonce, certificate with one]
+    #[arg(long, value_name = "SECONDS", value_parser = max_age)]
+    max_age: Option<MaxAge>,
     /// How far the clocks may differ, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS")]
     clock_skew: Option<u64>,
@@ -65,9 +65,14 @@ pub(super) struct PolicyArgs {
 impl PolicyArgs {
     pub(super) fn verification(self, nonce: Option<Vec<u8>>) -> Result<Verification, CommandError> {
         let at = self.at.unwrap_or(At::Now);
-        let policy = Policy::new(self.conditions(nonce)?)
+        let conditions = self.conditions(nonce)?;
+        let mut cautions: Vec<String> = replay(&conditions).into_iter().collect();
+        if conditions.kind == Kind::Any {
+            cautions.push(ANY_KIND.to_owned());
+        }
+        let policy = Policy::new(conditions)
             .map_err(|e| CommandError::new(e, "`attest verify --help` lists all conditions"))?;
-        let cautions = cautions(&policy, at, self.root.as_deref());
+        cautions.extend(self::cautions(&policy, at, self.root.as_deref()));
         Ok(Verification {
             anchor: anchor(self.root.as_deref())?,
             policy,
@@ -98,11 +103,12 @@ impl PolicyArgs {
         add("nonce", &mut conditions.nonce, nonce)?;
         conditions.sealed_config |= self.sealed_config;
         conditions.allow_debug |= self.allow_debug;
-        add(
-            "max_age_seconds",
-            &mut conditions.max_age_seconds,
-            self.max_age,
-        )?;
+        if let Some(max_age) = self.max_age {
+            if conditions.max_age != MaxAge::Default {
+                return Err(given_twice("max_age_seconds"));
+            }
+            conditions.max_age = max_age;
+        }
         add(
             "clock_skew_seconds",
             &mut conditions.clock_skew_seconds,
@@ -179,6 +185,31 @@ fn decoded(flag: &str, digits: Option<&str>) -> Result<Option<Vec<u8>>, CommandE
 pub(super) fn hexadecimal(flag: &str, digits: &str) -> Result<Vec<u8>, CommandError> {
     hex::decode(digits)
         .map_err(|e| CommandError::new(format!("{flag}: {e}"), "write it in hexadecimal"))
+}
+
+const ANY_KIND: &str = "this policy accepts documents of any AWS product, not of enclaves only";
+
+/// Who else could present the document, if no nonce ties it to this verification and the user set
+/// no greatest age.
+fn replay(conditions: &Conditions) -> Option<String> {
+    let window = match (&conditions.nonce, conditions.max_age) {
+        (Some(_), _) | (None, MaxAge::Seconds(_)) => return None,
+        (None, MaxAge::Default) => "5 minutes",
+        (None, MaxAge::Certificate) => "three hours",
+    };
+    Some(format!(
+        "no nonce: anyone who has seen this document can present it until it is {window} old"
+    ))
+}
+
+fn max_age(text: &str) -> Result<MaxAge, String> {
+    match text {
+        "certificate" => Ok(MaxAge::Certificate),
+        seconds => seconds
+            .parse()
+            .map(MaxAge::Seconds)
+            .map_err(|e| format!("{e}; give seconds, or certificate")),
+    }
 }
 
 /// What weakens the verdict, whatever it is.

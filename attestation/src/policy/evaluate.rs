@@ -4,6 +4,7 @@ use super::Policy;
 use crate::check::{Check, Subject};
 use crate::crypto;
 use crate::document::Fields;
+use crate::kind::Kind;
 use crate::pcr::Pcr;
 use crate::time::Time;
 use std::collections::BTreeSet;
@@ -21,7 +22,10 @@ impl Policy {
             (Subject::PublicKey, &self.public_key, fields.public_key),
             (Subject::UserData, &self.user_data, fields.user_data),
         ];
-        let mut checks = vec![check_debug(fields, self.allow_debug)];
+        let mut checks = vec![
+            check_kind(fields, self.kind),
+            check_debug(fields, self.allow_debug),
+        ];
         checks.extend(registers.map(|(index, allowed)| check_register(fields, *index, allowed)));
         checks.extend(self.sealed_config.then(|| check_sealed_config(fields)));
         checks.extend(bytes.into_iter().filter_map(|(subject, expected, found)| {
@@ -48,6 +52,16 @@ impl Policy {
                 format!("{:.1} s", age.as_secs_f64())
             },
         }
+    }
+}
+
+fn check_kind(fields: &Fields<'_>, kind: Kind) -> Check {
+    Check {
+        subject: Subject::Kind,
+        passed: kind.has_module_id(fields.module_id),
+        expected: kind.expected().to_owned(),
+        // Any text: no control characters to a terminal.
+        found: fields.module_id.escape_debug().to_string(),
     }
 }
 

@@ -10,6 +10,7 @@ mod registers;
 pub use error::PolicyError;
 
 use crate::conditions::{Conditions, ValidityTime};
+use crate::kind::Kind;
 use crate::limits::MAX_FIELD;
 use crate::pcr::{FIRST_UNLOCKED, Pcr};
 use error::MIN_SOLE_NONCE;
@@ -27,6 +28,7 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_secs(600);
 /// Conditions that make sense. At least one restricts which code may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    kind: Kind,
     registers: Registers,
     sealed_config: bool,
     allow_debug: bool,
@@ -66,6 +68,7 @@ impl Policy {
     pub fn new(conditions: Conditions) -> Result<Policy, PolicyError> {
         let registers = registers::allowed(&conditions)?;
         let Conditions {
+            kind,
             pcrs: _,
             measurements: _,
             role_arn: _,
@@ -76,7 +79,7 @@ impl Policy {
             require_nonce,
             public_key,
             user_data,
-            max_age_seconds,
+            max_age,
             time,
             clock_skew_seconds,
             allow_debug,
@@ -88,13 +91,14 @@ impl Policy {
         check_length("public_key", public_key.as_deref())?;
         check_length("user_data", user_data.as_deref())?;
         Ok(Policy {
+            kind,
             registers,
             sealed_config,
             allow_debug,
+            max_age: max_age.limit(nonce.is_some()),
             nonce,
             public_key,
             user_data,
-            max_age: max_age_seconds.map(Duration::from_secs),
             validity_time: time,
             clock_skew: clock_skew(clock_skew_seconds)?,
         })
@@ -171,6 +175,7 @@ fn clock_skew(seconds: Option<u64>) -> Result<Duration, PolicyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::max_age::MaxAge;
 
     fn pcr(byte: u8) -> Pcr {
         Pcr::try_from([byte; 48].as_slice()).unwrap()
@@ -199,7 +204,7 @@ mod tests {
         assert_eq!(without(|_| ()), none);
         assert_eq!(without(|c| c.nonce = Some(vec![1; 8])), none);
         assert_eq!(without(|c| c.user_data = Some(vec![1; 8])), none);
-        assert_eq!(without(|c| c.max_age_seconds = Some(1)), none);
+        assert_eq!(without(|c| c.max_age = MaxAge::Seconds(1)), none);
         assert_eq!(without(|c| c.sealed_config = true), none);
         assert_eq!(without(|c| c.allow_debug = true), none);
         assert_eq!(
@@ -343,6 +348,7 @@ mod tests {
         let (a, b) = ("01".repeat(48), "02".repeat(48));
         let all = format!(
             r#"
+            kind = "any"
             role_arn = "arn:aws:iam::123456789012:role/x"
             instance_id = "i-0123abcd"
             sealed_config = true
@@ -372,6 +378,10 @@ mod tests {
         assert_eq!(
             (policy.validity_time, policy.clock_skew.as_secs()),
             (ValidityTime::Document, 5)
+        );
+        assert_eq!(
+            (policy.kind, policy.max_age),
+            (Kind::Any, Some(Duration::from_secs(300)))
         );
     }
 

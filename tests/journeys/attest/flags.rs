@@ -93,6 +93,23 @@ fn max_age_checks_the_documents_age() {
 
 #[test]
 #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn a_document_without_a_nonce_is_fresh_unless_a_flag_says_otherwise() {
+    let (good, pcr) = (Case::good(), register(0, 1));
+    let later = |arguments: &[&str]| {
+        let arguments = [&["--pcr", &pcr], arguments].concat();
+        good.verify_at("2026-01-01T12:05:01Z", &arguments)
+    };
+    let old = later(&[]);
+    assert_eq!(old.code, 1);
+    old.prints("age            FAILED  expected  at most 300 s");
+    for accepted in [["--nonce", NONCE], ["--max-age", "certificate"]] {
+        assert_eq!(later(&accepted).code, 0, "{accepted:?}");
+    }
+    later(&["--max-age", "long"]).warns("give seconds, or certificate");
+}
+
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn clock_skew_allows_for_a_late_clock() {
     let (good, pcr) = (Case::good(), register(0, 1));
     let before = |seconds| {

@@ -1,6 +1,7 @@
 //! Conditions in files, alone and beside flags.
 
 use super::{Case, NONCE, digits, register};
+use pki::{Plan, cbor};
 use serde_json::{Value, json};
 
 fn measurements() -> Value {
@@ -84,6 +85,27 @@ fn a_policy_that_leaves_the_code_open_is_cautioned_about() {
     let loose = Case::good().verify(&["--pcr", &register(4, 5)]);
     assert_eq!(loose.code, 0);
     loose.prints("does not fix the code that runs");
+}
+
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn a_policy_accepts_other_products_only_if_it_says_so() {
+    let sandbox = Plan::with(|plan| plan.set("module_id", cbor(|e| e.str("i-1-sbx1"))));
+    let case = Case::new(&sandbox);
+    let verify = |kind: &str| {
+        let policy = format!("{kind}[pcrs]\n0 = \"{}\"\n", digits(1));
+        case.write("policy.toml", policy);
+        case.verify(&["--policy", "policy.toml"])
+    };
+    for enclave in ["", "kind = \"enclave\"\n"] {
+        let rejected = verify(enclave);
+        assert_eq!(rejected.code, 1, "{rejected:?}");
+        rejected.prints("kind           FAILED  expected  an enclave: i-…-enc…");
+    }
+    let any = verify("kind = \"any\"\n");
+    assert_eq!(any.code, 0, "{any:?}");
+    any.prints("caution: this policy accepts documents of any AWS product");
+    assert_eq!(verify("kind = \"sandbox\"\n").code, 2);
 }
 
 /// A test for each flag that would replace a condition of a file: nothing on the command line

@@ -109,6 +109,40 @@ fn json_carries_the_fields_of_verified_documents() {
     assert_eq!(trusted["document"]["timestamp"], AT);
 }
 
+/// The cautions that are about replays, in the text and in JSON.
+#[track_caller]
+fn replay_caution(arguments: &[&str], expected: Option<&str>) {
+    let right = register(0, 1);
+    let arguments = [&["--pcr", &right], arguments].concat();
+    let text = Case::good().verify(&arguments);
+    let json = Case::good().verify(&[&arguments[..], &["--json"]].concat());
+    assert_eq!((text.code, json.code), (0, 0), "{arguments:?}");
+    let json = json.json();
+    let cautions = json["cautions"].as_array().unwrap().iter();
+    let found: Vec<&str> = cautions
+        .map(|caution| caution.as_str().unwrap())
+        .filter(|caution| caution.starts_with("no nonce: "))
+        .collect();
+    assert_eq!(found, Vec::from_iter(expected), "{arguments:?}");
+    for caution in &found {
+        text.prints(&format!("caution: {caution}\n"));
+    }
+    assert_eq!(text.stdout.contains("no nonce"), expected.is_some());
+}
+
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn a_verdict_without_a_nonce_says_for_how_long_the_document_can_be_replayed() {
+    let minutes =
+        "no nonce: anyone who has seen this document can present it until it is 5 minutes old";
+    replay_caution(&[], Some(minutes));
+    let hours =
+        "no nonce: anyone who has seen this document can present it until it is three hours old";
+    replay_caution(&["--max-age", "certificate"], Some(hours));
+    replay_caution(&["--nonce", NONCE], None);
+    replay_caution(&["--max-age", "60"], None);
+}
+
 #[test]
 #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn json_of_rejected_documents_carries_checks_and_no_fields() {

@@ -1,8 +1,8 @@
 //! The conditions of a policy, each compared with a document.
 
 use super::{conditions, failed, now, pcr, verify_at};
-use attestation::{Conditions, Error, Policy, Subject, Time};
-use pki::{MADE_AT, Minted, Plan, pcrs, registers};
+use attestation::{Conditions, Error, Kind, MaxAge, Policy, Subject, Time};
+use pki::{MADE_AT, Minted, Plan, cbor, pcrs, registers};
 
 /// The checks that a good document fails.
 fn unmet(conditions: Conditions) -> Vec<Subject> {
@@ -107,10 +107,10 @@ fn a_sealed_config_counts_only_if_pcr16_was_extended() {
 
 #[test]
 fn a_document_is_no_older_than_the_policy_allows() {
-    assert_eq!(with(|c| c.max_age_seconds = Some(0)), []);
+    assert_eq!(with(|c| c.max_age = MaxAge::Seconds(0)), []);
     let minted = Plan::default().mint();
     let policy = Policy::new(Conditions {
-        max_age_seconds: Some(60),
+        max_age: MaxAge::Seconds(60),
         ..conditions()
     })
     .unwrap();
@@ -127,6 +127,47 @@ fn a_document_is_no_older_than_the_policy_allows() {
         (age.subject, age.expected.as_str(), age.found.as_str()),
         (Subject::Age, "at most 60 s", "61.0 s")
     );
+}
+
+/// The checks that a good document fails after so many milliseconds.
+fn failed_after(millis: i64, change: impl FnOnce(&mut Conditions)) -> Vec<Subject> {
+    let mut conditions = conditions();
+    change(&mut conditions);
+    let policy = Policy::new(conditions).unwrap();
+    let now = Time::from_millis(MADE_AT + millis);
+    failed(verify_at(&Plan::default().mint(), now, &policy))
+}
+
+#[test]
+fn without_a_nonce_a_document_is_five_minutes_old_at_most() {
+    assert_eq!(failed_after(300_000, |_| ()), []);
+    assert_eq!(failed_after(300_001, |_| ()), [Subject::Age]);
+    let nonce = |c: &mut Conditions| c.nonce = Some(b"12345678".to_vec());
+    assert_eq!(failed_after(3_600_000, nonce), [], "made for this request");
+    let other = |c: &mut Conditions| c.nonce = Some(b"12345679".to_vec());
+    assert_eq!(failed_after(3_600_000, other), [Subject::Nonce]);
+    let longer = |c: &mut Conditions| c.max_age = MaxAge::Seconds(3_600);
+    assert_eq!(failed_after(3_600_000, longer), []);
+    let any = |c: &mut Conditions| c.max_age = MaxAge::Certificate;
+    assert_eq!(failed_after(3_600_000, any), []);
+}
+
+#[test]
+fn a_document_of_another_product_is_no_enclaves() {
+    let sandbox = Plan::with(|plan| {
+        let module_id = "i-0123456789abcdef0-sbx0123456789abcde";
+        plan.set("module_id", cbor(|e| e.str(module_id)));
+    });
+    let with = |kind| {
+        let policy = Policy::new(Conditions {
+            kind,
+            ..conditions()
+        });
+        failed(verify_at(&sandbox, now(), &policy.unwrap()))
+    };
+    assert_eq!(with(Kind::default()), [Subject::Kind]);
+    assert_eq!(with(Kind::Enclave), [Subject::Kind]);
+    assert_eq!(with(Kind::Any), []);
 }
 
 /// A document after `change` to its registers.

@@ -1,7 +1,9 @@
 //! When certificates are valid, and when a document was made.
 
 use super::{CERTIFICATES, assert_cases, conditions, error, now, result, verify_at};
-use attestation::{Conditions, Error, Part, Policy, PolicyError, Time, ValidityTime, Verified};
+use attestation::{
+    Conditions, Error, MaxAge, Part, Policy, PolicyError, Time, ValidityTime, Verified,
+};
 use pki::{MADE_AT, Plan, ROOT, cbor, utc};
 
 fn time(text: &str) -> Time {
@@ -112,7 +114,7 @@ fn certificates_must_be_valid_at_the_documents_own_time() {
 #[test]
 fn a_documents_age_is_by_the_callers_clock_even_at_its_own_time() {
     let aged = Conditions {
-        max_age_seconds: Some(60),
+        max_age: MaxAge::Seconds(60),
         clock_skew_seconds: Some(5),
         ..own_time()
     };
