@@ -5,7 +5,8 @@
 //! file and computes what the Nitro hypervisor will measure of it. [`build`] does all of this in
 //! one call; [`artifacts`] finds the kernel and the agent for it.
 //!
-//! [`seal`] stands apart: it encrypts a config for the enclave that an image becomes.
+//! [`seal`] and [`key_policy`] stand apart: one encrypts a config for the enclave that an image
+//! becomes, the other writes and checks the policy of the key that it is encrypted with.
 //!
 //! Nothing here needs Docker, root, or a mount. The same inputs give the same bytes.
 #![forbid(unsafe_code)]
@@ -14,5 +15,6 @@
 pub mod artifacts;
 pub mod build;
 pub mod eif;
+pub mod key_policy;
 pub mod rootfs;
 pub mod seal;
