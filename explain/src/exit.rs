@@ -9,7 +9,7 @@ pub enum Exit {
     /// Done. For `attest`: the document is trusted.
     Success = 0,
     /// The command worked and the answer is no. `enclavectl`: the enclave is FAILED. `attest`: the
-    /// document is not trusted.
+    /// document is not trusted. `eif-builder policy --check`: the key is open.
     Negative = 1,
     /// `attest` alone: the document or the command line cannot be read.
     Unreadable = 2,
@@ -50,7 +50,9 @@ impl Exit {
     pub fn meaning(self) -> &'static str {
         match self {
             Exit::Success => "success",
-            Exit::Negative => "the enclave is FAILED, or the document is not trusted",
+            Exit::Negative => {
+                "the enclave is FAILED, the document is not trusted, or the key policy is open"
+            }
             Exit::Unreadable => "attest only: the document or the command line cannot be read",
             Exit::Usage => "usage error",
             Exit::Data => "invalid input",

@@ -4,6 +4,7 @@ mod build;
 mod credentials;
 mod describe;
 mod output;
+mod policy;
 mod progress;
 mod seal;
 mod spec;
@@ -27,6 +28,8 @@ enum Command {
     Build(Box<build::Args>),
     /// Print an enclave image's measurements and metadata, in the format of nitro-cli describe-eif
     Describe(describe::Args),
+    /// Print the policy of the KMS key that seals an enclave's configs, or check one
+    Policy(policy::Args),
     /// Encrypt a config that only an attested enclave of a spec can open
     Seal(seal::Args),
 }
@@ -56,17 +59,22 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Build(args) => block_on(build::run(*args)),
-        Command::Describe(args) => describe::run(&args),
-        Command::Seal(args) => block_on(seal::run(&args)),
+        Command::Build(args) => done(block_on(build::run(*args))),
+        Command::Describe(args) => done(describe::run(&args)),
+        Command::Policy(args) => policy::run(&args),
+        Command::Seal(args) => done(block_on(seal::run(&args))),
     };
     match result {
-        Ok(text) => output::print(&text),
+        Ok((text, exit)) => output::print(&text, exit),
         Err(error) => {
             output::warn(&error.to_string());
             error.exit.into()
         }
     }
+}
+
+fn done(result: Result<String, CliError>) -> Result<(String, Exit), CliError> {
+    Ok((result?, Exit::Success))
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {

@@ -4,11 +4,11 @@ use explain::Exit;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Writes a result to standard output. If the reader is gone, the command fails, but does not
-/// panic.
-pub(super) fn print(text: &str) -> ExitCode {
+/// Writes a result to standard output and ends with `exit`. If the reader is gone, the command
+/// fails, but does not panic.
+pub(super) fn print(text: &str, exit: Exit) -> ExitCode {
     match writeln!(std::io::stdout(), "{text}") {
-        Ok(()) => Exit::Success.into(),
+        Ok(()) => exit.into(),
         Err(_) => Exit::Unavailable.into(),
     }
 }

@@ -23,7 +23,7 @@ impl Attested {
             let verified = verifier.verify(bytes, now, &any(&pcrs));
             verified.map_err(|e| e.to_string())?;
         }
-        let public_key = public_key.unwrap_or_default();
+        let public_key = public_key.ok_or("it has no public key")?;
         Ok(Attested { pcrs, public_key })
     }
 }

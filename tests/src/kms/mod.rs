@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use cipher::{encrypt, open, random};
 use document::Attested;
 use pki::{Server, pem, server};
-use policy::{Facts, Policy};
+use policy::{Facts, Judgement, Policy};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ pub use cms::Form;
 pub const REGION: &str = "us-east-1";
 pub const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 pub const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+/// Whose credentials those are: the role of a parent instance.
+pub const HOST: &str = "arn:aws:iam::111122223333:role/parent";
 const MAX_BODY: usize = 1 << 20;
 
 /// What it does to attested requests instead of answering them.
@@ -61,6 +63,13 @@ struct State {
 struct StoredKey {
     material: [u8; 32],
     policy: Policy,
+    grants: Vec<Grant>,
+}
+
+/// Without constraints: the grantee may do this, whatever is attested.
+struct Grant {
+    grantee: String,
+    operation: String,
 }
 
 pub struct Kms {
@@ -131,6 +140,11 @@ impl Kms {
     pub fn set_policy(&self, arn: &str, policy: &Value) {
         self.state.lock().unwrap().keys.get_mut(arn).unwrap().policy =
             Policy::parse(&policy.to_string());
+    }
+
+    /// What a principal is answered, without a connection and a signature.
+    pub fn ask(&self, caller: &str, action: &str, input: &Value) -> Answer {
+        perform(&mut self.state.lock().unwrap(), caller, action, input)
     }
 
     /// From now on, attestation documents must be signed below this root, in DER.
@@ -239,7 +253,8 @@ fn read_request(tls: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -
     Some(request)
 }
 
-type Answer = Result<Value, (&'static str, String)>;
+/// The answer, or the error's type and message.
+pub type Answer = Result<Value, (&'static str, String)>;
 
 fn answer(request: &Request, state: &Mutex<State>) -> Answer {
     sigv4::check(request)?;
@@ -251,27 +266,36 @@ fn answer(request: &Request, state: &Mutex<State>) -> Answer {
         .map_err(|e| ("SerializationException", e.to_string()))?;
     let mut state = state.lock().unwrap();
     state.seen.push(action.to_owned());
+    perform(&mut state, HOST, action, &input)
+}
+
+fn perform(state: &mut State, caller: &str, action: &str, input: &Value) -> Answer {
     match action {
-        "CreateKey" => create_key(&mut state, &input),
+        "CreateKey" => create_key(state, input),
         "Encrypt" => {
             let plaintext =
                 blob(&input["Plaintext"]).filter(|text| (1..=4096).contains(&text.len()));
             let plaintext =
                 plaintext.ok_or(("ValidationException", "1 to 4096 bytes".to_owned()))?;
-            let (arn, key) = allowed(&state, "Encrypt", &input, None)?;
+            let (arn, key) = allowed(state, caller, "Encrypt", input, None)?;
             Ok(
-                json!({ "KeyId": arn, "CiphertextBlob": STANDARD.encode(encrypt(key, arn, &input, &plaintext)) }),
+                json!({ "KeyId": arn, "CiphertextBlob": STANDARD.encode(encrypt(key, arn, input, &plaintext)) }),
             )
         }
         "GenerateDataKey" => {
-            let (arn, key) = allowed(&state, "GenerateDataKey", &input, None)?;
+            let (arn, key) = allowed(state, caller, "GenerateDataKey", input, None)?;
             let plaintext = random::<32>();
-            let encrypted = encrypt(key, arn, &input, &plaintext);
+            let encrypted = encrypt(key, arn, input, &plaintext);
             Ok(
                 json!({ "KeyId": arn, "Plaintext": STANDARD.encode(plaintext), "CiphertextBlob": STANDARD.encode(encrypted) }),
             )
         }
-        "Decrypt" => decrypt(&state, &input),
+        "Decrypt" => decrypt(state, caller, input),
+        "CreateGrant" => create_grant(state, caller, input),
+        // Only whether they are allowed.
+        "ReEncryptFrom" | "ReplicateKey" | "ImportKeyMaterial" | "PutKeyPolicy" => {
+            allowed(state, caller, action, input, None).map(|(arn, _)| json!({ "KeyId": arn }))
+        }
         other => Err(("UnknownOperationException", other.to_owned())),
     }
 }
@@ -285,12 +309,27 @@ fn create_key(state: &mut State, input: &Value) -> Answer {
         StoredKey {
             material: random(),
             policy,
+            grants: vec![],
         },
     );
     Ok(json!({ "KeyMetadata": { "KeyId": id, "Arn": arn } }))
 }
 
-fn decrypt(state: &State, input: &Value) -> Answer {
+fn create_grant(state: &mut State, caller: &str, input: &Value) -> Answer {
+    let arn = allowed(state, caller, "CreateGrant", input, None)?
+        .0
+        .to_owned();
+    let operations = input["Operations"].as_array().unwrap().iter();
+    let grants = operations.map(|operation| Grant {
+        grantee: input["GranteePrincipal"].as_str().unwrap().to_owned(),
+        operation: operation.as_str().unwrap().to_owned(),
+    });
+    let key = state.keys.get_mut(&arn).unwrap();
+    key.grants.extend(grants);
+    Ok(json!({ "GrantId": hex::encode(random::<32>()) }))
+}
+
+fn decrypt(state: &State, caller: &str, input: &Value) -> Answer {
     let document = match &input["Recipient"] {
         Value::Null => None,
         recipient => {
@@ -300,7 +339,7 @@ fn decrypt(state: &State, input: &Value) -> Answer {
             Some(attested.map_err(|e| ("ValidationException", invalid(e)))?)
         }
     };
-    let (arn, key) = allowed(state, "Decrypt", input, document.as_ref())?;
+    let (arn, key) = allowed(state, caller, "Decrypt", input, document.as_ref())?;
     let blob = blob(&input["CiphertextBlob"]).unwrap_or_default();
     let plaintext = open(key, arn, input, &blob)
         .ok_or_else(|| ("InvalidCiphertextException", String::new()))?;
@@ -326,9 +365,10 @@ fn decrypt(state: &State, input: &Value) -> Answer {
     }
 }
 
-/// The key of a request, if its policy lets it.
+/// The key of a request, if its policy or a grant lets it.
 fn allowed<'s>(
     state: &'s State,
+    caller: &str,
     action: &str,
     input: &'s Value,
     document: Option<&Attested>,
@@ -338,14 +378,24 @@ fn allowed<'s>(
         .keys
         .get(arn)
         .ok_or_else(|| ("NotFoundException", format!("Key '{arn}' does not exist")))?;
-    let facts = Facts::new(input, document);
-    if key.policy.allows(&format!("kms:{action}"), &facts) {
-        return Ok((arn, key));
-    }
+    let facts = Facts::new(caller, arn, input, document);
+    let mut grants = key.grants.iter();
+    let granted = grants.any(|grant| grant.grantee == caller && grant.operation == action);
+    let because = match key.policy.judge(&format!("kms:{action}"), &facts) {
+        Judgement::Allowed => return Ok((arn, key)),
+        Judgement::Silent if granted => return Ok((arn, key)),
+        Judgement::Silent => {
+            format!("because no resource-based policy allows the kms:{action} action")
+        }
+        Judgement::Denied => "with an explicit deny in a resource-based policy".to_owned(),
+    };
+    let caller = caller
+        .replace(":iam::", ":sts::")
+        .replace(":role/", ":assumed-role/");
     Err((
         "AccessDeniedException",
         format!(
-            "User: arn:aws:sts::111122223333:assumed-role/parent/i-0 is not authorized to perform: kms:{action} on resource: {arn} because no resource-based policy allows the kms:{action} action"
+            "User: {caller}/i-0 is not authorized to perform: kms:{action} on resource: {arn} {because}"
         ),
     ))
 }
