@@ -18,6 +18,7 @@ mod egress;
 mod eif;
 mod failures;
 mod house;
+mod key_policy;
 mod launch;
 mod login;
 mod parent;
