@@ -2,7 +2,9 @@
 
 use super::spec;
 use attestation::Measurements;
-use eif_builder::key_policy::{Expected, Finding, KeyPolicy, Principals, Report, Subject};
+use eif_builder::key_policy::{
+    ExpectedImages, KeyPolicy, KeyPolicyFinding, KeyPolicyReport, Principals, SealingKey,
+};
 use explain::{CliError, Exit};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -63,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<(String, Exit), CliError> {
     };
     let expected = match (&subject, measurements.as_slice()) {
         (None, []) => None,
-        (Some(subject), [_, ..]) => Some(Expected {
+        (Some(subject), [_, ..]) => Some(ExpectedImages {
             subject,
             measurements: &measurements,
         }),
@@ -86,8 +88,8 @@ pub(super) fn run(args: &Args) -> Result<(String, Exit), CliError> {
     Ok((shown, exit))
 }
 
-fn subject(path: &Path) -> Result<Subject, CliError> {
-    Ok(Subject::of(&spec::read(path)?)?)
+fn subject(path: &Path) -> Result<SealingKey, CliError> {
+    Ok(SealingKey::of(&spec::read(path)?)?)
 }
 
 /// Builders print more keys; those mean nothing here.
@@ -123,12 +125,12 @@ struct Output<'a> {
 #[derive(serde::Serialize)]
 struct Explained<'a> {
     #[serde(flatten)]
-    finding: &'a Finding,
+    finding: &'a KeyPolicyFinding,
     text: String,
 }
 
-fn to_json(report: &Report) -> Result<String, CliError> {
-    let Report {
+fn to_json(report: &KeyPolicyReport) -> Result<String, CliError> {
+    let KeyPolicyReport {
         findings,
         administrators,
     } = report;
@@ -143,8 +145,8 @@ fn to_json(report: &Report) -> Result<String, CliError> {
     serde_json::to_string(&output).map_err(CliError::bug)
 }
 
-fn to_text(report: &Report) -> String {
-    let Report {
+fn to_text(report: &KeyPolicyReport) -> String {
+    let KeyPolicyReport {
         findings,
         administrators,
     } = report;

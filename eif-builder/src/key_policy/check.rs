@@ -3,16 +3,16 @@
 use super::attack::{ATTEMPTS, Attack, Attempt, register_index};
 use super::condition::{Fact, hold};
 use super::document::{Effect, KeyPolicy, Statement};
-use super::generate::Subject;
+use super::generate::SealingKey;
 use attestation::{Measurements, Pcr};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// What a policy should say, for a sharper check: it must admit these images and no others.
 #[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
+pub struct ExpectedImages<'a> {
     /// The key and its context.
-    pub subject: &'a Subject,
+    pub subject: &'a SealingKey,
     /// Of the images that may open it.
     pub measurements: &'a [Measurements],
 }
@@ -21,7 +21,7 @@ pub struct Expected<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "problem")]
 #[non_exhaustive]
-pub enum Finding {
+pub enum KeyPolicyFinding {
     /// A statement lets an attack through.
     Opens {
         /// The statement's position, from 1.
@@ -46,9 +46,9 @@ pub enum Finding {
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct KeyPolicyReport {
     /// Attack by attack; empty if nothing was found.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<KeyPolicyFinding>,
     /// Who may replace the policy, and so can always open the key: `*` or ARNs.
     pub administrators: BTreeSet<String>,
 }
@@ -56,12 +56,12 @@ pub struct Report {
 impl KeyPolicy {
     /// Plays every [`Attack`] against this policy. With `expected`, also looks for images that should
     /// not be admitted and for enclaves that are locked out.
-    pub fn check(&self, expected: Option<Expected<'_>>) -> Report {
+    pub fn check(&self, expected: Option<ExpectedImages<'_>>) -> KeyPolicyReport {
         let check = Check {
             policy: self,
             key: expected.map(|expected| expected.subject.key.as_str()),
         };
-        let mut findings: Vec<Finding> = ATTEMPTS
+        let mut findings: Vec<KeyPolicyFinding> = ATTEMPTS
             .iter()
             .flat_map(|attempt| check.attempt(attempt))
             .collect();
@@ -71,7 +71,7 @@ impl KeyPolicy {
             findings.extend(check.unexpected_images(expected.measurements));
             findings.extend(check.locked_out(expected));
         }
-        Report {
+        KeyPolicyReport {
             findings,
             administrators: check.administrators(),
         }
@@ -79,11 +79,11 @@ impl KeyPolicy {
 }
 
 /// Which statement opens the key by [`Attack::OtherCode`] does so by PCR1 and PCR2 as well.
-fn weaker_findings_out(findings: &mut Vec<Finding>) {
+fn weaker_findings_out(findings: &mut Vec<KeyPolicyFinding>) {
     let open: BTreeSet<usize> = findings
         .iter()
         .filter_map(|finding| match finding {
-            Finding::Opens {
+            KeyPolicyFinding::Opens {
                 statement,
                 attack: Attack::OtherCode,
                 ..
@@ -92,12 +92,12 @@ fn weaker_findings_out(findings: &mut Vec<Finding>) {
         })
         .collect();
     findings.retain(|finding| match finding {
-        Finding::Opens {
+        KeyPolicyFinding::Opens {
             statement,
             attack: Attack::OtherApplication | Attack::OtherKernel,
             ..
         } => !open.contains(statement),
-        Finding::Unguarded { attack } => {
+        KeyPolicyFinding::Unguarded { attack } => {
             !matches!(attack, Attack::OtherApplication | Attack::OtherKernel)
         }
         _ => true,
@@ -115,9 +115,9 @@ impl<'a> Check<'a> {
         statements.filter(move |(_, statement)| statement.effect == effect)
     }
 
-    fn attempt(&self, attempt: &Attempt) -> Vec<Finding> {
+    fn attempt(&self, attempt: &Attempt) -> Vec<KeyPolicyFinding> {
         let fact = |key: &str| attempt.fact(key);
-        let open: Vec<Finding> = self
+        let open: Vec<KeyPolicyFinding> = self
             .open(attempt.action, &fact)
             .filter(|_| attempt.attack != Attack::Grant || !self.grants_are_harmless())
             .map(|(statement, found)| opens(statement, found, attempt.attack))
@@ -127,7 +127,7 @@ impl<'a> Check<'a> {
         let denied = self.denies(&["*".to_owned()], attempt.action, &fact);
         if open.is_empty() && by_grant && !denied {
             let attack = attempt.attack;
-            return vec![Finding::Unguarded { attack }];
+            return vec![KeyPolicyFinding::Unguarded { attack }];
         }
         open
     }
@@ -169,7 +169,7 @@ impl<'a> Check<'a> {
             .collect()
     }
 
-    fn open_administration(&self) -> Vec<Finding> {
+    fn open_administration(&self) -> Vec<KeyPolicyFinding> {
         let limits = |key: &String| {
             let key = key.to_ascii_lowercase();
             key == "kms:calleraccount" || key.starts_with("aws:principal")
@@ -187,7 +187,7 @@ impl<'a> Check<'a> {
     }
 
     /// Each PCR0 that the policy names and that is not expected.
-    fn unexpected_images(&self, measurements: &[Measurements]) -> Vec<Finding> {
+    fn unexpected_images(&self, measurements: &[Measurements]) -> Vec<KeyPolicyFinding> {
         let expected: Vec<String> = measurements.iter().map(|m| m.pcr0.to_string()).collect();
         let mut found = BTreeSet::new();
         for value in self.named_images() {
@@ -214,8 +214,8 @@ impl<'a> Check<'a> {
             .collect()
     }
 
-    fn locked_out(&self, expected: Expected<'_>) -> Vec<Finding> {
-        let Expected {
+    fn locked_out(&self, expected: ExpectedImages<'_>) -> Vec<KeyPolicyFinding> {
+        let ExpectedImages {
             subject,
             measurements,
         } = expected;
@@ -225,15 +225,15 @@ impl<'a> Check<'a> {
         };
         let locked_out = measurements.iter().filter(is_locked_out);
         locked_out
-            .map(|measured| Finding::LockedOut {
+            .map(|measured| KeyPolicyFinding::LockedOut {
                 pcr0: measured.pcr0,
             })
             .collect()
     }
 }
 
-fn opens(statement: usize, found: &Statement, attack: Attack) -> Finding {
-    Finding::Opens {
+fn opens(statement: usize, found: &Statement, attack: Attack) -> KeyPolicyFinding {
+    KeyPolicyFinding::Opens {
         statement,
         sid: found.sid.clone(),
         attack,
@@ -264,7 +264,7 @@ fn image(key: &str, pcr0: &str) -> Fact {
 }
 
 /// The request of an enclave that the key is for.
-fn right(key: &str, subject: &Subject, measured: &Measurements) -> Fact {
+fn right(key: &str, subject: &SealingKey, measured: &Measurements) -> Fact {
     if let Some(index) = attested(key) {
         let mut registers = measured.registers();
         let found = registers.find(|(known, _)| *known == index);
@@ -286,24 +286,24 @@ fn right(key: &str, subject: &Subject, measured: &Measurements) -> Fact {
     }
 }
 
-impl std::fmt::Display for Finding {
+impl std::fmt::Display for KeyPolicyFinding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Finding::Opens {
+            KeyPolicyFinding::Opens {
                 statement,
                 sid: Some(sid),
                 attack,
             } => write!(f, "statement {statement} ({}) {attack}", sid.escape_debug()),
-            Finding::Opens {
+            KeyPolicyFinding::Opens {
                 statement,
                 sid: None,
                 attack,
             } => write!(f, "statement {statement} {attack}"),
-            Finding::Unguarded { attack } => write!(
+            KeyPolicyFinding::Unguarded { attack } => write!(
                 f,
                 "no statement denies what another Allow or a grant may let through: one that {attack}"
             ),
-            Finding::LockedOut { pcr0 } => {
+            KeyPolicyFinding::LockedOut { pcr0 } => {
                 write!(f, "the enclave with PCR0 {pcr0} cannot open the key")
             }
         }

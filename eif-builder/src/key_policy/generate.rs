@@ -57,21 +57,21 @@ pub struct Principals {
 
 /// The one key and what its configs are sealed with, from a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
+pub struct SealingKey {
     pub(super) key: String,
     /// Names and values of the encryption context that each request carries; `name` among them.
     pub(super) context: BTreeMap<String, String>,
 }
 
-impl Subject {
+impl SealingKey {
     /// # Errors
     /// The spec is invalid, or has no `[config]`.
-    pub fn of(spec: &Spec) -> Result<Subject, KeyPolicyError> {
+    pub fn of(spec: &Spec) -> Result<SealingKey, KeyPolicyError> {
         let spec = spec.resolve(ImageDefaults::any())?;
         let config = spec.config.ok_or(KeyPolicyError::NoConfig)?;
         let mut context = config.context;
         context.insert("name".to_owned(), spec.name.unwrap_or_default());
-        Ok(Subject {
+        Ok(SealingKey {
             key: config.kms_key,
             context,
         })
@@ -106,7 +106,7 @@ impl KeyPolicy {
     /// The key is a multi-Region key, there are no measurements or zero ones, or a principal is not
     /// the ARN of one.
     pub fn generate(
-        subject: &Subject,
+        subject: &SealingKey,
         measurements: &[Measurements],
         principals: &Principals,
     ) -> Result<KeyPolicy, KeyPolicyError> {

@@ -18,9 +18,9 @@ mod statement;
 mod tests;
 
 pub use attack::Attack;
-pub use check::{Expected, Finding, Report};
+pub use check::{ExpectedImages, KeyPolicyFinding, KeyPolicyReport};
 pub use document::{KeyPolicy, Statement};
-pub use generate::{Principals, Subject};
+pub use generate::{Principals, SealingKey};
 
 use explain::{Class, Code, Explain};
 use std::borrow::Cow;

@@ -1,6 +1,8 @@
 //! Policies that were generated, and policies that are open.
 
-use super::{Attack, Expected, Finding, KeyPolicy, KeyPolicyError, Principals, Subject};
+use super::{
+    Attack, ExpectedImages, KeyPolicy, KeyPolicyError, KeyPolicyFinding, Principals, SealingKey,
+};
 use attestation::{HashAlgorithm, Measurements, Pcr};
 use wire::spec::Spec;
 
@@ -15,16 +17,16 @@ fn measurements(byte: u8) -> Measurements {
     }
 }
 
-fn subject_of(key: &str) -> Result<Subject, KeyPolicyError> {
+fn subject_of(key: &str) -> Result<SealingKey, KeyPolicyError> {
     let text = format!(
         "name = \"orders\"\n[network]\negress = [\"kms.us-east-1.amazonaws.com:443\"]\n\
          [config]\nkms_key = \"arn:aws:kms:us-east-1:111122223333:key/{key}\"\n\
          context = {{ app = \"shop\" }}\n"
     );
-    Subject::of(&Spec::parse(&text).unwrap())
+    SealingKey::of(&Spec::parse(&text).unwrap())
 }
 
-fn subject() -> Subject {
+fn subject() -> SealingKey {
     subject_of("k").unwrap()
 }
 
@@ -53,7 +55,7 @@ fn opened(policy: &KeyPolicy, wanted: usize) -> Vec<Attack> {
     let findings = policy.check(None).findings.into_iter();
     findings
         .filter_map(|finding| match finding {
-            Finding::Opens {
+            KeyPolicyFinding::Opens {
                 statement, attack, ..
             } if statement == wanted => Some(attack),
             _ => None,
@@ -72,7 +74,7 @@ fn a_generated_policy_has_no_findings() {
     let both = [measurements(1), measurements(10)];
     for measurements in [&both[..1], &both[..]] {
         let policy = generated(measurements);
-        let expected = Expected {
+        let expected = ExpectedImages {
             subject: &subject(),
             measurements,
         };
@@ -215,7 +217,7 @@ fn a_deny_that_some_escape_closes_nothing() {
 #[test]
 fn what_an_allow_added_later_would_open_is_named() {
     let findings = policy(&[]).check(None).findings;
-    let unguarded = |attack| Finding::Unguarded { attack };
+    let unguarded = |attack| KeyPolicyFinding::Unguarded { attack };
     let all = [
         Attack::NoDocument,
         Attack::OtherCode,
@@ -230,19 +232,19 @@ fn what_an_allow_added_later_would_open_is_named() {
 fn an_image_that_is_not_expected_and_an_enclave_that_is_locked_out_are_named() {
     let (old, new) = (measurements(1), measurements(10));
     let check = |policy: &KeyPolicy, measurements: &[Measurements]| {
-        let expected = Expected {
+        let expected = ExpectedImages {
             subject: &subject(),
             measurements,
         };
         policy.check(Some(expected)).findings
     };
-    let unexpected = Finding::Opens {
+    let unexpected = KeyPolicyFinding::Opens {
         statement: 3,
         sid: Some("OpenWhenAttested".to_owned()),
         attack: Attack::UnexpectedImage,
     };
     assert_eq!(check(&generated(&[old, new]), &[new]), [unexpected]);
-    let locked_out = Finding::LockedOut { pcr0: new.pcr0 };
+    let locked_out = KeyPolicyFinding::LockedOut { pcr0: new.pcr0 };
     assert_eq!(check(&generated(&[old]), &[old, new]), [locked_out]);
 }
 
@@ -260,7 +262,7 @@ fn administration_by_anyone_is_named() {
 
 #[test]
 fn refuses_keys_measurements_and_principals_that_make_no_closed_policy() {
-    let generate = |subject: &Subject, measurements: &[Measurements], hosts: &[&str]| {
+    let generate = |subject: &SealingKey, measurements: &[Measurements], hosts: &[&str]| {
         let hosts = hosts.iter().map(ToString::to_string).collect();
         let principals = Principals {
             hosts,
@@ -299,7 +301,7 @@ fn refuses_keys_measurements_and_principals_that_make_no_closed_policy() {
         )
         .is_ok()
     );
-    let error = Subject::of(&Spec::default()).unwrap_err();
+    let error = SealingKey::of(&Spec::default()).unwrap_err();
     assert!(matches!(error, KeyPolicyError::NoConfig), "{error}");
 }
 
