@@ -6,6 +6,7 @@ use crate::console::Console;
 use crate::error::LaunchError;
 use crate::launcher::LaunchRequest;
 use crate::sys;
+use api::EnclaveId;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -57,6 +58,13 @@ pub(super) async fn start_device(
     Ok(device)
 }
 
+/// The id in the enclave's documents, in the form of a Nitro Enclave's: relying parties know an
+/// enclave by it.
+fn module_id(id: &EnclaveId) -> String {
+    let digits = id.as_str().trim_start_matches("e-");
+    format!("i-{digits}-enc{digits}")
+}
+
 /// Starts QEMU on an enclave image.
 pub(super) fn start_qemu(
     programs: &Programs,
@@ -72,9 +80,10 @@ pub(super) fn start_qemu(
         Accel::Kvm => "kvm",
     };
     let mut command = Command::new(&programs.qemu);
-    command
-        .arg("-M")
-        .arg(format!("nitro-enclave,vsock=c,id={}", request.id));
+    command.arg("-M").arg(format!(
+        "nitro-enclave,vsock=c,id={}",
+        module_id(request.id)
+    ));
     command.arg("-kernel").arg(request.eif);
     command
         .arg("-m")
@@ -127,4 +136,15 @@ fn start(
         console.collect(stderr);
     }
     Ok(child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_carry_the_module_id_of_an_enclave() {
+        let id = EnclaveId::try_from("e-0123456789abcdef".to_owned()).unwrap();
+        assert_eq!(module_id(&id), "i-0123456789abcdef-enc0123456789abcdef");
+    }
 }
