@@ -3,6 +3,7 @@
 use crate::config::{BootPayload, Variables};
 use crate::control::{Control, Order, Report};
 use crate::error::BootError;
+use crate::network::Namespace;
 use crate::nsm::Nsm;
 use crate::user::User;
 use crate::workload::Workload;
@@ -90,9 +91,14 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
         AbortReason::RootFs,
         "cannot watch for ending processes",
     ))?;
-    listen(&spec, nsm).await?;
+    let inside = Namespace::create().map_err(BootError::of(
+        AbortReason::Network,
+        "cannot create the workload's network",
+    ))?;
+    let inside = Arc::new(inside);
+    listen(&spec, nsm, inside.clone())?;
     let (reports, outgoing) = mpsc::channel(control::QUEUE);
-    let workload = workload::start(&spec, user, &secrets, &reports)?;
+    let workload = workload::start(&spec, user, &secrets, inside, &reports)?;
     drop(secrets);
     drop(reports);
     control.send(Report::Started(workload.pid())).await;
@@ -115,17 +121,21 @@ async fn secrets(
 }
 
 /// Opens every port of the enclave: for relying parties, for the host, and for the workload.
-async fn listen(spec: &MeasuredSpec, nsm: Arc<dyn Nsm>) -> Result<(), BootError> {
+fn listen(
+    spec: &MeasuredSpec,
+    nsm: Arc<dyn Nsm>,
+    workload: Arc<Namespace>,
+) -> Result<(), BootError> {
     attest::serve(nsm).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for relying parties",
     ))?;
-    ingress::serve(spec.network.ingress.clone()).map_err(BootError::of(
+    ingress::serve(spec.network.ingress.clone(), workload.clone()).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for the host",
     ))?;
     for rule in &spec.network.forward {
-        forward::serve(rule).await.map_err(BootError::of(
+        forward::serve(rule, &workload).map_err(BootError::of(
             AbortReason::Network,
             format_args!("cannot listen on {}", rule.listen),
         ))?;

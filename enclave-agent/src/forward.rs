@@ -1,16 +1,20 @@
-//! A loopback address inside the enclave stands for one destination outside.
+//! A loopback address of the workload stands for one destination outside.
 
 use crate::egress::{self, ConnectError};
 use crate::listen;
+use crate::network::Namespace;
 use std::io;
 use tokio::net::{TcpListener, TcpStream};
 use wire::spec::{Destination, Forward};
 
 const MAX_CONNECTIONS: usize = 1024;
 
-pub(crate) async fn serve(rule: &Forward) -> io::Result<()> {
+/// Listens inside `workload`, in the background. Must be called within the async runtime.
+pub(crate) fn serve(rule: &Forward, workload: &Namespace) -> io::Result<()> {
     let destination = rule.to.clone();
-    let listener = TcpListener::bind(rule.listen).await?;
+    let listener = workload.within(|| std::net::TcpListener::bind(rule.listen))??;
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
     listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
         let destination = destination.clone();
         async move {

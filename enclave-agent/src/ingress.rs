@@ -2,11 +2,12 @@
 //! both ways.
 
 use crate::listen::{self, Vsock};
+use crate::network::Namespace;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_vsock::VsockStream;
 use wire::frame::Reader;
@@ -20,20 +21,21 @@ const RETRY: Duration = Duration::from_millis(50);
 /// The host gives up sooner.
 const IDLE: Duration = Duration::from_secs(20 * 60);
 
-pub(crate) fn serve(allowed: Vec<u16>) -> io::Result<()> {
+/// Serves in the background; the ports are those of `workload`.
+pub(crate) fn serve(allowed: Vec<u16>, workload: Arc<Namespace>) -> io::Result<()> {
     let allowed = Arc::new(allowed);
     let listener = Vsock::bind(wire::INGRESS_PORT)?;
     listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
-        let allowed = allowed.clone();
+        let (allowed, workload) = (allowed.clone(), workload.clone());
         async move {
             // How a connection ends concerns its two ends only.
-            relay(stream, &allowed).await.ok();
+            relay(stream, &allowed, &workload).await.ok();
         }
     });
     Ok(())
 }
 
-async fn relay(mut host: VsockStream, allowed: &[u16]) -> io::Result<()> {
+async fn relay(mut host: VsockStream, allowed: &[u16], workload: &Namespace) -> io::Result<()> {
     let mut reader = Reader::default();
     let request = timeout(OPEN_TIMEOUT, wire::io::read(&mut host, &mut reader)).await??;
     let Some(OpenRequest { port }) = request else {
@@ -42,7 +44,7 @@ async fn relay(mut host: VsockStream, allowed: &[u16]) -> io::Result<()> {
     if !allowed.contains(&port) {
         return refuse(&mut host, RefuseReason::NotAllowed).await;
     }
-    let Ok(service) = connect(port).await else {
+    let Ok(service) = connect(port, workload).await else {
         return refuse(&mut host, RefuseReason::Unreachable).await;
     };
     wire::io::write(&mut host, &OpenReply::Opened).await?;
@@ -54,10 +56,11 @@ async fn refuse(host: &mut VsockStream, why: RefuseReason) -> io::Result<()> {
     wire::io::write(host, &OpenReply::Refused { why }).await
 }
 
-async fn connect(port: u16) -> io::Result<TcpStream> {
+async fn connect(port: u16, workload: &Namespace) -> io::Result<TcpStream> {
     let give_up = Instant::now() + PATIENCE;
     loop {
-        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+        let socket = workload.within(TcpSocket::new_v4)??;
+        match socket.connect((Ipv4Addr::LOCALHOST, port).into()).await {
             Err(error)
                 if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < give_up =>
             {

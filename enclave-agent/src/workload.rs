@@ -4,10 +4,12 @@
 use crate::config::Variables;
 use crate::control::Report;
 use crate::error::BootError;
+use crate::network::Namespace;
 use crate::output::Output;
 use crate::rootfs::{self, ROOT, read_bounded};
 use crate::sys;
 use crate::user::{self, User};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, chdir, chroot, setgid, setgroups, setsid, setuid};
 use std::fs::DirBuilder;
@@ -15,6 +17,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use wire::control::{AbortReason, WorkloadExit};
 use wire::spec::{MeasuredSpec, Run};
@@ -35,6 +38,7 @@ pub(crate) fn start(
     spec: &MeasuredSpec,
     user: User,
     secrets: &Variables,
+    network: Arc<Namespace>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Workload, BootError> {
     let Run {
@@ -63,7 +67,7 @@ pub(crate) fn start(
         command.stdout(Stdio::null()).stderr(Stdio::null());
         None
     };
-    let pid = spawn(command, &spec.run, user)?;
+    let pid = spawn(command, &spec.run, user, network)?;
     if let Some(output) = output {
         output.forward(reports)?;
     }
@@ -73,10 +77,15 @@ pub(crate) fn start(
     })
 }
 
-fn spawn(mut command: Command, run: &Run, user: User) -> Result<Pid, BootError> {
+fn spawn(
+    mut command: Command,
+    run: &Run,
+    user: User,
+    network: Arc<Namespace>,
+) -> Result<Pid, BootError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let directory = run.working_dir.clone();
-    let spawned = sys::spawn_after(&mut command, move || enter(&directory, &user));
+    let spawned = sys::spawn_after(&mut command, move || enter(&directory, &user, &network));
     // The parent's ends of the pipes must close, or their readers never see an end.
     drop(command);
     let child = spawned.map_err(|error| explain(&program, &run.working_dir, &error))?;
@@ -110,8 +119,8 @@ fn image_file(path: &str) -> String {
 const WORKING_DIR_FAILED: i32 = nix::errno::Errno::EUCLEAN as i32;
 const IDENTITY_FAILED: i32 = nix::errno::Errno::EUSERS as i32;
 
-/// Runs in the child: into the image's root, into the working directory, away from root.
-fn enter(directory: &str, user: &User) -> io::Result<()> {
+/// Runs in the child: into its own network and the image's root, into the working directory, away from root.
+fn enter(directory: &str, user: &User, network: &Namespace) -> io::Result<()> {
     let User {
         uid,
         gid,
@@ -119,6 +128,7 @@ fn enter(directory: &str, user: &User) -> io::Result<()> {
         home: _,
     } = user;
     setsid()?;
+    setns(network, CloneFlags::CLONE_NEWNET)?;
     chroot(ROOT)?;
     // Made inside the root, so that links in its path stay inside too.
     let made = DirBuilder::new()

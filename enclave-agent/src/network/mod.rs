@@ -1,5 +1,9 @@
 //! The little network there is inside: loopback, and vsock to the parent.
 
+mod namespace;
+
+pub(crate) use namespace::Namespace;
+
 use crate::sys;
 use nix::libc::{IFF_RUNNING, IFF_UP, c_short};
 use std::io;
