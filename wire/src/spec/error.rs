@@ -33,6 +33,9 @@ pub enum InvalidValue {
     /// Memory or CPUs beyond what an enclave can have.
     #[error("memory_mib must be 64 to 1048576, and cpus 1 to 128")]
     Resources,
+    /// Processes or memory beyond what a workload can be limited to.
+    #[error("pids must be 8 to 4194304, and memory_percent 10 to 95")]
+    Limits,
     /// A path that must start with `/`.
     #[error("'{0}' is not absolute")]
     NotAbsolute(String),

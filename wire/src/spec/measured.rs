@@ -3,6 +3,7 @@
 use super::config::MeasuredConfig;
 use super::error::{InvalidValue, MAX_LEN, SpecError};
 use super::network::NetworkRules;
+use super::security::SecurityRules;
 use super::signal::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,9 @@ pub struct MeasuredSpec {
     pub config: Option<MeasuredConfig>,
     /// What may leave of the workload's output.
     pub logs: LogRules,
+    /// How far the workload is kept away from the agent; the default if absent.
+    #[serde(skip_serializing_if = "SecurityRules::is_default", default)]
+    pub security: SecurityRules,
 }
 
 /// The program and its surroundings.
@@ -85,6 +89,7 @@ impl MeasuredSpec {
             network,
             config,
             logs: _,
+            security,
         } = self;
         if *version != VERSION {
             return Err(InvalidValue::Version(*version).of("version"));
@@ -92,6 +97,7 @@ impl MeasuredSpec {
         no_nul("name", name.as_deref().unwrap_or_default())?;
         run.check()?;
         network.check()?;
+        security.check()?;
         config
             .as_ref()
             .map_or(Ok(()), |config| config.check(name.as_deref(), network))

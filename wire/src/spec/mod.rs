@@ -11,6 +11,7 @@ mod file;
 mod measured;
 mod network;
 mod resolve;
+mod security;
 mod signal;
 mod written;
 
@@ -21,5 +22,6 @@ pub use file::SpecFile;
 pub use measured::{LogRules, MeasuredSpec, Run};
 pub use network::{Forward, ForwardSpec, IngressSpec, NetworkRules, NetworkSpec};
 pub use resolve::ImageDefaults;
+pub use security::{Capability, SecurityRules};
 pub use signal::Signal;
 pub use written::{Resources, RunOverrides, Spec};

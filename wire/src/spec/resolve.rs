@@ -49,6 +49,7 @@ impl Spec {
             network,
             config,
             logs,
+            security,
         } = self;
         let spec = MeasuredSpec {
             version: VERSION,
@@ -57,6 +58,7 @@ impl Spec {
             network: network.resolve()?,
             config: config.as_ref().map(ConfigSpec::resolve).transpose()?,
             logs: *logs,
+            security: security.resolve(),
         };
         spec.check()?;
         Ok(spec)

@@ -4,6 +4,7 @@ use super::config::ConfigSpec;
 use super::error::{InvalidValue, MAX_LEN, SpecError};
 use super::measured::LogRules;
 use super::network::NetworkSpec;
+use super::security::SecurityRules;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -28,6 +29,8 @@ pub struct Spec {
     pub config: Option<ConfigSpec>,
     /// What may leave of the workload's output.
     pub logs: LogRules,
+    /// How far the workload is kept away from the agent.
+    pub security: SecurityRules,
 }
 
 /// What replaces the image's own settings. A key that is left out keeps the image's.
