@@ -1,5 +1,6 @@
 //! The sequence of a life, from the first mount to the workload's end.
 
+use crate::boundary::Boundary;
 use crate::config::{BootPayload, Variables};
 use crate::control::{Control, Order, Report};
 use crate::error::BootError;
@@ -8,7 +9,8 @@ use crate::nsm::Nsm;
 use crate::user::User;
 use crate::workload::Workload;
 use crate::{
-    attest, config, console, control, forward, ingress, mounts, network, nsm, rootfs, workload,
+    attest, boundary, config, console, control, forward, ingress, mounts, network, nsm, rootfs,
+    workload,
 };
 use nix::sys::resource::{Resource, setrlimit};
 use std::sync::Arc;
@@ -82,24 +84,28 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
         AbortReason::Network,
         "cannot bring up the loopback interface",
     ))?;
-    rootfs::mount()?;
+    let boundary = Boundary::prepare(&spec.security).map_err(BootError::of(
+        AbortReason::RootFs,
+        "cannot build the boundary around the workload",
+    ))?;
+    rootfs::mount(boundary.users(), boundary.disk())?;
     let nsm: Arc<dyn Nsm> = Arc::new(nsm::Device::open()?);
     let user = workload::user(&spec.run.user)?;
-    let secrets = secrets(&spec, payload, nsm.as_ref(), &user).await?;
+    let owner = boundary.users().owner(&user);
+    let secrets = secrets(&spec, payload, nsm.as_ref(), &owner).await?;
     // From here on every ending child is noticed, however early it ends.
     let children = signal(SignalKind::child()).map_err(BootError::of(
         AbortReason::RootFs,
         "cannot watch for ending processes",
     ))?;
-    let inside = Namespace::create().map_err(BootError::of(
-        AbortReason::Network,
-        "cannot create the workload's network",
-    ))?;
-    let inside = Arc::new(inside);
-    listen(&spec, nsm, inside.clone())?;
+    listen(&spec, nsm, boundary.network())?;
     let (reports, outgoing) = mpsc::channel(control::QUEUE);
-    let workload = workload::start(&spec, user, &secrets, inside, &reports)?;
+    let workload = workload::start(&spec, user, &secrets, boundary, &reports)?;
     drop(secrets);
+    boundary::retire().map_err(BootError::of(
+        AbortReason::RootFs,
+        "cannot give up what is not needed any more",
+    ))?;
     drop(reports);
     control.send(Report::Started(workload.pid())).await;
     Ok(supervise(workload, children, outgoing, control).await)
@@ -124,7 +130,7 @@ async fn secrets(
 fn listen(
     spec: &MeasuredSpec,
     nsm: Arc<dyn Nsm>,
-    workload: Arc<Namespace>,
+    workload: &Arc<Namespace>,
 ) -> Result<(), BootError> {
     attest::serve(nsm).map_err(BootError::of(
         AbortReason::Network,
@@ -135,7 +141,7 @@ fn listen(
         "cannot listen for the host",
     ))?;
     for rule in &spec.network.forward {
-        forward::serve(rule, &workload).map_err(BootError::of(
+        forward::serve(rule, workload).map_err(BootError::of(
             AbortReason::Network,
             format_args!("cannot listen on {}", rule.listen),
         ))?;

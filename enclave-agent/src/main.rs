@@ -11,6 +11,7 @@
 
 mod attest;
 mod boot;
+mod boundary;
 mod config;
 mod console;
 mod control;
@@ -29,6 +30,11 @@ mod user;
 mod workload;
 
 fn main() {
+    let mut arguments = std::env::args();
+    if arguments.next().as_deref() == Some(boundary::INIT) {
+        let (group, users) = (arguments.next(), arguments.next());
+        return boundary::run_init(group.as_deref(), users.as_deref());
+    }
     if std::process::id() != 1 {
         console::say(
             "enclave-agent is the first process of an enclave; it does nothing anywhere else",
@@ -36,7 +42,7 @@ fn main() {
         return;
     }
     // One thread: a child between fork and exec may then use memory freely, and 16 MiB are enough
-    // for all of this.
+    // for all of this. The threads that enter a namespace end before anything is started.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

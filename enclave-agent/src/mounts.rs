@@ -6,14 +6,17 @@ use nix::mount::{MsFlags, mount};
 use std::io;
 use std::path::Path;
 
+/// Where the workload's root is before it is the workload's.
+pub(crate) const ROOT: &str = "/run/root";
+
 /// One line of a mount table.
 pub(crate) struct Mount {
     pub(crate) kind: &'static str,
     pub(crate) target: &'static str,
-    flags: MsFlags,
-    options: &'static str,
+    pub(crate) flags: MsFlags,
+    pub(crate) options: &'static str,
     /// An enclave can do without it: kernels differ.
-    optional: bool,
+    pub(crate) optional: bool,
 }
 
 const SAFE: MsFlags = MsFlags::MS_NOSUID
@@ -44,19 +47,32 @@ pub(crate) const KERNEL: [Mount; 3] = [
     },
 ];
 
-pub(crate) const WORKLOAD: [Mount; 7] = [
-    Mount {
-        kind: "devtmpfs",
-        target: "/dev",
-        flags: MsFlags::MS_NOSUID,
-        options: "mode=0755",
-        optional: false,
-    },
+/// A privileged workload's `/dev`.
+pub(crate) const MACHINE_DEVICES: Mount = Mount {
+    kind: "devtmpfs",
+    target: "/dev",
+    flags: MsFlags::MS_NOSUID,
+    options: "mode=0755",
+    optional: false,
+};
+
+/// Any other's. Devices work in it; what is in it, the agent puts there.
+pub(crate) const OWN_DEVICES: Mount = Mount {
+    kind: "tmpfs",
+    target: "/dev",
+    flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
+    options: "mode=0755,size=64k",
+    optional: false,
+};
+
+/// What both have below it; the rest of the kernel's file systems shows namespaces, and is mounted
+/// in them.
+pub(crate) const WORKLOAD: [Mount; 2] = [
     Mount {
         kind: "devpts",
         target: "/dev/pts",
         flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
-        options: "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        options: "newinstance,ptmxmode=0666,mode=0620",
         optional: true,
     },
     Mount {
@@ -65,34 +81,6 @@ pub(crate) const WORKLOAD: [Mount; 7] = [
         flags: SAFE,
         options: "mode=1777",
         optional: false,
-    },
-    Mount {
-        kind: "mqueue",
-        target: "/dev/mqueue",
-        flags: SAFE,
-        options: "",
-        optional: true,
-    },
-    Mount {
-        kind: "proc",
-        target: "/proc",
-        flags: SAFE,
-        options: "",
-        optional: false,
-    },
-    Mount {
-        kind: "sysfs",
-        target: "/sys",
-        flags: SAFE.union(MsFlags::MS_RDONLY),
-        options: "",
-        optional: false,
-    },
-    Mount {
-        kind: "cgroup2",
-        target: "/sys/fs/cgroup",
-        flags: SAFE.union(MsFlags::MS_RDONLY),
-        options: "",
-        optional: true,
     },
 ];
 

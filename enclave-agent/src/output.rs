@@ -2,10 +2,12 @@
 
 use crate::control::Report;
 use crate::error::BootError;
+use crate::user::User;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
-use std::process::Command;
+use std::os::unix::fs::fchown;
+use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
@@ -22,15 +24,21 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Makes `command` write into pipes.
-    pub(crate) fn of(command: &mut Command) -> Result<Output, BootError> {
+    /// New pipes, and the workload's ends of them: its stdout and stderr, which `owner` may open
+    /// again by name (`/dev/stdout`).
+    pub(crate) fn new(owner: &User) -> Result<(Output, (Stdio, Stdio)), BootError> {
         let failed = |error: io::Error| {
             BootError::of(AbortReason::NotExecutable, "cannot create pipes")(error)
         };
         let (stdout, stdout_in) = io::pipe().map_err(failed)?;
         let (stderr, stderr_in) = io::pipe().map_err(failed)?;
-        command.stdout(stdout_in).stderr(stderr_in);
-        Ok(Output { stdout, stderr })
+        for end in [&stdout_in, &stderr_in] {
+            fchown(end, Some(owner.uid), Some(owner.gid)).map_err(failed)?;
+        }
+        Ok((
+            Output { stdout, stderr },
+            (stdout_in.into(), stderr_in.into()),
+        ))
     }
 
     /// Sends what arrives to `reports`, in the background, until the workload closes its ends.

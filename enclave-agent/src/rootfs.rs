@@ -1,37 +1,46 @@
 //! Mounts the measured squashfs, lays a tmpfs over it for what the workload writes, and fills in
 //! what containers expect.
 
+use crate::boundary::{self, Users};
 use crate::error::BootError;
-use crate::mounts::WORKLOAD;
-use crate::sys;
+pub(crate) use crate::mounts::ROOT;
+use crate::{mounts, sys};
 use nix::mount::{self, MsFlags};
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use wire::control::AbortReason;
 
-pub(crate) const ROOT: &str = "/run/root";
 const IMAGE: &str = "/app/rootfs.squashfs";
 const LOWER: &str = "/run/image";
 const OVERLAY: &str = "/run/overlay";
 
-pub(crate) fn mount() -> Result<(), BootError> {
-    mount_image()?;
-    for entry in &WORKLOAD {
-        if !is_below_root(Path::new(entry.target)) {
-            let detail = format!(
-                "the image's {} is or is below a symbolic link",
-                entry.target
-            );
+/// `disk` is what the workload may write, in bytes.
+pub(crate) fn mount(users: &Users, disk: u64) -> Result<(), BootError> {
+    mount_image(users, disk)?;
+    for target in boundary::TARGETS {
+        if !is_below_root(Path::new(target)) {
+            let detail = format!("the image's {target} is or is below a symbolic link");
             return Err(BootError::new(AbortReason::RootFs, detail));
         }
-        entry
-            .mount_below(ROOT)
-            .map_err(failed("cannot mount the kernel's file systems"))?;
     }
-    populate_dev().map_err(failed("cannot populate /dev"))?;
-    write_hosts().map_err(failed("cannot write /etc/hosts"))
+    mount_dev(users).map_err(failed("cannot populate /dev"))?;
+    write_hosts(users).map_err(failed("cannot write /etc/hosts"))
+}
+
+fn mount_dev(users: &Users) -> io::Result<()> {
+    let dev = match users.namespace() {
+        Some(_) => mounts::OWN_DEVICES,
+        None => mounts::MACHINE_DEVICES,
+    };
+    dev.mount_below(ROOT)?;
+    mounts::WORKLOAD
+        .iter()
+        .try_for_each(|entry| entry.mount_below(ROOT))?;
+    let dev = Path::new(ROOT).join("dev");
+    users.give_to_root(&dev)?;
+    boundary::populate(&dev, users)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> BootError {
@@ -39,33 +48,45 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> BootError {
 }
 
 /// The squashfs, and the overlay on it at [`ROOT`].
-fn mount_image() -> Result<(), BootError> {
+fn mount_image(users: &Users, disk: u64) -> Result<(), BootError> {
     for directory in [ROOT, LOWER, OVERLAY] {
         fs::create_dir_all(directory).map_err(failed("cannot create a mount point"))?;
     }
     let device = sys::attach_loop(Path::new(IMAGE))
         .map_err(failed("cannot attach the image to a loop device"))?;
-    let (read_only, none) = (MsFlags::MS_RDONLY, MsFlags::empty());
+    let safe = safe(users);
     mount::mount(
         Some(&device),
         LOWER,
         Some("squashfs"),
-        read_only,
+        safe | MsFlags::MS_RDONLY,
         None::<&str>,
     )
     .map_err(|e| failed("cannot mount the image")(e.into()))?;
+    if let Some(namespace) = users.namespace() {
+        boundary::map_owners(Path::new(LOWER), namespace)
+            .map_err(failed("cannot map the owners of the image's files"))?;
+    }
     mount::mount(
         Some("tmpfs"),
         OVERLAY,
         Some("tmpfs"),
-        none,
-        Some("mode=0755"),
+        safe,
+        Some(format!("mode=0755,size={disk}").as_str()),
     )
     .map_err(|e| failed("cannot mount a tmpfs over the image")(e.into()))?;
-    overlay().map_err(failed("cannot mount the overlay"))
+    overlay(safe).map_err(failed("cannot mount the overlay"))
 }
 
-fn overlay() -> io::Result<()> {
+/// Programs of the image gain no rights by being run, and its device nodes open no device.
+fn safe(users: &Users) -> MsFlags {
+    match users.namespace() {
+        Some(_) => MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        None => MsFlags::empty(),
+    }
+}
+
+fn overlay(flags: MsFlags) -> io::Result<()> {
     let (upper, work) = (format!("{OVERLAY}/upper"), format!("{OVERLAY}/work"));
     fs::create_dir(&upper)?;
     fs::create_dir(&work)?;
@@ -78,37 +99,21 @@ fn overlay() -> io::Result<()> {
         Some("overlay"),
         ROOT,
         Some("overlay"),
-        MsFlags::empty(),
+        flags,
         Some(options.as_str()),
     )?)
 }
 
-/// Links that container engines provide too; what the image has stays.
-fn populate_dev() -> io::Result<()> {
-    let dev = Path::new(ROOT).join("dev");
-    for (name, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-    ] {
-        match symlink(target, dev.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// A hosts file, as container engines provide one; what the image has stays, unless it is empty.
-fn write_hosts() -> io::Result<()> {
+fn write_hosts(users: &Users) -> io::Result<()> {
     let etc = Path::new(ROOT).join("etc");
     let hosts = etc.join("hosts");
     let usable = is_below_root(Path::new("/etc/hosts")) && etc.is_dir();
     let needed =
         fs::metadata(&hosts).map_or(true, |metadata| metadata.is_file() && metadata.len() == 0);
     if usable && needed {
-        fs::write(hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
+        fs::write(&hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n")?;
+        users.give_to_root(&hosts)?;
     }
     Ok(())
 }

@@ -1,23 +1,19 @@
-//! Runs the program of the measured spec as the user of the spec, inside the image's root; reaps
+//! Runs the program of the measured spec as the user of the spec, behind the [`boundary`]; reaps
 //! whatever dies.
 
+use crate::boundary::{self, Boundary, Event, IDENTITY_FAILED, Init, Plan, WORKING_DIR_FAILED};
 use crate::config::Variables;
 use crate::control::Report;
 use crate::error::BootError;
-use crate::network::Namespace;
 use crate::output::Output;
 use crate::rootfs::{self, ROOT, read_bounded};
 use crate::sys;
 use crate::user::{self, User};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid, chdir, chroot, setgid, setgroups, setsid, setuid};
-use std::fs::DirBuilder;
+use nix::unistd::Pid;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::process::Stdio;
 use tokio::sync::mpsc;
 use wire::control::{AbortReason, WorkloadExit};
 use wire::spec::{MeasuredSpec, Run};
@@ -28,7 +24,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const MAX_ACCOUNTS: usize = 1024 * 1024;
 
 pub(crate) struct Workload {
-    pid: Pid,
+    init: Init,
     stop_signal: u8,
 }
 
@@ -38,62 +34,64 @@ pub(crate) fn start(
     spec: &MeasuredSpec,
     user: User,
     secrets: &Variables,
-    network: Arc<Namespace>,
+    boundary: Boundary,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Workload, BootError> {
     let Run {
         command: line,
-        env,
+        env: env_of_spec,
         user: _,
-        working_dir: _,
+        working_dir,
         stop_signal,
     } = &spec.run;
     let (program, arguments) = line
         .split_first()
         .ok_or_else(|| BootError::new(AbortReason::Spec, "the spec names no program"))?;
 
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", DEFAULT_PATH)
-        .env("HOME", &user.home)
-        .envs(env.iter().filter_map(|entry| entry.split_once('=')))
-        .envs(secrets.iter().map(|(name, value)| (name, value.as_str())))
-        .stdin(Stdio::null());
-    let output = if spec.logs.forward {
-        Some(Output::of(&mut command)?)
-    } else {
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        None
+    let output = spec
+        .logs
+        .forward
+        .then(|| Output::new(&boundary.users().owner(&user)));
+    let (output, ends) = match output.transpose()? {
+        Some((output, ends)) => (Some(output), ends),
+        None => (None, (Stdio::null(), Stdio::null())),
     };
-    let pid = spawn(command, &spec.run, user, network)?;
+    let mut env = vec![
+        ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
+        ("HOME".to_owned(), user.home.clone()),
+    ];
+    let own = env_of_spec.iter().filter_map(|entry| entry.split_once('='));
+    env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let secret = secrets.iter();
+    env.extend(secret.map(|(name, value)| (name.clone(), value.as_str().to_owned())));
+    let plan = Plan::new(&spec.security, (program, arguments), env, working_dir, user);
+    let init = run(boundary, &plan, ends)?;
     if let Some(output) = output {
         output.forward(reports)?;
     }
     Ok(Workload {
-        pid,
+        init,
         stop_signal: stop_signal.number(),
     })
 }
 
-fn spawn(
-    mut command: Command,
-    run: &Run,
-    user: User,
-    network: Arc<Namespace>,
-) -> Result<Pid, BootError> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let directory = run.working_dir.clone();
-    let spawned = sys::spawn_after(&mut command, move || enter(&directory, &user, &network));
-    // The parent's ends of the pipes must close, or their readers never see an end.
-    drop(command);
-    let child = spawned.map_err(|error| explain(&program, &run.working_dir, &error))?;
-    let pid = i32::try_from(child.id()).map_err(BootError::of(
-        AbortReason::NotExecutable,
-        "the process number",
-    ))?;
-    Ok(Pid::from_raw(pid))
+/// Init, once the program runs.
+fn run(boundary: Boundary, plan: &Plan, output: (Stdio, Stdio)) -> Result<Init, BootError> {
+    let failed = |detail: String| {
+        let detail = format!("cannot build the boundary around the workload: {detail}");
+        BootError::new(AbortReason::RootFs, detail)
+    };
+    let spawned = boundary::spawn(boundary, plan, output);
+    let (init, event) = spawned.map_err(|error| failed(error.to_string()))?;
+    match event {
+        Event::Started => Ok(init),
+        Event::NoBoundary { detail } => Err(failed(detail)),
+        Event::NotRun { errno } => {
+            let error = io::Error::from_raw_os_error(errno);
+            Err(explain(&plan.program, &plan.directory, &error))
+        }
+        Event::Exited { .. } => Err(failed("init reports an end before a start".to_owned())),
+    }
 }
 
 /// The user of the spec, by the image's own files.
@@ -112,36 +110,6 @@ fn image_file(path: &str) -> String {
         Vec::new()
     };
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Errors of [`enter`] travel to the parent as one number; these two tell its steps apart from
-/// those of exec.
-const WORKING_DIR_FAILED: i32 = nix::errno::Errno::EUCLEAN as i32;
-const IDENTITY_FAILED: i32 = nix::errno::Errno::EUSERS as i32;
-
-/// Runs in the child: into its own network and the image's root, into the working directory, away from root.
-fn enter(directory: &str, user: &User, network: &Namespace) -> io::Result<()> {
-    let User {
-        uid,
-        gid,
-        groups,
-        home: _,
-    } = user;
-    setsid()?;
-    setns(network, CloneFlags::CLONE_NEWNET)?;
-    chroot(ROOT)?;
-    // Made inside the root, so that links in its path stay inside too.
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory);
-    made.and_then(|()| Ok(chdir(directory)?))
-        .map_err(|_| io::Error::from_raw_os_error(WORKING_DIR_FAILED))?;
-    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    let identity = setgroups(&groups)
-        .and_then(|()| setgid(Gid::from_raw(*gid)))
-        .and_then(|()| setuid(Uid::from_raw(*uid)));
-    identity.map_err(|_| io::Error::from_raw_os_error(IDENTITY_FAILED))
 }
 
 fn explain(program: &str, working_dir: &str, error: &io::Error) -> BootError {
@@ -178,15 +146,21 @@ fn explain(program: &str, working_dir: &str, error: &io::Error) -> BootError {
 
 impl Workload {
     pub(crate) fn pid(&self) -> u32 {
-        u32::try_from(self.pid.as_raw()).unwrap_or_default()
+        u32::try_from(self.init.pid()).unwrap_or_default()
     }
 
-    /// Collects every child that has ended; gives the workload's own end.
+    /// Collects every child that has ended; gives the workload's own end, as init reports it. An
+    /// init that was killed reports nothing, and its end is the workload's.
     pub(crate) fn reap(&mut self) -> Option<WorkloadExit> {
         let mut own = None;
         loop {
             match sys::reap() {
-                Ok(Some((pid, exit))) if pid == self.pid.as_raw() => own = Some(exit),
+                Ok(Some((pid, exit))) if pid == self.init.pid() => {
+                    own = match self.init.next() {
+                        Ok(Event::Exited { status }) => Some(status),
+                        _ => Some(exit),
+                    };
+                }
                 Ok(Some(_)) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(None) | Err(_) => return own,
@@ -197,7 +171,7 @@ impl Workload {
     /// Asks the workload to end, with the signal of the spec. One that has ended just now is asked
     /// in vain.
     pub(crate) fn stop(&self) {
-        sys::signal(self.pid.as_raw(), self.stop_signal).ok();
+        sys::signal(self.init.pid(), self.stop_signal).ok();
     }
 
     /// Ends everything but PID 1. The one error is that there is nothing else (kill(2), ESRCH).

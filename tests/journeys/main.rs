@@ -16,6 +16,7 @@ mod doctor;
 mod documents;
 mod egress;
 mod eif;
+mod escape;
 mod failures;
 mod house;
 mod key_policy;

@@ -6,7 +6,7 @@ use std::process::Command;
 use tests::programs::run;
 
 /// Every crate, and those of ours that it may depend on.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 18] = [
     ("explain", &[]),
     ("wire", &[]),
     ("attestation", &["explain"]),
@@ -38,6 +38,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
     ("vsock-switch", &["explain"]),
     ("parent", &["pki", "vsock-switch"]),
     ("tree-listing", &[]),
+    ("escape-kit", &[]),
     ("pki", &["attestation"]),
     (
         "tests",

@@ -1,0 +1,91 @@
+//! What the agent tells init to do, and what init tells it in return.
+
+use super::capabilities::Set;
+use crate::user::User;
+use minicbor::{Decode, Encode};
+use wire::control::WorkloadExit;
+use wire::spec::{Capability, SecurityRules};
+
+/// The longest plan, in bytes: a spec and a sealed config, twice as long as text may get in CBOR.
+pub(super) const MAX_LEN: u64 = 1024 * 1024;
+
+/// The program, and what it runs as.
+#[derive(Encode, Decode)]
+pub(crate) struct Plan {
+    #[n(0)]
+    pub(crate) program: String,
+    #[n(1)]
+    pub(crate) arguments: Vec<String>,
+    /// Names and values.
+    #[n(2)]
+    pub(crate) env: Vec<(String, String)>,
+    #[n(3)]
+    pub(crate) directory: String,
+    #[n(4)]
+    pub(crate) uid: u32,
+    #[n(5)]
+    pub(crate) gid: u32,
+    #[n(6)]
+    pub(crate) groups: Vec<u32>,
+    #[n(7)]
+    pub(crate) privileged: bool,
+    /// Bits of a root workload's capabilities.
+    #[n(8)]
+    pub(crate) capabilities: u64,
+    /// Whether it may attach to processes as a debugger does.
+    #[n(9)]
+    pub(crate) tracing: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        rules: &SecurityRules,
+        (program, arguments): (&str, &[String]),
+        env: Vec<(String, String)>,
+        directory: &str,
+        user: User,
+    ) -> Plan {
+        let User {
+            uid,
+            gid,
+            groups,
+            home: _,
+        } = user;
+        Plan {
+            program: program.to_owned(),
+            arguments: arguments.to_vec(),
+            env,
+            directory: directory.to_owned(),
+            uid,
+            gid,
+            groups,
+            privileged: rules.privileged,
+            capabilities: Set::of(&rules.capabilities).bits(),
+            tracing: rules.capabilities.contains(&Capability::SysPtrace),
+        }
+    }
+}
+
+/// What init reports: one of the first three, and after `Started` the last.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Event {
+    #[n(0)]
+    Started,
+    /// The surroundings could not be built.
+    #[n(1)]
+    NoBoundary {
+        #[n(0)]
+        detail: String,
+    },
+    /// The program could not be run: an error number.
+    #[n(2)]
+    NotRun {
+        #[n(0)]
+        errno: i32,
+    },
+    #[n(3)]
+    Exited {
+        #[n(0)]
+        status: WorkloadExit,
+    },
+}
