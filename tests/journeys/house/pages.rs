@@ -151,6 +151,14 @@ fn every_toml_sample_is_what_its_parser_takes() {
     assert!(count > 10, "only {count} samples were found");
 }
 
+#[test]
+fn the_configuration_in_the_package_is_what_its_parser_takes() {
+    for name in ["default.toml", "local.toml"] {
+        let text = read(&format!("host-proxy/debian/{name}"));
+        parse_sample(&format!("# local.toml\n{text}")).unwrap();
+    }
+}
+
 /// The commands of a block, continuations joined.
 fn commands(block: &Block) -> Vec<String> {
     let is_console = block.language == "console";
