@@ -4,6 +4,7 @@
 mod driver;
 mod life;
 mod nitro_cli;
+mod package;
 mod service;
 
 use serde_json::{Value, json};

@@ -76,7 +76,7 @@ fn is_ended_when_it_hangs(scene: &Box) {
     assert!(journal.contains("Watchdog timeout"), "{journal}");
 }
 
-fn is_back(scene: &Box, with_one: &Free) {
+pub(super) fn is_back(scene: &Box, with_one: &Free) {
     scene.parent.becomes("lasting", "DEPLOYED");
     scene.serves("lasting");
     scene.parent.has_back(with_one);

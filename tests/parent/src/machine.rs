@@ -79,7 +79,9 @@ impl Files {
     /// The disk that is /opt/redoubt in the guest, with the root of this machine's signatures.
     fn pack(&self, root: &Path, disk: &Path) -> anyhow::Result<()> {
         let mut command = Command::new("mksquashfs");
-        command.args(["bin", "lib", "systemd"].map(|name| self.tree.join(name)));
+        let parts = ["bin", "lib", "systemd", "packages"].map(|name| self.tree.join(name));
+        // Packages are made for their own journey only.
+        command.args(parts.iter().filter(|part| part.exists()));
         // Not compressed: it is read once.
         command.arg(root).arg(disk);
         command.args([
