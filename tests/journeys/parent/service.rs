@@ -55,7 +55,7 @@ fn runs_as_its_own_user(scene: &Box) {
 
 fn quick_watchdog(scene: &Box) {
     let directory = "/etc/systemd/system/host-proxy.service.d";
-    scene.parent.ok(&format!("mkdir {directory}"));
+    scene.parent.ok(&format!("mkdir -p {directory}"));
     scene.parent.put(
         &format!("{directory}/quick.conf"),
         "[Service]\nWatchdogSec=6\nTimeoutAbortSec=2\n",
