@@ -25,7 +25,7 @@ pub enum ValidityTime {
 /// must be fresh.
 ///
 /// In a file, unknown keys are errors. The output of `eif-builder build --json` is such a file; its
-/// keys `eif` and `image` are for people and mean nothing here.
+/// keys `eif`, `image` and `cautions` are for people and mean nothing here.
 ///
 /// ```
 /// let conditions: attestation::Conditions = toml::from_str(&format!(
@@ -58,7 +58,8 @@ pub struct Conditions {
     pub instance_id: Option<String>,
     /// PCR8: the certificate that the image is signed with, in PEM.
     pub signing_certificate: Option<String>,
-    /// PCR16 must be extended and locked: the enclave opened a sealed config.
+    /// PCR16 must be extended and locked: the enclave opened a sealed config. Which one only a value
+    /// for PCR16 says. Builders write it for images whose spec declares a config.
     pub sealed_config: bool,
     /// The nonce that the document must carry: 1 to 1024 bytes; 8 to 64 to stay within EAT (RFC
     /// 9711, 4.1). In hexadecimal in files.
@@ -90,6 +91,8 @@ pub struct Conditions {
     pub eif: Option<IgnoredAny>,
     #[doc(hidden)]
     pub image: Option<IgnoredAny>,
+    #[doc(hidden)]
+    pub cautions: Option<IgnoredAny>,
 }
 
 fn digits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {

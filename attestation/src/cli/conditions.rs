@@ -67,6 +67,9 @@ impl PolicyArgs {
         let at = self.at.unwrap_or(At::Now);
         let conditions = self.conditions(nonce)?;
         let mut cautions: Vec<String> = replay(&conditions).into_iter().collect();
+        if conditions.sealed_config && !conditions.pcrs.contains_key(&CONFIG_REGISTER) {
+            cautions.push(ANY_CONFIG.to_owned());
+        }
         if conditions.kind == Kind::Any {
             cautions.push(ANY_KIND.to_owned());
         }
@@ -134,11 +137,13 @@ impl PolicyArgs {
                 return Err(given_twice(&format!("PCR{index}")));
             }
         }
-        let measurements = self
+        let built = self
             .measurements
             .as_deref()
             .map(measurements::read)
             .transpose()?;
+        conditions.sealed_config |= built.as_ref().is_some_and(|built| built.sealed_config);
+        let measurements = built.map(|built| built.measurements);
         let certificate = self
             .signing_certificate
             .as_deref()
@@ -186,6 +191,12 @@ pub(super) fn hexadecimal(flag: &str, digits: &str) -> Result<Vec<u8>, CommandEr
     hex::decode(digits)
         .map_err(|e| CommandError::new(format!("{flag}: {e}"), "write it in hexadecimal"))
 }
+
+/// What the agent extends with the hash of the config that it opened.
+const CONFIG_REGISTER: u8 = 16;
+
+const ANY_CONFIG: &str = "the enclave opens a sealed config and this policy does not say which: \
+    whoever may seal one chooses it; add PCR16, which `eif-builder seal` prints";
 
 const ANY_KIND: &str = "this policy accepts documents of any AWS product, not of enclaves only";
 

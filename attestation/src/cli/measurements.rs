@@ -7,7 +7,15 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::path::Path;
 
-pub(super) fn read(path: &Path) -> Result<Measurements, CommandError> {
+/// What a builder says of an image.
+#[derive(Debug)]
+pub(super) struct BuiltImage {
+    pub(super) measurements: Measurements,
+    /// Its enclave opens a sealed config, which only `eif-builder build` knows.
+    pub(super) sealed_config: bool,
+}
+
+pub(super) fn read(path: &Path) -> Result<BuiltImage, CommandError> {
     parse(&input::text(path)?).map_err(|e| {
         CommandError::new(
             format!("{}: {e}", path.display()),
@@ -16,16 +24,24 @@ pub(super) fn read(path: &Path) -> Result<Measurements, CommandError> {
     })
 }
 
-fn parse(text: &str) -> serde_json::Result<Measurements> {
-    match serde_json::from_str(text)? {
+fn parse(text: &str) -> serde_json::Result<BuiltImage> {
+    let mut sealed_config = false;
+    let measurements = match serde_json::from_str(text)? {
         Keys { nitro: Some(_), .. } => {
-            serde_json::from_str(text).map(|Nitro { measurements }| measurements)
+            let Nitro { measurements } = serde_json::from_str(text)?;
+            measurements
         }
         Keys { built: Some(_), .. } => {
-            serde_json::from_str(text).map(|Built { measurements, .. }| measurements)
+            let built: Built = serde_json::from_str(text)?;
+            sealed_config = built.sealed_config;
+            built.measurements
         }
-        _ => serde_json::from_str(text),
-    }
+        _ => serde_json::from_str(text)?,
+    };
+    Ok(BuiltImage {
+        measurements,
+        sealed_config,
+    })
 }
 
 /// Tells the forms of a file apart.
@@ -52,5 +68,9 @@ struct Built {
     _eif: Option<IgnoredAny>,
     #[serde(rename = "image")]
     _image: Option<IgnoredAny>,
+    #[serde(rename = "cautions")]
+    _cautions: Option<IgnoredAny>,
+    #[serde(default)]
+    sealed_config: bool,
     measurements: Measurements,
 }

@@ -85,6 +85,7 @@ impl Policy {
             allow_debug,
             eif: _,
             image: _,
+            cautions: _,
         } = conditions;
         check_code(&registers, allow_debug)?;
         check_nonce(nonce.as_deref(), require_nonce, time)?;
