@@ -2,8 +2,13 @@
 //! over the config, the file format of [`wire::sealed`]. The plaintext stays in memory that is
 //! wiped, and goes nowhere else.
 
+mod sealer;
+
+pub use sealer::SigningKey;
+
 use attestation::Pcr;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA512, KeyType, Salt};
 use aws_sdk_kms::config::Region;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::error::{ProvideErrorMetadata as _, SdkError};
@@ -15,8 +20,13 @@ use explain::{Class, Code, Explain};
 use sha2::{Digest as _, Sha384};
 use std::borrow::Cow;
 use std::time::Duration;
-use wire::sealed::{EnvironmentError, Header, MAX_PLAINTEXT, NONCE_LEN, TAG_LEN};
-use wire::spec::{Deliver, ImageDefaults, MeasuredConfig, Spec, SpecError};
+use wire::sealed::{
+    COMMITMENT_INFO, COMMITMENT_LEN, ENCRYPTION_INFO, EnvironmentError, Header, MAX_PLAINTEXT,
+    NONCE_LEN, TAG_LEN,
+};
+use wire::spec::{
+    ConfigCaution, Deliver, ImageDefaults, MeasuredConfig, SealerKey, Spec, SpecError,
+};
 use zeroize::Zeroizing;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +60,23 @@ pub enum SealError {
         /// The spec's `minimum_version`.
         minimum: u64,
     },
+    /// The spec has a sealer, and there is no key to sign with.
+    #[error("the spec has the sealer '{0}': the config must be signed")]
+    Unsigned(SealerKey),
+    /// The key is not that of the spec's sealer.
+    #[error(
+        "the key to sign with has the public key '{key}', but the spec has {}",
+        expected.map_or("no sealer".to_owned(), |sealer| format!("the sealer '{sealer}'"))
+    )]
+    Sealer {
+        /// The public part of the key that was given.
+        key: SealerKey,
+        /// The spec's `sealer`.
+        expected: Option<SealerKey>,
+    },
+    /// What was given is no key to sign with.
+    #[error("this is no Ed25519 private key in PEM (PKCS #8)")]
+    SigningKey,
     /// KMS answered with an error: its code and message.
     #[error("KMS refused to generate a data key: {0}")]
     KmsRefused(String),
@@ -68,7 +95,10 @@ impl Explain for SealError {
             SealError::Length(_)
             | SealError::Environment(_)
             | SealError::NotText
-            | SealError::BelowMinimum { .. } => Code::RequestInvalid,
+            | SealError::BelowMinimum { .. }
+            | SealError::Unsigned(_)
+            | SealError::Sealer { .. }
+            | SealError::SigningKey => Code::RequestInvalid,
             SealError::KmsRefused(_) => Code::KmsRefused,
             SealError::KmsUnreachable(_) => Code::KmsUnreachable,
             SealError::Crypto => Code::Internal,
@@ -81,8 +111,13 @@ impl Explain for SealError {
             SealError::Spec(_) => "Correct enclave.toml.",
             SealError::Length(_) => "Correct the config.",
             SealError::Environment(_) | SealError::NotText => {
-                "Write one NAME=value per line, or have the spec deliver the config as a file \
-                 (config.deliver)."
+                "Write one NAME=value per line, of those that config.variables names; or have the \
+                 spec deliver the config as a file (config.deliver)."
+            }
+            SealError::Unsigned(_) => "Name the sealer's private key with --sign-key.",
+            SealError::Sealer { key, expected } => return sealer_hint(*key, *expected).into(),
+            SealError::SigningKey => {
+                "Make one with 'openssl genpkey -algorithm ed25519 -out sealer.pem'."
             }
             SealError::BelowMinimum { .. } => "Choose a higher --version.",
             SealError::KmsRefused(_) | SealError::KmsUnreachable(_) => {
@@ -103,11 +138,22 @@ impl Explain for SealError {
     }
 }
 
+fn sealer_hint(key: SealerKey, expected: Option<SealerKey>) -> String {
+    match expected {
+        Some(_) => "Name the key of the spec's sealer with --sign-key.".to_owned(),
+        None => {
+            format!("Add sealer = \"{key}\" to [config] in enclave.toml, or leave --sign-key out.")
+        }
+    }
+}
+
 /// A sealed config, and how it looks from outside.
 #[derive(Debug)]
 pub struct SealedConfig {
-    /// The part that is not encrypted: name, version, key.
+    /// The part that is not encrypted: name, version, key, sealer.
     pub header: Header,
+    /// What the spec allows that weakens the config's protection.
+    pub cautions: Vec<ConfigCaution>,
     /// The whole file, header included.
     pub bytes: Vec<u8>,
 }
@@ -134,7 +180,8 @@ pub fn pcr16(sealed: &[u8]) -> Pcr {
     Pcr::of_content_hash(Sha384::digest(sealed).into())
 }
 
-/// Seals `plaintext` as the given version, for enclaves of that spec.
+/// Seals `plaintext` as the given version, for enclaves of that spec; signed with `signing_key`
+/// exactly if the spec names a sealer.
 ///
 /// Makes one request to the KMS that the spec names: 30 seconds at most. AWS credentials come from
 /// the usual places (environment, profile, role) and need kms:GenerateDataKey on the key. Must run
@@ -143,9 +190,15 @@ pub fn pcr16(sealed: &[u8]) -> Pcr {
 /// # Errors
 /// The spec has no `[config]`, its enclave would refuse this config, or KMS does not provide a data
 /// key.
-pub async fn seal(spec: &Spec, version: u64, plaintext: &[u8]) -> Result<SealedConfig, SealError> {
+pub async fn seal(
+    spec: &Spec,
+    version: u64,
+    plaintext: &[u8],
+    signing_key: Option<&SigningKey>,
+) -> Result<SealedConfig, SealError> {
     let (name, config) = subject(spec)?;
     check(&config, version, plaintext)?;
+    sealer::check(&config, signing_key)?;
     let mut header = Header {
         name,
         version,
@@ -153,11 +206,20 @@ pub async fn seal(spec: &Spec, version: u64, plaintext: &[u8]) -> Result<SealedC
         context: config.context.clone(),
         encrypted_key: Vec::new(),
         nonce: random()?,
+        commitment: [0; COMMITMENT_LEN],
+        sealer: config.sealer,
     };
     let key;
     (key, header.encrypted_key) = data_key(&config, &header).await?;
-    let bytes = encrypt(&header, &key, plaintext)?;
-    Ok(SealedConfig { header, bytes })
+    let mut bytes = encrypt(&mut header, &key, plaintext)?;
+    if let Some(key) = signing_key {
+        bytes = key.sign(bytes);
+    }
+    Ok(SealedConfig {
+        header,
+        cautions: config.cautions(),
+        bytes,
+    })
 }
 
 /// Only the spec's own part matters here; what the image adds is known when it is built.
@@ -176,7 +238,7 @@ fn check(config: &MeasuredConfig, version: u64, plaintext: &[u8]) -> Result<(), 
     }
     if config.deliver == Deliver::Env {
         let text = std::str::from_utf8(plaintext).map_err(|_| SealError::NotText)?;
-        wire::sealed::environment(text)?;
+        wire::sealed::environment(text, &config.variables)?;
     }
     let minimum = config.minimum_version;
     if version < minimum {
@@ -260,9 +322,16 @@ async fn client(config: &MeasuredConfig) -> Result<aws_sdk_kms::Client, SealErro
     Ok(aws_sdk_kms::Client::from_conf(settings.build()))
 }
 
-fn encrypt(header: &Header, key: &[u8; KEY_LEN], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+/// The file without a signature; writes into the header which data key it is for.
+fn encrypt(
+    header: &mut Header,
+    data_key: &[u8; KEY_LEN],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    header.commitment = *derive(data_key, COMMITMENT_INFO)?;
     let authenticated = header.encode();
-    let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| SealError::Crypto)?;
+    let key = derive(data_key, ENCRYPTION_INFO)?;
+    let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(|_| SealError::Crypto)?;
     let nonce: [u8; NONCE_LEN] = header.nonce;
     // Room for the tag: a vector that grows would leave a copy of the plaintext behind.
     let mut ciphertext = Vec::with_capacity(plaintext.len() + TAG_LEN);
@@ -277,11 +346,57 @@ fn encrypt(header: &Header, key: &[u8; KEY_LEN], plaintext: &[u8]) -> Result<Vec
     Ok([authenticated, ciphertext].concat())
 }
 
+/// A key of its own for each use of the data key ([`wire::sealed`], "Key commitment").
+fn derive(data_key: &[u8; KEY_LEN], info: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, SealError> {
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    let extracted = Salt::new(HKDF_SHA512, &[]).extract(data_key);
+    let filled = extracted
+        .expand(&[info], KeyLen)
+        .and_then(|expanded| expanded.fill(key.as_mut_slice()));
+    filled.map_err(|_| SealError::Crypto)?;
+    Ok(key)
+}
+
+struct KeyLen;
+
+impl KeyType for KeyLen {
+    fn len(&self) -> usize {
+        KEY_LEN
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::sealed::Sealed;
+
+    /// What Python's `cryptography` made of the same keys and texts (wire/golden/sealed.py).
+    #[test]
+    fn seals_and_signs_what_other_libraries_do() {
+        let key: [u8; KEY_LEN] = std::array::from_fn(|n| u8::try_from(n).unwrap());
+        let golden: [&[u8]; 2] = [
+            include_bytes!("../../wire/golden/config-2.sealed"),
+            include_bytes!("../../wire/golden/config-2-signed.sealed"),
+        ];
+        let signer = sealer::tests::signing_key();
+        for (golden, signer) in golden.into_iter().zip([None, Some(signer)]) {
+            let mut header = Sealed::parse(golden).unwrap().header;
+            header.commitment = [0; COMMITMENT_LEN];
+            let mut bytes = encrypt(&mut header, &key, b"TOKEN=x").unwrap();
+            if let Some(signer) = signer {
+                bytes = signer.sign(bytes);
+            }
+            assert_eq!(bytes, golden);
+        }
+    }
 
     fn spec(more: &str) -> Spec {
+        let variables = if more.contains("deliver") {
+            "[]"
+        } else {
+            "['A']"
+        };
+        let more = format!("variables = {variables}\n{more}");
         let text = format!(
             "name = \"orders\"\n[network]\negress = [\"kms.us-east-1.amazonaws.com:443\"]\n\
              [config]\nkms_key = \"arn:aws:kms:us-east-1:111122223333:key/k\"\n{more}"
@@ -303,6 +418,8 @@ mod tests {
                 .contains("line 1 of the config has no =")
         );
         assert!(matches!(no_variable, SealError::Environment(_)));
+        let foreign = refused("", 1, b"A=1\nLD_PRELOAD=x").to_string();
+        assert!(foreign.contains("line 2 of the config sets a variable"));
         assert!(matches!(refused("", 1, &[0xff]), SealError::NotText));
         assert!(refused("", 1, &[]).to_string().contains("1 to 49152 bytes"));
         let long = vec![b'#'; MAX_PLAINTEXT + 1];
@@ -333,6 +450,8 @@ mod tests {
             (refused("", 1, b"no variable"), Exit::Data),
             (SealError::NotText, Exit::Data),
             (refused("minimum_version = 3", 2, b"A=1"), Exit::Usage),
+            (SealError::Unsigned(SealerKey([1; 32])), Exit::Usage),
+            (SealError::SigningKey, Exit::Usage),
             (SealError::KmsRefused(String::new()), Exit::Unavailable),
             (SealError::KmsUnreachable(String::new()), Exit::Unavailable),
             (SealError::Crypto, Exit::Bug),

@@ -121,7 +121,7 @@ async fn secrets(
 ) -> Result<Variables, BootError> {
     let config = config::open(spec, payload, nsm).await?;
     match (&config, &spec.config) {
-        (Some(config), Some(rules)) => config::deliver(config, &rules.deliver, user),
+        (Some(config), Some(rules)) => config::deliver(config, rules, user),
         _ => Ok(Vec::new()),
     }
 }

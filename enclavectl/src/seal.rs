@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// ones
     #[arg(long)]
     version: u64,
+    /// Private key of the spec's sealer (config.sealer) to sign with: Ed25519, in PEM
+    #[arg(long, value_name = "PEM-FILE")]
+    sign_key: Option<PathBuf>,
     /// Where to write the sealed config
     #[arg(short, long)]
     output: PathBuf,
@@ -68,6 +71,7 @@ fn arguments(args: &Args, json: bool) -> Vec<OsString> {
         config,
         spec,
         version,
+        sign_key,
         output,
     } = args;
     let flag = |name: &str, value: &OsStr| {
@@ -82,6 +86,8 @@ fn arguments(args: &Args, json: bool) -> Vec<OsString> {
         flag("--version", version.to_string().as_ref()),
         flag("--output", output.as_os_str()),
     ];
+    let sign_key = sign_key.as_ref();
+    arguments.extend(sign_key.map(|path| flag("--sign-key", path.as_os_str())));
     arguments.extend(json.then(|| "--json".into()));
     arguments.extend(["--".into(), config.into()]);
     arguments
@@ -93,10 +99,11 @@ mod tests {
 
     #[test]
     fn every_flag_is_passed_on() {
-        let args = Args {
+        let mut args = Args {
             config: "-".into(),
             spec: "enclave.toml".into(),
             version: 3,
+            sign_key: None,
             output: "-x".into(),
         };
         let own = ["seal", "--spec=enclave.toml", "--version=3", "--output=-x"];
@@ -104,6 +111,11 @@ mod tests {
         assert_eq!(
             arguments(&args, true),
             [&own[..], &["--json", "--", "-"]].concat()
+        );
+        args.sign_key = Some("-k".into());
+        assert_eq!(
+            arguments(&args, false),
+            [&own[..], &["--sign-key=-k", "--", "-"]].concat()
         );
     }
 

@@ -45,6 +45,9 @@ impl Explain for SealedConfigError {
                 "Add [config] to enclave.toml, or leave the config out.".into()
             }
             SealedConfigError::Spec(_) => Code::SpecInvalid.next_step().into(),
+            SealedConfigError::SpecMismatch(SpecMismatch::Unsigned { .. }) => {
+                "Sign it with the key of config.sealer ('enclavectl seal --sign-key').".into()
+            }
             _ => "Seal it again for this spec ('enclavectl seal').".into(),
         }
     }
@@ -164,6 +167,7 @@ mod tests {
         egress = ["kms.us-east-1.amazonaws.com:443"]
         [config]
         kms_key = "arn:aws:kms:us-east-1:1:key/k"
+        variables = ["TOKEN"]
         minimum_version = 2
     "#;
 
@@ -175,9 +179,12 @@ mod tests {
             context: Default::default(),
             encrypted_key: vec![1; 8],
             nonce: [0; 12],
+            commitment: [0; 32],
+            sealer: None,
         };
         change(&mut header);
-        STANDARD.encode([header.encode(), vec![0; 16]].concat())
+        let signature = header.sealer.map_or(0, |_| 64);
+        STANDARD.encode([header.encode(), vec![0; 16 + signature]].concat())
     }
 
     fn check(encoded: Option<&str>) -> Result<Option<CheckedConfig>, String> {
@@ -217,6 +224,19 @@ mod tests {
                 .unwrap_err()
                 .contains("sealed for the name")
         );
+    }
+
+    #[test]
+    fn a_config_without_the_signature_that_the_spec_asks_for_is_refused_at_once() {
+        let sealer = "ab".repeat(32);
+        let spec = format!("{SPEC}\nsealer = \"{sealer}\"");
+        let refused = CheckedConfig::check(&Spec::parse(&spec).unwrap(), Some(&sealed(|_| ())));
+        let refused = refused.unwrap_err();
+        assert!(refused.to_string().contains("is not signed"), "{refused}");
+        assert!(refused.next_step().contains("--sign-key"));
+        let other = sealed(|header| header.sealer = Some(wire::spec::SealerKey([1; 32])));
+        let unasked = check(Some(&other)).unwrap_err();
+        assert!(unasked.contains("has no sealer"), "{unasked}");
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Sealed {
     fn spec(&self) -> String {
         format!(
             "name = 'orders'\n[network]\negress = ['kms.us-east-1.amazonaws.com:443']\n\
-             [config]\nkms_key = '{}'\ncontext = {{ app = '{APP}' }}\n",
+             [config]\nkms_key = '{}'\nvariables = ['TOKEN']\ncontext = {{ app = '{APP}' }}\n",
             self.key
         )
     }

@@ -266,6 +266,12 @@ pub enum AbortReason {
     /// The enclave's clock and the hypervisor's are too far apart.
     #[n(18)]
     Clock,
+    /// The config is not signed by the sealer of the spec.
+    #[n(19)]
+    ConfigUnsigned,
+    /// The enclave runs in debug mode, where its parent could read the config.
+    #[n(20)]
+    ConfigDebug,
 }
 
 #[cfg(test)]

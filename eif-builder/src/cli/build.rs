@@ -2,7 +2,7 @@
 
 use super::credentials::Login;
 use super::progress::ProgressBars;
-use super::spec;
+use super::{output, spec};
 use eif_builder::artifacts;
 use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
 use explain::{CliError, Exit};
@@ -10,7 +10,7 @@ use oci::pull::{DEFAULT_MAX_UNPACKED, PullRequest, pull};
 use oci::{Digest, Endpoint, Platform, Reference, VerifiedImage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wire::spec::Spec;
+use wire::spec::{ConfigCaution, MeasuredConfig, Spec};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -60,6 +60,12 @@ struct Output<'a> {
     eif: &'a Path,
     image: Image,
     measurements: attestation::Measurements,
+    /// The enclave opens a sealed config before its workload starts. For `attest`, which then
+    /// requires that one was opened.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    sealed_config: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cautions: Vec<String>,
 }
 
 #[derive(serde::Serialize)]
@@ -82,6 +88,7 @@ pub(super) async fn run(args: Args) -> Result<String, CliError> {
         .inspect_err(|_| bars.finish())?;
     let digest = image.digest();
     let built = build(image, inputs, args.output, bars).await?;
+    output::caution(&cautions(&built));
     if json {
         to_json(&reference, digest, &built)
     } else {
@@ -159,6 +166,11 @@ fn read_ca(path: &Path) -> Result<Vec<u8>, CliError> {
     })
 }
 
+fn cautions(built: &Built) -> Vec<ConfigCaution> {
+    let config = built.spec.config.as_ref();
+    config.map(MeasuredConfig::cautions).unwrap_or_default()
+}
+
 fn to_json(reference: &Reference, digest: Digest, built: &Built) -> Result<String, CliError> {
     let output = Output {
         eif: &built.path,
@@ -167,6 +179,8 @@ fn to_json(reference: &Reference, digest: Digest, built: &Built) -> Result<Strin
             digest: digest.to_string(),
         },
         measurements: built.measurements,
+        sealed_config: built.spec.config.is_some(),
+        cautions: cautions(built).iter().map(ToString::to_string).collect(),
     };
     serde_json::to_string(&output).map_err(CliError::bug)
 }

@@ -3,6 +3,7 @@
 use explain::Exit;
 use std::io::Write as _;
 use std::process::ExitCode;
+use wire::spec::ConfigCaution;
 
 /// Writes a result to standard output and ends with `exit`. If the reader is gone, the command
 /// fails, but does not panic.
@@ -10,6 +11,13 @@ pub(super) fn print(text: &str, exit: Exit) -> ExitCode {
     match writeln!(std::io::stdout(), "{text}") {
         Ok(()) => exit.into(),
         Err(_) => Exit::Unavailable.into(),
+    }
+}
+
+/// What weakens a result, on standard error, so that a pipeline's log shows it too.
+pub(super) fn caution(cautions: &[ConfigCaution]) {
+    for caution in cautions {
+        warn(&format!("caution: {caution}"));
     }
 }
 

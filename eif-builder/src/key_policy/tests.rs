@@ -20,7 +20,7 @@ fn measurements(byte: u8) -> Measurements {
 fn subject_of(key: &str) -> Result<SealingKey, KeyPolicyError> {
     let text = format!(
         "name = \"orders\"\n[network]\negress = [\"kms.us-east-1.amazonaws.com:443\"]\n\
-         [config]\nkms_key = \"arn:aws:kms:us-east-1:111122223333:key/{key}\"\n\
+         [config]\nkms_key = \"arn:aws:kms:us-east-1:111122223333:key/{key}\"\nvariables = [\"TOKEN\"]\n\
          context = {{ app = \"shop\" }}\n"
     );
     SealingKey::of(&Spec::parse(&text).unwrap())

@@ -10,25 +10,29 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 use wire::control::AbortReason;
-use wire::spec::Deliver;
+use wire::spec::{Deliver, MeasuredConfig};
 use zeroize::Zeroizing;
 
 /// Variables for the workload, if the config is to be its environment.
 pub(crate) type Variables = Vec<(String, Zeroizing<String>)>;
 
-pub(crate) fn deliver(config: &[u8], how: &Deliver, user: &User) -> Result<Variables, BootError> {
-    match how {
-        Deliver::Env => variables(config),
+pub(crate) fn deliver(
+    config: &[u8],
+    rules: &MeasuredConfig,
+    user: &User,
+) -> Result<Variables, BootError> {
+    match &rules.deliver {
+        Deliver::Env => variables(config, &rules.variables),
         Deliver::File(path) => file(config, path, user).map(|()| Vec::new()),
     }
 }
 
-fn variables(config: &[u8]) -> Result<Variables, BootError> {
+fn variables(config: &[u8], allowed: &[String]) -> Result<Variables, BootError> {
     let unusable = |problem: &dyn std::fmt::Display| {
         BootError::new(AbortReason::ConfigUnusable, problem.to_string())
     };
     let text = std::str::from_utf8(config).map_err(|_| unusable(&"the config is not text"))?;
-    let pairs = wire::sealed::environment(text).map_err(|e| unusable(&e))?;
+    let pairs = wire::sealed::environment(text, allowed).map_err(|e| unusable(&e))?;
     Ok(pairs
         .into_iter()
         .map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned())))
@@ -77,17 +81,32 @@ mod tests {
 
     #[test]
     fn errors_do_not_quote_the_config() {
+        let allowed = ["A", "B"].map(str::to_owned);
+        let variables = |config| super::variables(config, &allowed);
         let error = variables(b"A=1\nsecret").unwrap_err();
         assert_eq!(
             (error.reason, error.detail.as_str()),
             (AbortReason::ConfigUnusable, "line 2 of the config has no =")
         );
         assert_eq!(
-            variables(&[0xff]).unwrap_err().detail,
+            variables(b"\xff").unwrap_err().detail,
             "the config is not text"
         );
         let pairs = variables(b"A=1\nB=2").unwrap();
         assert_eq!(pairs[1].0, "B");
         assert_eq!(pairs[1].1.as_str(), "2");
+    }
+
+    #[test]
+    fn a_config_sets_no_variable_that_the_spec_does_not_name() {
+        let allowed = ["TOKEN".to_owned()];
+        let error = variables(b"TOKEN=1\nLD_PRELOAD=/tmp/x.so", &allowed).unwrap_err();
+        assert_eq!(error.reason, AbortReason::ConfigUnusable);
+        assert_eq!(
+            error.detail,
+            "line 2 of the config sets a variable that config.variables of the spec does not name"
+        );
+        // Not even what is named by a pattern: there are none.
+        assert!(super::variables(b"LD_PRELOAD=x", &["LD_*".to_owned()]).is_err());
     }
 }

@@ -5,12 +5,14 @@ use super::recipient::{self, AnswerError, Enveloped};
 use crate::error::BootError;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_256, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+use aws_lc_rs::hkdf::{HKDF_SHA512, KeyType, Salt};
 use aws_lc_rs::rsa::{
     KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
 };
 use wire::control::AbortReason;
-use wire::sealed::Sealed;
+use wire::sealed::{COMMITMENT_INFO, ENCRYPTION_INFO, Sealed};
 use zeroize::Zeroizing;
 
 const KEY_LEN: usize = 32;
@@ -90,7 +92,8 @@ enum OpenError {
     DataKeyLength,
 }
 
-/// Decrypts the file in place, and checks every bit of it on the way.
+/// Checks that the file was sealed with this data key, decrypts it in place, and checks every bit
+/// of it on the way.
 pub(super) fn unseal(
     sealed: &Sealed<'_>,
     key: &[u8; KEY_LEN],
@@ -101,7 +104,19 @@ pub(super) fn unseal(
             "the config was changed after it was sealed",
         )
     };
-    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).map_err(damaged)?);
+    verify_slices_are_equal(
+        derive(key, COMMITMENT_INFO)?.as_slice(),
+        &sealed.header.commitment,
+    )
+    .map_err(|_| {
+        BootError::new(
+            AbortReason::ConfigDamaged,
+            "the config was sealed with another data key than the one that KMS gave for it",
+        )
+    })?;
+    let key = derive(key, ENCRYPTION_INFO)?;
+    let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(damaged)?;
+    let key = LessSafeKey::new(key);
     let nonce = Nonce::assume_unique_for_key(sealed.header.nonce);
     let mut buffer = Zeroizing::new(sealed.ciphertext.to_vec());
     let len = key
@@ -110,6 +125,25 @@ pub(super) fn unseal(
         .len();
     buffer.truncate(len);
     Ok(buffer)
+}
+
+/// A key of its own for each use of the data key (`wire::sealed`, "Key commitment").
+fn derive(data_key: &[u8; KEY_LEN], info: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, BootError> {
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    let extracted = Salt::new(HKDF_SHA512, &[]).extract(data_key);
+    let filled = extracted
+        .expand(&[info], KeyLen)
+        .and_then(|expanded| expanded.fill(key.as_mut_slice()));
+    filled.map_err(|_| BootError::new(AbortReason::ConfigDamaged, "cannot derive a key"))?;
+    Ok(key)
+}
+
+struct KeyLen;
+
+impl KeyType for KeyLen {
+    fn len(&self) -> usize {
+        KEY_LEN
+    }
 }
 
 #[cfg(test)]
@@ -125,10 +159,12 @@ mod tests {
             context: [("a".to_owned(), "b".to_owned())].into(),
             encrypted_key: vec![7; 20],
             nonce: [1; 12],
+            commitment: *derive(key, COMMITMENT_INFO).unwrap(),
+            sealer: None,
         };
         let authenticated = header.encode();
         let mut text = b"A=1".to_vec();
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap())
+        aead(key)
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key([1; 12]),
                 Aad::from(authenticated.as_slice()),
@@ -136,6 +172,45 @@ mod tests {
             )
             .unwrap();
         [authenticated, text].concat()
+    }
+
+    /// AES-GCM with the key that a data key encrypts with.
+    fn aead(data_key: &[u8; KEY_LEN]) -> LessSafeKey {
+        let key = derive(data_key, ENCRYPTION_INFO).unwrap();
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_slice()).unwrap())
+    }
+
+    /// The bytes that follow each other from this one on.
+    fn counted(from: u8) -> [u8; KEY_LEN] {
+        std::array::from_fn(|n| from + u8::try_from(n).unwrap())
+    }
+
+    #[test]
+    fn opens_what_other_libraries_sealed() {
+        let golden = include_bytes!("../../../wire/golden/config-2.sealed");
+        let sealed = Sealed::parse(golden).unwrap();
+        let opened = unseal(&sealed, &counted(0)).unwrap();
+        assert_eq!(opened.as_slice(), b"TOKEN=x");
+    }
+
+    /// The ciphertext is made so that AES-GCM opens it under two keys, to two texts.
+    #[test]
+    fn a_ciphertext_for_two_keys_opens_under_the_one_that_its_header_commits_to() {
+        let bytes = include_bytes!("../../../wire/golden/config-2-twice.sealed");
+        let sealed = Sealed::parse(bytes).unwrap();
+        let [first, second] = [0, 32].map(counted);
+        let without_commitment = |key| {
+            let nonce = Nonce::assume_unique_for_key(sealed.header.nonce);
+            let aad = Aad::from(sealed.authenticated);
+            let mut buffer = sealed.ciphertext.to_vec();
+            let text = aead(key).open_in_place(nonce, aad, &mut buffer);
+            text.unwrap().to_vec()
+        };
+        assert_ne!(without_commitment(&first), without_commitment(&second));
+        assert!(unseal(&sealed, &first).is_ok());
+        let refused = unseal(&sealed, &second).unwrap_err();
+        assert_eq!(refused.reason, AbortReason::ConfigDamaged);
+        assert!(refused.detail.contains("another data key"), "{refused}");
     }
 
     #[test]

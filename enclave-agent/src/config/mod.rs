@@ -8,6 +8,7 @@ mod deliver;
 mod envelope;
 mod kms;
 mod recipient;
+mod signature;
 mod transport;
 
 pub(crate) use deliver::{Variables, deliver};
@@ -56,6 +57,7 @@ pub(crate) async fn open(
         .header
         .belongs_to(spec.name.as_deref().unwrap_or_default(), config)
         .map_err(|mismatch| explain(&mismatch))?;
+    signature::verify(&sealed, config)?;
     let credentials = payload
         .credentials
         .ok_or_else(|| missing("the host sent no AWS credentials to ask KMS with"))?;
@@ -63,6 +65,7 @@ pub(crate) async fn open(
 
     let recipient = envelope::Recipient::new()?;
     let document = document(nsm, recipient.public_key()?)?;
+    check_mode(&document, config.allow_debug)?;
     check_clock(&document, SystemTime::now())?;
     let answer = kms::decrypt(config, &sealed.header, document, credentials).await?;
     let key = recipient.open(&answer)?;
@@ -75,6 +78,7 @@ pub(crate) async fn open(
 fn explain(mismatch: &SpecMismatch) -> BootError {
     let reason = match mismatch {
         SpecMismatch::TooOld { .. } => AbortReason::ConfigTooOld,
+        SpecMismatch::Unsigned { .. } | SpecMismatch::Sealer { .. } => AbortReason::ConfigUnsigned,
         SpecMismatch::Name { .. } | SpecMismatch::Key { .. } | SpecMismatch::Context { .. } => {
             AbortReason::ConfigForeign
         }
@@ -132,8 +136,46 @@ fn check_clock(document: &[u8], now: SystemTime) -> Result<(), BootError> {
     Ok(())
 }
 
+/// In debug mode, and only there, documents have a PCR0 of zeros (AWS, "Cryptographic
+/// attestation"). KMS refuses them where the key's policy asks for a PCR0; this does not rely on it.
+fn check_mode(document: &[u8], allow_debug: bool) -> Result<(), BootError> {
+    let image = image_register(document)
+        .map_err(|_| BootError::new(AbortReason::Nsm, "the NSM's document has no registers"))?;
+    let measured = image.is_some_and(|register| register.iter().any(|&byte| byte != 0));
+    if measured || allow_debug {
+        return Ok(());
+    }
+    Err(BootError::new(
+        AbortReason::ConfigDebug,
+        "this enclave runs in debug mode, and its spec does not let it open a config there",
+    ))
+}
+
 /// Milliseconds since 1970 of a document of our own NSM, which needs no verification.
 fn timestamp(document: &[u8]) -> Result<Option<u64>, minicbor::decode::Error> {
+    let found = field(document, "timestamp")?;
+    found.map(|mut value| value.u64()).transpose()
+}
+
+/// PCR0 of such a document.
+fn image_register(document: &[u8]) -> Result<Option<&[u8]>, minicbor::decode::Error> {
+    let Some(mut registers) = field(document, "pcrs")? else {
+        return Ok(None);
+    };
+    for _ in 0..registers.map()?.unwrap_or(u64::MAX) {
+        if registers.u16()? == 0 {
+            return registers.bytes().map(Some);
+        }
+        registers.skip()?;
+    }
+    Ok(None)
+}
+
+/// A field of its payload.
+fn field<'d>(
+    document: &'d [u8],
+    name: &str,
+) -> Result<Option<minicbor::Decoder<'d>>, minicbor::decode::Error> {
     let mut cose = minicbor::Decoder::new(document);
     cose.array()?;
     cose.skip()?;
@@ -141,8 +183,8 @@ fn timestamp(document: &[u8]) -> Result<Option<u64>, minicbor::decode::Error> {
     let mut payload = minicbor::Decoder::new(cose.bytes()?);
     let count = payload.map()?.unwrap_or(u64::MAX);
     for _ in 0..count {
-        if payload.str()? == "timestamp" {
-            return payload.u64().map(Some);
+        if payload.str()? == name {
+            return Ok(Some(payload));
         }
         payload.skip()?;
     }
@@ -235,22 +277,45 @@ mod tests {
         assert!(matches!(unlocked, Err(NsmError::NotLocked)));
     }
 
-    #[test]
-    fn the_clock_may_be_five_minutes_off() {
+    /// A document with these registers, signed by no one.
+    fn document_with(registers: &[(u16, &[u8])]) -> Vec<u8> {
         let mut payload = minicbor::Encoder::new(Vec::new());
-        payload.map(2).unwrap().str("pcrs").unwrap().map(0).unwrap();
+        payload.map(2).unwrap().str("pcrs").unwrap();
         payload
-            .str("timestamp")
-            .unwrap()
-            .u64(1_000_000_000)
+            .map(u64::try_from(registers.len()).unwrap())
             .unwrap();
+        for (register, value) in registers {
+            payload.u16(*register).unwrap().bytes(value).unwrap();
+        }
+        payload.str("timestamp").unwrap();
+        payload.u64(1_000_000_000).unwrap();
         let mut cose = minicbor::Encoder::new(Vec::new());
         cose.array(4).unwrap().bytes(&[]).unwrap().map(0).unwrap();
-        cose.bytes(&payload.into_writer())
-            .unwrap()
-            .bytes(&[])
-            .unwrap();
-        let document = cose.into_writer();
+        let payload = payload.into_writer();
+        cose.bytes(&payload).unwrap().bytes(&[]).unwrap();
+        cose.into_writer()
+    }
+
+    #[test]
+    fn no_config_is_opened_in_debug_mode_unless_the_spec_says_so() {
+        let zero = [0; 48];
+        let mut measured = zero;
+        measured[47] = 1;
+        let check = |registers: &[(u16, &[u8])], allow_debug| {
+            check_mode(&document_with(registers), allow_debug).map_err(|e| e.reason)
+        };
+        let debug = Err(AbortReason::ConfigDebug);
+        assert_eq!(check(&[(1, &measured), (0, &measured)], false), Ok(()));
+        assert_eq!(check(&[(0, &zero), (4, &measured)], false), debug);
+        assert_eq!(check(&[(4, &measured)], false), debug);
+        assert_eq!(check(&[(0, &zero)], true), Ok(()));
+        let unreadable = check_mode(b"x", true).map_err(|e| e.reason);
+        assert_eq!(unreadable, Err(AbortReason::Nsm));
+    }
+
+    #[test]
+    fn the_clock_may_be_five_minutes_off() {
+        let document = document_with(&[]);
         let at = |seconds: u64| {
             check_clock(&document, UNIX_EPOCH + Duration::from_secs(seconds)).map_err(|e| e.reason)
         };

@@ -82,6 +82,14 @@ fn aborted(reason: AbortReason, detail: &str) -> DeployError {
             Code::ConfigRefused,
             "Seal it again for this spec, and provide it with 'enclavectl configure'.",
         ),
+        AbortReason::ConfigUnsigned => (
+            Code::ConfigRefused,
+            "Sign it with the key of config.sealer ('enclavectl seal --sign-key'), and provide it with 'enclavectl configure'.",
+        ),
+        AbortReason::ConfigDebug => (
+            Code::ConfigRefused,
+            "Create the enclave without --debug; for tests, set allow_debug in [config] of the spec.",
+        ),
         AbortReason::KmsRefused => (
             Code::KmsRefused,
             "Check the key's policy and the instance's role.",

@@ -52,6 +52,8 @@ fn a_server_with_another_name_is_not_kms() {
         context: [("app".to_owned(), "orders".to_owned())].into(),
         encrypted_key: vec![1; 60],
         nonce: [0; 12],
+        commitment: [0; 32],
+        sealer: None,
     };
     let config = [header.encode(), vec![0; 40]].concat();
     let boot = boot_message(Some(config), Some(credentials()));

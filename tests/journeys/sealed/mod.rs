@@ -1,6 +1,7 @@
 //! Sealed configs, from `seal` to the workload, in QEMU, against a fake KMS; and everything that a
 //! parent may do to them.
 
+mod authors;
 mod happy;
 mod hostile_parent;
 mod kms;
@@ -11,7 +12,7 @@ mod refusals;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use tests::daemon::{CommandOutput, Daemon};
 use tests::eif;
 use tests::image::{Compression, Image};
@@ -55,10 +56,16 @@ impl House {
         let scene = Scene::new(image, "org/app:v1");
         let key = kms.key(&attested_policy("none"));
         let spec = scene.path("enclave.toml");
+        let names_variables = more.contains("deliver") || more.contains("variables");
+        let variables = if names_variables {
+            ""
+        } else {
+            "variables = ['TOKEN']"
+        };
         let text = format!(
             "name = 'orders'\n[resources]\nmemory_mib = 192\ncpus = 1\n[network]\negress = ['localhost:{port}']\n\
              ingress = [{{ port = 8080 }}]\nattestation = '127.0.0.1:0'\n\
-             [config]\nkms_key = '{key}'\nendpoint = 'localhost:{port}'\nca = '''{}'''\ncontext = {{ app = 'orders' }}\n{more}\n\
+             [config]\nkms_key = '{key}'\nendpoint = 'localhost:{port}'\nca = '''{}'''\ncontext = {{ app = 'orders' }}\n{variables}\n{more}\n\
              [logs]\nforward = true\n",
             kms.ca()
         );
@@ -102,6 +109,14 @@ impl House {
 
     /// Seals a config; the file and what the command printed.
     pub(crate) fn seal(&self, text: &str, version: u64) -> (PathBuf, Value) {
+        let (sealed, output) = self.try_seal(text, version, &[]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        (sealed, serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// With more arguments; it may fail.
+    fn try_seal(&self, text: &str, version: u64, more: &[&str]) -> (PathBuf, Output) {
         let plain = self.scene.path("plain");
         std::fs::write(&plain, text).unwrap();
         let sealed = self.scene.path(&format!("{version}.sealed"));
@@ -109,15 +124,14 @@ impl House {
         let output = Command::new(ours("enclavectl"))
             .args(["--json", "seal", "--version", &version.to_string()])
             .args([Path::new("--spec"), &self.spec, Path::new("-o"), &sealed])
+            .args(more)
             .arg(&plain)
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
             .output()
             .unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{stderr}");
         std::fs::remove_file(plain).unwrap();
-        (sealed, serde_json::from_slice(&output.stdout).unwrap())
+        (sealed, output)
     }
 
     /// Creates the enclave `orders` with this config.

@@ -3,6 +3,8 @@
 use super::destination::Destination;
 use super::error::{InvalidValue, SpecError};
 use super::network::NetworkRules;
+use super::sealer::SealerKey;
+use super::variables;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -21,12 +23,20 @@ pub struct ConfigSpec {
     /// `env`, or the absolute path of a file.
     #[serde(default)]
     pub deliver: Deliver,
+    /// The variables that a config with `deliver = "env"` may set, one by one.
+    #[serde(default)]
+    pub variables: Vec<String>,
     /// Added to the encryption context.
     #[serde(default)]
     pub context: BTreeMap<String, String>,
     /// Configs whose version is lower are refused. 0 accepts every version.
     #[serde(default)]
     pub minimum_version: u64,
+    /// Whose signature a config must carry; unsigned ones if left out.
+    pub sealer: Option<SealerKey>,
+    /// Opens the config in debug mode too, where the parent can read the enclave's memory.
+    #[serde(default)]
+    pub allow_debug: bool,
     /// `HOST:PORT` of a private endpoint; KMS's public one of the region if left out.
     pub endpoint: Option<String>,
     /// PEM of the only CA to trust for that endpoint; the public ones if left out.
@@ -43,10 +53,19 @@ pub struct MeasuredConfig {
     pub region: String,
     /// How the workload gets it.
     pub deliver: Deliver,
+    /// The variables that the config may set: at least one for [`Deliver::Env`], none for a file.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub variables: Vec<String>,
     /// What the spec adds to the encryption context, without [`RESERVED_CONTEXT`].
     pub context: BTreeMap<String, String>,
     /// Sealed configs of a lower version are refused.
     pub minimum_version: u64,
+    /// Whose signature a config must carry; if absent, only unsigned configs are opened.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sealer: Option<SealerKey>,
+    /// Whether the config is opened in debug mode too.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub allow_debug: bool,
     /// Where KMS answers; covered by the egress list.
     pub endpoint: Destination,
     /// PEM of the only CA to trust for that endpoint; the public ones if absent.
@@ -71,8 +90,11 @@ impl ConfigSpec {
             kms_key,
             region,
             deliver,
+            variables,
             context,
             minimum_version,
+            sealer,
+            allow_debug,
             endpoint,
             ca,
         } = self;
@@ -89,8 +111,11 @@ impl ConfigSpec {
             kms_key: kms_key.clone(),
             region,
             deliver: deliver.clone(),
+            variables: variables.clone(),
             context: context.clone(),
             minimum_version: *minimum_version,
+            sealer: *sealer,
+            allow_debug: *allow_debug,
             endpoint: Destination::parse(endpoint.as_deref().unwrap_or(&public))?,
             ca: ca.clone(),
         })
@@ -112,14 +137,18 @@ impl MeasuredConfig {
     pub(super) fn check(
         &self,
         name: Option<&str>,
+        env: &[String],
         network: &NetworkRules,
     ) -> Result<(), SpecError> {
         let MeasuredConfig {
             kms_key,
             region,
-            deliver: _,
+            deliver,
+            variables,
             context,
             minimum_version: _,
+            sealer: _,
+            allow_debug: _,
             endpoint,
             ca: _,
         } = self;
@@ -135,6 +164,7 @@ impl MeasuredConfig {
         if let Some(name) = RESERVED_CONTEXT.into_iter().find(reserved) {
             return Err(InvalidValue::ReservedContext(name).of("config.context"));
         }
+        variables::check(variables, *deliver == Deliver::Env, env)?;
         if endpoint.host.starts_with("*.") || !network.allows(&endpoint.host, endpoint.port) {
             return Err(InvalidValue::KmsNotInEgress(endpoint.to_string()).of("config"));
         }
@@ -171,7 +201,7 @@ impl From<Deliver> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{ImageDefaults, MeasuredSpec, Spec};
+    use crate::spec::{ConfigCaution, ImageDefaults, MeasuredSpec, Spec};
 
     const SEALED: &str = r#"
         name = "orders"
@@ -179,6 +209,7 @@ mod tests {
         egress = ["kms.eu-west-1.amazonaws.com:443"]
         [config]
         kms_key = "arn:aws:kms:eu-west-1:111122223333:key/k"
+        variables = ["TOKEN"]
         context = { app = "orders" }
         "#;
 
@@ -216,6 +247,10 @@ mod tests {
         );
         assert!(problem("key/k", "alias/k").contains("is not the ARN of a key"));
         assert!(problem("{ app", "{ version").contains("'version' is set by Redoubt itself"));
+        assert_eq!(
+            problem("variables", "# variables"),
+            "config.variables: the config becomes the environment: name every variable that it may set"
+        );
         for path in ["x", "/x", "/run/../x", "/run//x", "/run/x/"] {
             let line = format!("deliver = \"{path}\"\ncontext");
             assert!(problem("context", &line).contains("is neither"), "{path}");
@@ -229,5 +264,44 @@ mod tests {
                 .resolve(ImageDefaults::any())
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn what_a_config_may_do_is_measured_where_it_differs_from_the_default() {
+        let measured = |more: &str| {
+            let text = SEALED.replace("context =", &format!("{more}\ncontext ="));
+            let spec = Spec::parse(&text).unwrap();
+            let spec = spec.resolve(ImageDefaults::any()).unwrap();
+            let json = spec.to_json();
+            assert_eq!(MeasuredSpec::parse(&json).unwrap(), spec);
+            (spec.config.unwrap(), String::from_utf8(json).unwrap())
+        };
+        let (plain, json) = measured("");
+        assert!(json.contains(r#""variables":["TOKEN"]"#), "{json}");
+        assert!(
+            !json.contains("sealer") && !json.contains("allow_debug"),
+            "{json}"
+        );
+        assert_eq!(plain.cautions(), []);
+        let digits = "ab".repeat(32);
+        let (strict, json) = measured(&format!("sealer = '{digits}'\nallow_debug = true"));
+        assert!(json.contains(&digits), "{json}");
+        assert!(json.contains(r#""allow_debug":true"#), "{json}");
+        assert_eq!(strict.cautions(), [ConfigCaution::Debug]);
+    }
+
+    #[test]
+    fn no_measured_spec_lets_a_config_override_the_environment() {
+        let spec = |env: &str| {
+            let text = format!("{SEALED}\n[run.env]\n{env} = '1'");
+            let spec = Spec::parse(&text).unwrap();
+            spec.resolve(ImageDefaults::any())
+        };
+        let taken = InvalidValue::VariableTaken("TOKEN".to_owned()).of("config.variables");
+        assert_eq!(spec("TOKEN"), Err(taken.clone()));
+        // The agent reads the measured form, and repeats the check.
+        let json = String::from_utf8(spec("TOKEN2").unwrap().to_json()).unwrap();
+        let forged = json.replace("TOKEN2=", "TOKEN=");
+        assert_eq!(MeasuredSpec::parse(forged.as_bytes()), Err(taken));
     }
 }

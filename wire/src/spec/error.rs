@@ -39,9 +39,24 @@ pub enum InvalidValue {
     /// A path that must start with `/`.
     #[error("'{0}' is not absolute")]
     NotAbsolute(String),
-    /// Empty, or with `=` in it.
+    /// Empty, or with `=` in it; in `config.variables` anything but letters, digits and `_`.
     #[error("'{0}' is not a valid variable name")]
     VariableName(String),
+    /// A config that becomes an environment sets only what the spec names.
+    #[error("the config becomes the environment: name every variable that it may set")]
+    VariablesMissing,
+    /// A config that becomes a file sets no variables.
+    #[error("the config becomes a file, which sets no variables")]
+    VariablesOfFile,
+    /// A list names something twice.
+    #[error("'{0}' is named twice")]
+    Repeated(String),
+    /// The spec's own environment, or the image's, sets the variable.
+    #[error("'{0}' is set by the image or [run] env already")]
+    VariableTaken(String),
+    /// Not an Ed25519 public key in hexadecimal.
+    #[error("'{0}' is not an Ed25519 public key of 64 hexadecimal digits")]
+    SealerKey(String),
     /// A measured spec of a version that this crate does not read.
     #[error("{0} is not supported; Redoubt reads version 1")]
     Version(u32),

@@ -98,9 +98,9 @@ impl MeasuredSpec {
         run.check()?;
         network.check()?;
         security.check()?;
-        config
-            .as_ref()
-            .map_or(Ok(()), |config| config.check(name.as_deref(), network))
+        config.as_ref().map_or(Ok(()), |config| {
+            config.check(name.as_deref(), &run.env, network)
+        })
     }
 }
 
@@ -118,6 +118,9 @@ impl Run {
             .try_for_each(|text| no_nul("command", text))?;
         env.iter().try_for_each(|text| no_nul("env", text))?;
         no_nul("working_dir", working_dir)?;
+        if !working_dir.starts_with('/') {
+            return Err(InvalidValue::NotAbsolute(working_dir.clone()).of("working_dir"));
+        }
         no_nul("user", user)
     }
 }
@@ -127,4 +130,19 @@ fn no_nul(key: &'static str, text: &str) -> Result<(), SpecError> {
         return Err(InvalidValue::NulByte.of(key));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{ImageDefaults, Spec};
+
+    #[test]
+    fn a_relative_working_directory_is_refused_in_the_measured_form_too() {
+        let spec = Spec::default().resolve(ImageDefaults::any()).unwrap();
+        let json = String::from_utf8(spec.to_json()).unwrap();
+        let forged = json.replace(r#""working_dir":"/""#, r#""working_dir":"app""#);
+        let problem = InvalidValue::NotAbsolute("app".to_owned()).of("working_dir");
+        assert_eq!(MeasuredSpec::parse(forged.as_bytes()), Err(problem));
+    }
 }

@@ -4,6 +4,7 @@
 //! measured in PCR0 and PCR2. Resolving needs the image's own settings ([`ImageDefaults`]); where
 //! those come from is not this module's business.
 
+mod caution;
 mod config;
 mod destination;
 mod error;
@@ -12,9 +13,12 @@ mod measured;
 mod network;
 mod resolve;
 mod security;
+mod sealer;
 mod signal;
+mod variables;
 mod written;
 
+pub use caution::ConfigCaution;
 pub use config::{ConfigSpec, Deliver, MeasuredConfig, RESERVED_CONTEXT};
 pub use destination::Destination;
 pub use error::{InvalidValue, MAX_LEN, SpecError};
@@ -23,5 +27,8 @@ pub use measured::{LogRules, MeasuredSpec, Run};
 pub use network::{Forward, ForwardSpec, IngressSpec, NetworkRules, NetworkSpec};
 pub use resolve::ImageDefaults;
 pub use security::{Capability, SecurityRules};
+pub use sealer::SealerKey;
 pub use signal::Signal;
+pub(crate) use variables::is_variable_name;
+pub use variables::{MAX_VARIABLES, steers};
 pub use written::{Resources, RunOverrides, Spec};

@@ -85,9 +85,6 @@ impl RunOverrides {
         if working_dir.is_empty() {
             "/".clone_into(&mut working_dir);
         }
-        if !working_dir.starts_with('/') {
-            return Err(InvalidValue::NotAbsolute(working_dir).of("working_dir"));
-        }
         let stop_signal = stop_signal.clone().or(image.stop_signal);
         Ok(Run {
             command,
