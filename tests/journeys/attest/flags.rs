@@ -75,6 +75,36 @@ fn sealed_config_checks_that_pcr16_was_extended() {
 
 #[test]
 #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn a_policy_that_leaves_the_sealed_config_open_has_a_caution() {
+    let case = case_with_everything();
+    let (pcr0, pcr16) = (register(0, 1), register(16, 7));
+    let caution = "add PCR16";
+    let open = case.verify(&["--pcr", &pcr0, "--sealed-config", "--json"]);
+    let pinned = case.verify(&["--pcr", &pcr0, "--sealed-config", "--pcr", &pcr16, "--json"]);
+    assert_eq!((open.code, pinned.code), (0, 0), "{open:?}");
+    let cautioned = |verdict: &str| verdict.contains(caution);
+    assert_eq!(
+        (cautioned(&open.stdout), cautioned(&pinned.stdout)),
+        (true, false)
+    );
+    // The builder's output says that the image's spec declares a config.
+    let registers = register(0, 1).replace("0=", "\"PCR0\": \"");
+    let built = format!(
+        "{{\"eif\": \"x\", \"image\": {{}}, \"cautions\": [], \"sealed_config\": true, \
+         \"measurements\": {{\"HashAlgorithm\": \"Sha384 {{ ... }}\", {registers}\", \
+         \"PCR1\": \"{}\", \"PCR2\": \"{}\"}}}}",
+        "02".repeat(48),
+        "03".repeat(48)
+    );
+    case.write("built.json", built);
+    for flag in ["--measurements", "--policy"] {
+        let verdict = case.verify(&[flag, "built.json"]);
+        assert!(verdict.stdout.contains(caution), "{flag}: {verdict:?}");
+    }
+}
+
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
 fn max_age_checks_the_documents_age() {
     let (good, pcr) = (Case::good(), register(0, 1));
     let later = |arguments: &[&str]| {

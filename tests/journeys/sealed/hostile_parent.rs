@@ -9,6 +9,7 @@ use wire::control::{AbortReason, AwsCredentials};
 use wire::sealed::{Header, Sealed};
 
 const CHANGED: &str = "changed after it was sealed";
+const OTHER_KEY: &str = "another data key than the one that KMS gave";
 const CIPHERTEXT: &str = "InvalidCiphertext";
 
 /// What a parent sends, and what it hears.
@@ -147,7 +148,7 @@ fn foreign(files: &Files) -> [Case; 6] {
 }
 
 /// The right header with another file's data key, or the other way round.
-fn recombined(files: &Files) -> [Case; 5] {
+fn recombined(files: &Files) -> [Case; 6] {
     let damaged = |what, config, part| Case::new(what, config, (AbortReason::ConfigDamaged, part));
     let with_key = |key: &Vec<u8>| files.reseal(|h| h.encrypted_key.clone_from(key));
     [
@@ -161,7 +162,12 @@ fn recombined(files: &Files) -> [Case; 5] {
             with_key(&files.elsewhere),
             CIPHERTEXT,
         ),
-        damaged("its twin's data key", with_key(&files.twin), CHANGED),
+        damaged("its twin's data key", with_key(&files.twin), OTHER_KEY),
+        damaged(
+            "another commitment",
+            files.reseal(|h| h.commitment[31] ^= 1),
+            OTHER_KEY,
+        ),
         damaged(
             "a lie about the version",
             files.reseal(|h| h.version = 3),
