@@ -4,7 +4,6 @@
 
 use launch::{LineLimiter, LineVerdict, Listener};
 use oci::address::AddressClass;
-use oci::network::Network;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use wire::frame::Reader;
 use wire::io::Overflow;
+use wire::network::Network;
 use wire::relay::{ConnectRequest, MAX_HOST, OpenReply, RefuseReason};
 
 const MAX_CONNECTIONS: usize = 256;
@@ -123,12 +123,12 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, UnixStream};
-    use wire::spec::Destination;
+    use wire::spec::EgressRule;
 
     fn policy(egress: &[String], allow: &[&str]) -> EgressPolicy {
         let egress = egress
             .iter()
-            .map(|text| Destination::parse(text).unwrap())
+            .map(|text| EgressRule::parse(text).unwrap())
             .collect();
         EgressPolicy {
             network: wire::spec::NetworkRules {

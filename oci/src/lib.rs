@@ -22,7 +22,6 @@ mod image_config;
 mod json;
 mod layer;
 mod manifest;
-pub mod network;
 mod platform;
 pub mod pull;
 pub mod reference;

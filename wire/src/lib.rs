@@ -40,6 +40,7 @@ pub mod control;
 pub mod frame;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod network;
 pub mod relay;
 pub mod sealed;
 pub mod spec;

@@ -9,12 +9,12 @@ use broker::{BrokerConfig, RegistryConfig};
 use eif_builder::artifacts::{self, ArtifactError};
 use explain::{Code, Explain};
 use launch::QemuConfig;
-use oci::network::Network;
 use secrets::AwsConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use toml::Table;
+use wire::network::Network;
 
 /// What holds unless a layer above says otherwise, and why.
 const DEFAULTS: &str = r#"

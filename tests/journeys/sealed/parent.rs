@@ -7,12 +7,12 @@ use host_proxy::control::{Control, Report};
 use host_proxy::egress::{self, EgressPolicy};
 use host_proxy::logs::Logs;
 use launch::{LaunchRequest, Launchers, Listeners};
-use oci::network::Network;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 use tests::kms::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 use wire::control::{AbortReason, AwsCredentials, FromHost};
+use wire::network::Network;
 use wire::spec::{ImageDefaults, MeasuredSpec, Resources, Spec};
 
 const RESOURCES: Resources = Resources {

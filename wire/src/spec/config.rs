@@ -165,7 +165,7 @@ impl MeasuredConfig {
             return Err(InvalidValue::ReservedContext(name).of("config.context"));
         }
         variables::check(variables, *deliver == Deliver::Env, env)?;
-        if endpoint.host.starts_with("*.") || !network.allows(&endpoint.host, endpoint.port) {
+        if !network.allows(&endpoint.host, endpoint.port) {
             return Err(InvalidValue::KmsNotInEgress(endpoint.to_string()).of("config"));
         }
         Ok(())

@@ -86,8 +86,9 @@ pub enum InvalidValue {
     /// A destination whose port is not 1 to 65535.
     #[error("'{0}' has no valid port")]
     DestinationPort(String),
-    /// A destination whose host is neither a name nor `*.` and a name.
-    #[error("'{0}' has no valid host name")]
+    /// A destination whose host is no name and no address; or a rule whose host is also not `*.` and
+    /// a name, nor a network that is written as its first address.
+    #[error("'{0}' has no valid host")]
     DestinationHost(String),
     /// Neither a name of a signal nor a number of 1 to 64.
     #[error("'{0}' is not a signal")]

@@ -20,7 +20,7 @@ mod written;
 
 pub use caution::ConfigCaution;
 pub use config::{ConfigSpec, Deliver, MeasuredConfig, RESERVED_CONTEXT};
-pub use destination::Destination;
+pub use destination::{Destination, EgressRule, Host, Hosts};
 pub use error::{InvalidValue, MAX_LEN, SpecError};
 pub use file::SpecFile;
 pub use measured::{LogRules, MeasuredSpec, Run};

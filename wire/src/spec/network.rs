@@ -1,7 +1,7 @@
 //! `[network]`: where an enclave may connect to, what may connect to it, and what stands for what
 //! inside.
 
-use super::destination::Destination;
+use super::destination::{Destination, EgressRule, Host};
 use super::error::{InvalidValue, SpecError};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ const MAX_RULES: usize = 256;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkSpec {
-    /// [`Destination`]s that the enclave may connect to; 256 at most.
+    /// [`EgressRule`]s: where the enclave may connect to; 256 at most.
     pub egress: Vec<String>,
     /// Ports that the host lets clients connect to; 256 at most.
     pub ingress: Vec<IngressSpec>,
@@ -49,7 +49,7 @@ pub struct ForwardSpec {
 #[serde(deny_unknown_fields)]
 pub struct NetworkRules {
     /// Where the enclave may connect to.
-    pub egress: Vec<Destination>,
+    pub egress: Vec<EgressRule>,
     /// TCP ports inside the enclave that may be connected to.
     pub ingress: Vec<u16>,
     /// What stands for what inside.
@@ -68,7 +68,7 @@ pub struct Forward {
 
 impl NetworkSpec {
     pub(super) fn resolve(&self) -> Result<NetworkRules, SpecError> {
-        let egress = self.egress.iter().map(|text| Destination::parse(text));
+        let egress = self.egress.iter().map(|text| EgressRule::parse(text));
         let forward = self.forward.iter().map(ForwardSpec::resolve);
         Ok(NetworkRules {
             egress: egress.collect::<Result<_, _>>()?,
@@ -89,11 +89,11 @@ impl ForwardSpec {
 }
 
 impl NetworkRules {
-    /// Whether the enclave may connect to `host`:`port`.
+    /// Whether the enclave may connect to `host`:`port`. The host is a name or an address without
+    /// brackets; what is neither is never allowed.
     pub fn allows(&self, host: &str, port: u16) -> bool {
-        self.egress
-            .iter()
-            .any(|destination| destination.covers(host, port))
+        Host::parse(host)
+            .is_some_and(|host| self.egress.iter().any(|rule| rule.covers(&host, port)))
     }
 
     pub(super) fn check(&self) -> Result<(), SpecError> {

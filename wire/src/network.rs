@@ -1,4 +1,6 @@
 //! Networks by prefix: `10.0.0.0/8`, or one address.
+//!
+//! Egress rules of a spec and the operator's exceptions are both of this type.
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -17,6 +19,32 @@ pub struct Network {
 pub struct ParseNetworkError(String);
 
 impl Network {
+    /// The network that holds this address alone.
+    pub fn of(address: IpAddr) -> Network {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        Network { address, bits }
+    }
+
+    /// The address as it was written.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many leading bits of the address count: 32 at most for IPv4, 128 for IPv6.
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    /// Whether the address as written is the network's first: `10.0.0.0/8` is, `10.1.2.3/8` is not.
+    pub fn starts_at_its_address(&self) -> bool {
+        let trailing = match self.address {
+            IpAddr::V4(v4) => v4.to_bits().trailing_zeros(),
+            IpAddr::V6(v6) => v6.to_bits().trailing_zeros(),
+        };
+        let width = if self.address.is_ipv4() { 32 } else { 128 };
+        trailing + u32::from(self.bits) >= width
+    }
+
     /// Whether an address of the same family begins with these bits.
     pub fn contains(&self, address: IpAddr) -> bool {
         let prefix = |octets: &[u8]| {
@@ -81,6 +109,21 @@ mod tests {
                 && !inside("0.0.0.0/0", "::1")
                 && inside("0.0.0.0/0", "1.2.3.4")
         );
+        for (text, first) in [
+            ("10.0.0.0/8", true),
+            ("10.1.2.3/8", false),
+            ("10.1.2.3", true),
+            ("0.0.0.0/0", true),
+            ("::/0", true),
+            ("2001:db8::/32", true),
+            ("2001:db8::1/32", false),
+        ] {
+            assert_eq!(
+                network(text).unwrap().starts_at_its_address(),
+                first,
+                "{text}"
+            );
+        }
         for bad in ["", "10.0.0.0/33", "host/8", "10.0.0.0/"] {
             assert!(network(bad).is_err(), "{bad}");
         }
