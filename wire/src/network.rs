@@ -3,7 +3,21 @@
 //! Egress rules of a spec and the operator's exceptions are both of this type.
 
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The addresses that an enclave has inside, for its own link and to stand for names:
+/// `198.18.0.0/15`, which no network routes (RFC 2544, C.2.2), and `fd00:18::/32` (RFC 4193). They
+/// mean nothing outside, and no egress rule may name them.
+pub const INSIDE: [Network; 2] = [
+    Network {
+        address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)),
+        bits: 15,
+    },
+    Network {
+        address: IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 0)),
+        bits: 32,
+    },
+];
 
 /// An address and how many of its leading bits count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +33,13 @@ pub struct Network {
 pub struct ParseNetworkError(String);
 
 impl Network {
+    /// The network of the addresses that begin with the first `bits` bits of this one; `None` if
+    /// there are not so many.
+    pub fn new(address: IpAddr, bits: u8) -> Option<Network> {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        (bits <= width).then_some(Network { address, bits })
+    }
+
     /// The network that holds this address alone.
     pub fn of(address: IpAddr) -> Network {
         let bits = if address.is_ipv4() { 32 } else { 128 };
@@ -78,12 +99,7 @@ impl TryFrom<String> for Network {
         };
         let address: IpAddr = address.parse().map_err(|_| error())?;
         let width = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(width);
-        if bits > width {
-            Err(error())
-        } else {
-            Ok(Network { address, bits })
-        }
+        Network::new(address, bits.unwrap_or(width)).ok_or_else(error)
     }
 }
 

@@ -80,6 +80,9 @@ pub enum InvalidValue {
     /// A forward leads to a destination that the egress list does not cover.
     #[error("{0} is not in network.egress")]
     NotInEgress(String),
+    /// An egress rule for addresses that exist only inside the enclave.
+    #[error("{0} is inside the enclave: 198.18.0.0/15 and fd00:18::/32 stand for names there")]
+    InsideNetwork(String),
     /// A destination without a colon.
     #[error("'{0}' is not HOST:PORT")]
     NotHostAndPort(String),

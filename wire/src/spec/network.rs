@@ -1,8 +1,9 @@
 //! `[network]`: where an enclave may connect to, what may connect to it, and what stands for what
 //! inside.
 
-use super::destination::{Destination, EgressRule, Host};
+use super::destination::{Destination, EgressRule, Host, Hosts};
 use super::error::{InvalidValue, SpecError};
+use crate::network::{INSIDE, Network};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -96,6 +97,11 @@ impl NetworkRules {
             .is_some_and(|host| self.egress.iter().any(|rule| rule.covers(&host, port)))
     }
 
+    /// Whether there is a port of `host` that the enclave may connect to.
+    pub fn names(&self, host: &Host) -> bool {
+        self.egress.iter().any(|rule| rule.hosts.cover(host))
+    }
+
     pub(super) fn check(&self) -> Result<(), SpecError> {
         let NetworkRules {
             egress,
@@ -110,6 +116,17 @@ impl NetworkRules {
             if count > MAX_RULES {
                 let limit = MAX_RULES;
                 return Err(InvalidValue::TooMany { count, limit }.of(key));
+            }
+        }
+        let inside = |network: &Network| {
+            let same = |own: &Network| own.contains(network.address());
+            INSIDE
+                .iter()
+                .any(|own| same(own) && network.bits() >= own.bits())
+        };
+        for rule in egress {
+            if matches!(&rule.hosts, Hosts::Network(network) if inside(network)) {
+                return Err(InvalidValue::InsideNetwork(rule.to_string()).of("network.egress"));
             }
         }
         for Forward { listen, to } in forward {
@@ -140,6 +157,24 @@ mod tests {
         };
         assert_eq!(rules(256).check(), Ok(()));
         assert_eq!(rules(257).check(), Err(many.of("network.ingress")));
+    }
+
+    #[test]
+    fn refuses_rules_for_addresses_that_mean_nothing_outside() {
+        let check = |text: &str| {
+            let rules = NetworkRules {
+                egress: vec![EgressRule::parse(text).unwrap()],
+                ..NetworkRules::default()
+            };
+            rules.check()
+        };
+        for text in ["198.18.0.0/15:1", "198.19.255.255:1", "[fd00:18::2]:1"] {
+            let expected = InvalidValue::InsideNetwork(text.to_owned()).of("network.egress");
+            assert_eq!(check(text), Err(expected));
+        }
+        for text in ["198.0.0.0/8:1", "198.20.0.1:1", "0.0.0.0/0:1", "[::/0]:1"] {
+            assert_eq!(check(text), Ok(()));
+        }
     }
 
     #[test]
