@@ -4,7 +4,7 @@ use crate::boundary::Boundary;
 use crate::config::{BootPayload, Variables};
 use crate::control::{Control, Order, Report};
 use crate::error::BootError;
-use crate::network::Namespace;
+use crate::network::{Namespace, Refusals};
 use crate::nsm::Nsm;
 use crate::user::User;
 use crate::workload::Workload;
@@ -100,6 +100,10 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
     ))?;
     listen(&spec, nsm, boundary.network())?;
     let (reports, outgoing) = mpsc::channel(control::QUEUE);
+    let log = spec.logs.forward.then(|| reports.downgrade());
+    let give_to_root = |path: &Path| boundary.users().give_to_root(path);
+    let refusals = Refusals::new(log);
+    network::open(&spec.network, boundary.network(), refusals, give_to_root).await?;
     let workload = workload::start(&spec, user, &secrets, boundary, &reports)?;
     drop(secrets);
     boundary::retire().map_err(BootError::of(

@@ -1,0 +1,126 @@
+//! Ends the workload's TCP connections, whatever address they dial, and opens a stream to the host
+//! for those that the measured spec allows.
+//!
+//! One listener for each port of the egress list, in the agent's namespace: the routes of
+//! [`super::link`] bring every dialled address to it, and the accepted socket's own address is the
+//! dialled one. To a port without a rule no one listens: the kernel refuses it.
+
+use super::link::AGENT_V4;
+use super::names::{self, Names};
+use super::refusals::Refusals;
+use crate::egress::{self, ConnectError};
+use crate::listen;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use wire::network::INSIDE;
+use wire::spec::{Destination, NetworkRules};
+
+/// Connections at one time, to all ports together. Each has two descriptors.
+const MAX_CONNECTIONS: usize = 16_384;
+/// Connections of a port that wait to be accepted; the kernel's own limit (net.core.somaxconn).
+const BACKLOG: u32 = 4096;
+
+struct Gateway {
+    rules: NetworkRules,
+    names: Arc<Names>,
+    refusals: Arc<Refusals>,
+    room: Semaphore,
+}
+
+/// Listens in the background. Must be called in the agent's own namespace.
+pub(super) fn serve(
+    rules: &NetworkRules,
+    names: Arc<Names>,
+    refusals: Arc<Refusals>,
+) -> io::Result<()> {
+    let ports: BTreeSet<u16> = rules.egress.iter().map(|rule| rule.port).collect();
+    let gateway = Arc::new(Gateway {
+        rules: rules.clone(),
+        names,
+        refusals,
+        room: Semaphore::new(MAX_CONNECTIONS),
+    });
+    for port in ports
+        .into_iter()
+        .chain([names::PORT])
+        .collect::<BTreeSet<u16>>()
+    {
+        let gateway = gateway.clone();
+        listen::spawn(bind(port)?, MAX_CONNECTIONS, move |inside| {
+            let gateway = gateway.clone();
+            async move { gateway.carry(inside).await }
+        });
+    }
+    Ok(())
+}
+
+/// For both families: an IPv4 address is embedded in an IPv6 one then (RFC 3493, 3.7).
+fn bind(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+    socket.listen(BACKLOG)
+}
+
+impl Gateway {
+    async fn carry(&self, mut inside: TcpStream) {
+        let Ok(dialled) = inside.local_addr() else {
+            return;
+        };
+        let (address, port) = (dialled.ip().to_canonical(), dialled.port());
+        if (address, port) == (AGENT_V4.into(), names::PORT) {
+            // How a conversation ends concerns the client only.
+            self.names.converse(inside).await.ok();
+            return;
+        }
+        if let Err(why) = self.relay(&mut inside, address, port).await {
+            if let Some(why) = why {
+                self.refusals.note(&why);
+            }
+            // So that the program does not take a failure for the end of what it reads. If the
+            // socket refuses this it is closed all the same.
+            inside.set_zero_linger().ok();
+        }
+    }
+
+    /// Ends with the reason if there was no stream, and without one if it broke.
+    async fn relay(
+        &self,
+        inside: &mut TcpStream,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<(), Option<String>> {
+        let Some(host) = self.host(address) else {
+            return Err(Some(format!("no name stands behind {address}")));
+        };
+        let to = Destination { host, port };
+        if !self.rules.allows(&to.host, to.port) {
+            return Err(Some(format!("network.egress does not allow {to}")));
+        }
+        let Ok(_room) = self.room.try_acquire() else {
+            return Err(Some(format!(
+                "{to}: {MAX_CONNECTIONS} connections are open"
+            )));
+        };
+        let (host, first) = egress::open(&to).await.map_err(|error| match error {
+            ConnectError::Refused(why) => Some(format!("{to}: {why}")),
+            ConnectError::Io(error) => Some(format!("{to}: {error}")),
+        })?;
+        match wire::io::relay(inside, host, first, egress::IDLE).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(None),
+        }
+    }
+
+    /// What a dialled address stands for: a name, or itself.
+    fn host(&self, address: IpAddr) -> Option<String> {
+        if INSIDE.iter().any(|network| network.contains(address)) {
+            return self.names.name_of(address);
+        }
+        Some(address.to_string())
+    }
+}
