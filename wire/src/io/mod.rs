@@ -3,6 +3,7 @@
 //! [`crate::frame`] and [`crate::relay`] define over streams that its caller opened, and accepts on
 //! listeners that its caller bound. Timeouts use tokio's clock.
 
+mod buffer;
 mod message;
 mod relay;
 mod serve;

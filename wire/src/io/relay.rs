@@ -1,10 +1,14 @@
 //! A relayed stream: plain bytes on one side, chunks on the other.
 
+use super::buffer::{self, Buffer};
 use crate::relay::{MAX_CHUNK, PREFIX};
+use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
 /// Bytes that went out of the plain stream, and into it.
@@ -23,7 +27,7 @@ pub struct ChunkTooLong(pub usize);
 
 /// Carries bytes between a plain stream and a chunked one until both directions have ended, or
 /// nothing has moved for `idle`. `first` is what already came from the chunked side. An end of one
-/// direction stays an end of that direction.
+/// direction stays an end of that direction. A stream takes memory for bytes only while some move.
 ///
 /// Not cancel-safe: dropping it closes both streams with bytes in flight.
 ///
@@ -43,8 +47,7 @@ where
 {
     let (plain_in, plain_out) = tokio::io::split(plain);
     let (chunked_in, chunked_out) = tokio::io::split(chunked);
-    let chunked_in =
-        BufReader::with_capacity(2 * MAX_CHUNK, io::Cursor::new(first).chain(chunked_in));
+    let chunked_in = io::Cursor::new(first).chain(chunked_in);
     let clock = Clock {
         start: Instant::now(),
         last: AtomicU64::new(0),
@@ -78,15 +81,17 @@ impl Clock {
         self.idle.saturating_sub(Duration::from_millis(still))
     }
 
-    /// One read, which may take as long as the other direction is busy.
+    /// One read into `place` of a buffer, which may take as long as the other direction is busy. No
+    /// buffer is held while nothing comes.
     async fn read(
         &self,
         from: &mut (impl AsyncRead + Unpin),
-        buffer: &mut [u8],
-    ) -> io::Result<usize> {
+        place: Range<usize>,
+    ) -> io::Result<Buffer> {
         loop {
-            match timeout(self.left(), from.read(buffer)).await {
-                Ok(n) => return n,
+            let reading = poll_fn(|cx| Buffer::poll_read(Pin::new(&mut *from), cx, place.clone()));
+            match timeout(self.left(), reading).await {
+                Ok(buffer) => return buffer,
                 Err(_) if !self.left().is_zero() => {}
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }
@@ -108,15 +113,13 @@ async fn write_chunks(
     mut to: impl AsyncWrite + Unpin,
     clock: &Clock,
 ) -> io::Result<u64> {
-    let mut buffer = vec![0; PREFIX + MAX_CHUNK];
     let mut carried = 0;
     loop {
-        let (prefix, body) = buffer.split_at_mut(PREFIX);
-        let n = clock.read(&mut from, body).await?;
-        prefix.copy_from_slice(&u32::try_from(n).map_err(io::Error::other)?.to_be_bytes());
-        clock
-            .write(&mut to, buffer.get(..PREFIX + n).unwrap_or_default())
-            .await?;
+        let mut buffer = clock.read(&mut from, PREFIX..PREFIX + MAX_CHUNK).await?;
+        let n = buffer.filled().len() - PREFIX;
+        let len = u32::try_from(n).map_err(io::Error::other)?;
+        buffer.set_prefix(len.to_be_bytes());
+        clock.write(&mut to, buffer.filled()).await?;
         to.flush().await?;
         if n == 0 {
             return Ok(carried);
@@ -125,44 +128,82 @@ async fn write_chunks(
     }
 }
 
-/// Chunks into plain bytes. A stream that stops without its empty chunk was cut off.
+/// Chunks into plain bytes, as they come. A stream that stops without its empty chunk was cut off.
 async fn read_chunks(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     clock: &Clock,
 ) -> io::Result<u64> {
-    let mut buffer = vec![0; MAX_CHUNK];
     let mut carried = 0;
+    let mut chunks = Chunks::default();
     loop {
-        let mut prefix = [0; PREFIX];
-        fill(&mut from, &mut prefix, clock).await?;
-        let len = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
-        if len == 0 {
-            to.shutdown().await?;
-            return Ok(carried);
+        let buffer = clock.read(&mut from, 0..buffer::SIZE).await?;
+        let mut rest = buffer.filled();
+        if rest.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let Some(chunk) = buffer.get_mut(..len) else {
-            return Err(io::Error::other(ChunkTooLong(len)));
-        };
-        fill(&mut from, chunk, clock).await?;
-        clock.write(&mut to, chunk).await?;
-        carried += len as u64;
+        while !rest.is_empty() {
+            match chunks.next(&mut rest).map_err(io::Error::other)? {
+                Part::Bytes(bytes) => {
+                    clock.write(&mut to, bytes).await?;
+                    carried += bytes.len() as u64;
+                }
+                Part::Prefix => {}
+                Part::End => {
+                    to.shutdown().await?;
+                    return Ok(carried);
+                }
+            }
+        }
     }
 }
 
-async fn fill(
-    from: &mut (impl AsyncRead + Unpin),
-    buffer: &mut [u8],
-    clock: &Clock,
-) -> io::Result<()> {
-    let mut done = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match clock.read(from, rest).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => done += n,
+/// Where in a chunked stream the reader is.
+#[derive(Debug, Default)]
+struct Chunks {
+    prefix: [u8; PREFIX],
+    /// Bytes of the prefix that have come.
+    known: usize,
+    /// Bytes of the chunk that are still to come.
+    left: usize,
+}
+
+/// What the next bytes of a chunked stream are.
+enum Part<'b> {
+    Bytes(&'b [u8]),
+    Prefix,
+    End,
+}
+
+impl Chunks {
+    /// Takes what is of one kind from the front of `bytes`, which must not be empty.
+    fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Result<Part<'b>, ChunkTooLong> {
+        if self.left > 0 {
+            let (part, rest) = bytes.split_at(self.left.min(bytes.len()));
+            self.left -= part.len();
+            *bytes = rest;
+            return Ok(Part::Bytes(part));
+        }
+        if let (Some(place), Some((byte, rest))) =
+            (self.prefix.get_mut(self.known), bytes.split_first())
+        {
+            *place = *byte;
+            *bytes = rest;
+            self.known += 1;
+        }
+        if self.known < PREFIX {
+            return Ok(Part::Prefix);
+        }
+        self.known = 0;
+        match usize::try_from(u32::from_be_bytes(self.prefix)).unwrap_or(usize::MAX) {
+            0 => Ok(Part::End),
+            len if len > MAX_CHUNK => Err(ChunkTooLong(len)),
+            len => {
+                self.left = len;
+                Ok(Part::Prefix)
+            }
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -230,6 +271,40 @@ mod tests {
             host.await.unwrap().unwrap_err().kind(),
             io::ErrorKind::TimedOut
         );
+    }
+
+    /// On one thread, so that every buffer is one of its own.
+    #[tokio::test]
+    async fn idle_streams_hold_no_buffer() {
+        let mut idle = Vec::new();
+        for _ in 0..100 {
+            let (mut client, mut server, relays) = line();
+            client.write_all(b"x").await.unwrap();
+            server.read_u8().await.unwrap();
+            idle.push((client, server, relays));
+        }
+        // At most one was in use at a time.
+        assert!((1..=2).contains(&buffer::spares()), "{}", buffer::spares());
+    }
+
+    #[tokio::test]
+    async fn chunks_may_come_in_any_pieces() {
+        let bytes = b"\0\0\0\x03one\0\0\0\x01t\0\0\0\x02wo\0\0\0\0";
+        for size in 1..=bytes.len() {
+            let (plain, mut near) = duplex(100);
+            let (chunked, mut peer) = duplex(size);
+            tokio::spawn(async move { relay(plain, chunked, Vec::new(), IDLE).await });
+            tokio::spawn(async move {
+                for piece in bytes.chunks(size) {
+                    peer.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                peer.read_u8().await
+            });
+            let mut got = String::new();
+            near.read_to_string(&mut got).await.unwrap();
+            assert_eq!(got, "onetwo", "in pieces of {size}");
+        }
     }
 
     #[tokio::test]
