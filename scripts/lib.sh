@@ -121,7 +121,7 @@ hash_of() { sha256sum | cut -c1-16; }
 
 BUILD_PACKAGES=(build-essential musl-tools pkg-config libssl-dev ca-certificates curl git)
 TEST_PACKAGES=(skopeo umoci squashfs-tools apache2-utils jq python3 python3-venv procps cpio
-    libcap2-bin attr xz-utils zstd busybox-static)
+    libcap2-bin attr xz-utils zstd busybox-static libnss-wrapper openssl)
 export BUILD_PACKAGES TEST_PACKAGES
 
 # free_port: a TCP port of 127.0.0.1 that is free at this moment.

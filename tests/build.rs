@@ -9,6 +9,8 @@ const NEEDED: [&str; 4] = [
     "REDOUBT_TEST_MOTO",
 ];
 
+/// An archive of Debian's programs, from `scripts/test-programs`.
+const PROGRAMS: &str = "REDOUBT_TEST_PROGRAMS";
 /// What `scripts/parent prepare` made.
 const PARENT: &str = "REDOUBT_TEST_PARENT";
 
@@ -19,6 +21,11 @@ fn main() {
     }
     if NEEDED.iter().all(|name| std::env::var_os(name).is_some()) {
         emit("rustc-cfg=sandbox");
+    }
+    emit("rustc-check-cfg=cfg(programs)");
+    emit(&format!("rerun-if-env-changed={PROGRAMS}"));
+    if std::env::var_os(PROGRAMS).is_some() {
+        emit("rustc-cfg=programs");
     }
     emit("rustc-check-cfg=cfg(parent)");
     emit(&format!("rerun-if-env-changed={PARENT}"));

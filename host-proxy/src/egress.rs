@@ -16,7 +16,8 @@ use wire::io::Overflow;
 use wire::network::Network;
 use wire::relay::{ConnectRequest, MAX_HOST, OpenReply, RefuseReason};
 
-const MAX_CONNECTIONS: usize = 256;
+/// As many as the agent opens for its workload; each has two descriptors.
+const MAX_CONNECTIONS: usize = 16_384;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ async fn carry(
         return Ok(());
     };
     let dialled = dial(policy, &host, port).await;
-    let outside = match dialled {
+    let mut outside = match dialled {
         Ok(outside) => outside,
         Err(why) => {
             log_refusal(&host, port, why, refusals);
@@ -69,8 +70,13 @@ async fn carry(
         }
     };
     wire::io::write(&mut enclave, &OpenReply::Opened).await?;
-    wire::io::relay(outside, enclave, reader.into_rest(), IDLE).await?;
-    Ok(())
+    let relayed = wire::io::relay(&mut outside, enclave, reader.into_rest(), IDLE).await;
+    if relayed.is_err() {
+        // The destination must not take a broken stream for a whole one. If the socket refuses this
+        // it is closed all the same.
+        outside.set_zero_linger().ok();
+    }
+    relayed.map(drop)
 }
 
 /// An enclave can be refused as often as it likes: what it writes into the log is bounded.

@@ -22,6 +22,7 @@ mod house;
 mod key_policy;
 mod launch;
 mod login;
+mod network;
 mod parent;
 mod providers;
 mod pull;

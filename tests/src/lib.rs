@@ -24,6 +24,7 @@ pub mod launcher;
 pub mod layout;
 pub mod metadata;
 pub mod ministack;
+pub mod names;
 pub mod parent;
 pub mod programs;
 pub mod registry;

@@ -15,22 +15,24 @@ use wire::spec::{Hosts, NetworkRules};
 
 /// The agent's end, where names are asked for.
 pub(super) const AGENT_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-const AGENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 1);
+const AGENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 2);
 const WORKLOAD_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-const WORKLOAD_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 2);
+const WORKLOAD_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 3);
+/// Networks of two hosts: a third address on the link would be looked for in vain, for seconds.
 const LINK_V4: u8 = 30;
-const LINK_V6: u8 = 112;
+const LINK_V6: u8 = 127;
 /// What programs expect of a container.
 const ETH0: &str = "eth0";
 const PEER: &str = "workload";
 const LOOPBACK: &str = "lo";
 
 /// Settings of a namespace, below `/proc/sys/net`. IPv6 addresses are ours alone: no router
-/// advertises any, and no second of waiting for duplicates.
-const IPV6: [(&str, &str); 3] = [
+/// advertises any, there is no second of waiting for duplicates, and none are of the link alone.
+const IPV6: [(&str, &str); 4] = [
     ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/default/autoconf", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/default/addr_gen_mode", "1"),
 ];
 /// A hundred thousand short connections to one address run out of ports if each waits a minute.
 const WORKLOAD: [(&str, &str); 1] = [("ipv4/tcp_tw_reuse", "1")];

@@ -217,6 +217,25 @@ mod tests {
         bytes
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_give_a_question_or_an_error(bytes in proptest::collection::vec(0u8.., 0..600)) {
+            match parse(&bytes) {
+                Ok(question) => {
+                    let answer = question.answer(Answer::Address([198, 18, 1, 0].into()));
+                    assert!(answer.len() <= 299);
+                }
+                Err(why) => drop(refusal(&bytes, why)),
+            }
+        }
+
+        #[test]
+        fn a_host_name_is_read_as_it_was_asked(name in "[a-z0-9_-]{1,63}(\\.[a-z0-9_-]{1,61}){0,3}") {
+            let labels: Vec<&[u8]> = name.split('.').map(str::as_bytes).collect();
+            assert_eq!(parse(&question(&labels, 1)).unwrap().name, name);
+        }
+    }
+
     #[test]
     fn reads_a_question_and_repeats_it_as_it_was_written() {
         let mut bytes = question(&[b"aPi", b"example", b"com"], 1);
