@@ -9,10 +9,12 @@ use crate::nsm::Nsm;
 use crate::user::User;
 use crate::workload::Workload;
 use crate::{
-    attest, boundary, config, console, control, forward, ingress, mounts, network, nsm, rootfs,
+    attest, boundary, config, console, control, forward, ingress, mounts, network, nsm, parent,
+    rootfs,
     workload,
 };
 use nix::sys::resource::{Resource, setrlimit};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -64,7 +66,7 @@ fn raise_descriptor_limit() {
 /// The convention of nitro-cli: the enclave is up once it has sent this byte and got it back.
 async fn heartbeat() -> std::io::Result<()> {
     let exchange = async {
-        let mut stream = network::connect_to_parent(wire::HEARTBEAT_PORT).await?;
+        let mut stream = parent::connect(wire::HEARTBEAT_PORT).await?;
         stream.write_all(&[wire::HEARTBEAT]).await?;
         let mut answer = [0];
         stream.read_exact(&mut answer).await?;

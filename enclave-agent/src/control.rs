@@ -2,7 +2,7 @@
 
 use crate::config::BootPayload;
 use crate::error::BootError;
-use crate::network;
+use crate::parent;
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
@@ -42,7 +42,7 @@ pub(crate) struct Control {
 impl Control {
     /// Connects, says hello and waits for the host's `Boot`.
     pub(crate) async fn connect() -> io::Result<(Control, BootPayload)> {
-        let connecting = network::connect_to_parent(wire::CONTROL_PORT);
+        let connecting = parent::connect(wire::CONTROL_PORT);
         let stream = timeout(TIMEOUT, connecting)
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;

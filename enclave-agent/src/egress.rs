@@ -1,7 +1,7 @@
 //! Connections out of the enclave, which the host opens. What may leave is in the measured spec;
 //! the host checks its own copy too.
 
-use crate::network;
+use crate::parent;
 use std::io;
 use std::time::Duration;
 use tokio::io::DuplexStream;
@@ -25,7 +25,7 @@ pub(crate) enum ConnectError {
 /// A stream to the host that stands for one to `to`, chunked, and what already came on it.
 pub(crate) async fn open(to: &Destination) -> Result<(VsockStream, Vec<u8>), ConnectError> {
     let opening = async {
-        let mut host = network::connect_to_parent(wire::EGRESS_PORT).await?;
+        let mut host = parent::connect(wire::EGRESS_PORT).await?;
         let request = ConnectRequest {
             host: to.host.clone(),
             port: to.port,

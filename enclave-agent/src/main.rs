@@ -24,6 +24,7 @@ mod mounts;
 mod network;
 mod nsm;
 mod output;
+mod parent;
 mod rootfs;
 mod sys;
 mod user;

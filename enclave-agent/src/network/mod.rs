@@ -1,5 +1,5 @@
-//! The network of an enclave: loopback, vsock to the parent, and, for a workload that may connect
-//! out, what looks to its programs like an ordinary network.
+//! The network of an enclave: loopback, and, for a workload that may connect out, what looks to its
+//! programs like an ordinary network.
 //!
 //! [`link`] joins the workload's [`Namespace`] with the agent's, [`names`] answers for the names of
 //! the measured spec, [`gateway`] ends TCP connections and hands them to the host. Nothing else is
@@ -23,8 +23,6 @@ use nix::libc::{IFF_RUNNING, IFF_UP, c_short};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use tokio_vsock::{VsockAddr, VsockStream};
-use wire::Port;
 use wire::control::AbortReason;
 use wire::spec::NetworkRules;
 
@@ -52,17 +50,4 @@ pub(crate) async fn open(
     let serving = names.clone().serve().await;
     serving.map_err(failed("cannot listen for questions for names"))?;
     gateway::serve(rules, names, refusals).map_err(failed("cannot listen for connections out"))
-}
-
-/// Connects to a port of the parent, however long that takes: callers have a timeout. The kernel
-/// gives up after two seconds (net/vmw_vsock/af_vsock.c, `VSOCK_DEFAULT_CONNECT_TIMEOUT`), which a
-/// busy parent may need.
-pub(crate) async fn connect_to_parent(port: Port) -> io::Result<VsockStream> {
-    loop {
-        let connected = VsockStream::connect(VsockAddr::new(wire::PARENT_CID, port.0)).await;
-        match connected {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-            other => return other,
-        }
-    }
 }
