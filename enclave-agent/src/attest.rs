@@ -1,6 +1,7 @@
 //! HTTP for relying parties, on port 9004: `GET /attestation?nonce=HEX` and `GET /healthz`. Every
 //! client may ask.
 
+use crate::gates::Findings;
 use crate::listen::{self, Vsock};
 use crate::nsm::{Nsm, Question};
 use bytes::Bytes;
@@ -20,13 +21,15 @@ const MAX_CONNECTIONS: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(crate) fn serve(nsm: Arc<dyn Nsm>) -> io::Result<()> {
+pub(crate) fn serve(nsm: Arc<dyn Nsm>, findings: &Findings) -> io::Result<()> {
+    let health = Bytes::from(format!("ok\n{findings}"));
     let listener = Vsock::bind(wire::ATTESTATION_PORT)?;
     listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
-        let nsm = nsm.clone();
+        let (nsm, health) = (nsm.clone(), health.clone());
         async move {
             let service = service_fn(|request| {
-                std::future::ready(Ok::<_, Infallible>(answer(nsm.as_ref(), &request)))
+                let answer = answer(nsm.as_ref(), &health, &request);
+                std::future::ready(Ok::<_, Infallible>(answer))
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -40,12 +43,12 @@ pub(crate) fn serve(nsm: Arc<dyn Nsm>) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(nsm: &dyn Nsm, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(nsm: &dyn Nsm, health: &Bytes, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is supported\n");
     }
     match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/healthz" => text(StatusCode::OK, health.clone()),
         "/attestation" => attestation(nsm, request.uri().query()),
         _ => text(
             StatusCode::NOT_FOUND,

@@ -4,14 +4,14 @@ use crate::boundary::Boundary;
 use crate::config::{BootPayload, Variables};
 use crate::control::{Control, Order, Report};
 use crate::error::BootError;
+use crate::gates::{self, Findings};
 use crate::network::{Namespace, Refusals};
 use crate::nsm::Nsm;
 use crate::user::User;
 use crate::workload::Workload;
 use crate::{
     attest, boundary, config, console, control, forward, ingress, mounts, network, nsm, parent,
-    rootfs,
-    workload,
+    rootfs, workload,
 };
 use nix::sys::resource::{Resource, setrlimit};
 use std::path::Path;
@@ -82,6 +82,8 @@ async fn heartbeat() -> std::io::Result<()> {
 
 async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit, BootError> {
     let spec = read_spec()?;
+    let nsm: Arc<dyn Nsm> = Arc::new(nsm::Device::open()?);
+    let (findings, clock) = gates::pass(&spec, &*nsm)?;
     network::raise_loopback().map_err(BootError::of(
         AbortReason::Network,
         "cannot bring up the loopback interface",
@@ -91,7 +93,6 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
         "cannot build the boundary around the workload",
     ))?;
     rootfs::mount(boundary.users(), boundary.disk())?;
-    let nsm: Arc<dyn Nsm> = Arc::new(nsm::Device::open()?);
     let user = workload::user(&spec.run.user)?;
     let owner = boundary.users().owner(&user);
     let secrets = secrets(&spec, payload, nsm.as_ref(), &owner).await?;
@@ -100,7 +101,7 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
         AbortReason::RootFs,
         "cannot watch for ending processes",
     ))?;
-    listen(&spec, nsm, boundary.network())?;
+    listen(&spec, nsm.clone(), findings, boundary.network())?;
     let (reports, outgoing) = mpsc::channel(control::QUEUE);
     let log = spec.logs.forward.then(|| reports.downgrade());
     let give_to_root = |path: &Path| boundary.users().give_to_root(path);
@@ -113,6 +114,7 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
         "cannot give up what is not needed any more",
     ))?;
     drop(reports);
+    tokio::spawn(gates::discipline(clock, nsm));
     control.send(Report::Started(workload.pid())).await;
     Ok(supervise(workload, children, outgoing, control).await)
 }
@@ -136,9 +138,10 @@ async fn secrets(
 fn listen(
     spec: &MeasuredSpec,
     nsm: Arc<dyn Nsm>,
+    findings: Findings,
     workload: &Arc<Namespace>,
 ) -> Result<(), BootError> {
-    attest::serve(nsm).map_err(BootError::of(
+    attest::serve(nsm, &findings).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for relying parties",
     ))?;

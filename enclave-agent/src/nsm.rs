@@ -31,6 +31,12 @@ pub(crate) enum NsmError {
     /// It confirmed a lock that its own description denies.
     #[error("the NSM did not lock PCR16 to PCR31")]
     NotLocked,
+    /// A document without the time, or that cannot be read.
+    #[error("the NSM's document has no timestamp")]
+    NoTimestamp,
+    /// A document without PCR0, or that cannot be read.
+    #[error("the NSM's document has no PCR0")]
+    NoRegisters,
 }
 
 impl From<NsmError> for BootError {

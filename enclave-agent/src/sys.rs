@@ -79,6 +79,21 @@ pub(crate) fn signal(pid: libc::pid_t, number: u8) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the clock run faster or slower until it has made up this many milliseconds (adjtime(3)).
+pub(crate) fn slew_clock(milliseconds: i64) -> io::Result<()> {
+    let delta = libc::timeval {
+        tv_sec: milliseconds / 1000,
+        tv_usec: milliseconds % 1000 * 1000,
+    };
+    // SAFETY: adjtime reads one timeval through the first pointer, which lives until it returns, and
+    // may be given no second one.
+    let result = unsafe { libc::adjtime(&delta, std::ptr::null_mut()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// A socket to configure interfaces with.
 pub(crate) fn inet_socket() -> io::Result<OwnedFd> {
     // SAFETY: socket() takes numbers only.

@@ -144,6 +144,18 @@ codes! {
     BootFailed "BOOT_FAILED" Unavailable 500
         "The enclave's agent failed before the workload ran."
         "Check that memory_mib is enough for the image, and that kernel and agent are Redoubt's own.",
+    DebugRefused "DEBUG_REFUSED" Usage 400
+        "The enclave was started in debug mode, and its spec does not allow that."
+        "Leave --debug out, or build with [security] allow_debug = true to debug it.",
+    CmdlineChanged "CMDLINE_CHANGED" Unavailable 500
+        "The enclave's kernel was started with another command line than the measured one."
+        "Build the image again with eif-builder; if that does not help, this machine's launcher is not to be trusted.",
+    RngUntrusted "RNG_UNTRUSTED" Unavailable 500
+        "The enclave's random numbers do not come from the Nitro Security Module."
+        "Use a kernel with the driver nsm, such as Redoubt's own.",
+    ClockUntrusted "CLOCK_UNTRUSTED" Unavailable 500
+        "The enclave's clock cannot be trusted, or not be set from the hypervisor's time."
+        "Redeploy; if it happens again, use Redoubt's own kernel and its default command line.",
     AwsCredentialsMissing "AWS_CREDENTIALS_MISSING" Unavailable 502
         "The daemon has no AWS credentials with which an enclave could call KMS."
         "Give the instance a role, and the daemon access to the metadata service; 'aws sts get-caller-identity' shows who it is.",

@@ -4,7 +4,7 @@
 //! cargo run -p launch --example start-eif -- app.eif
 //! ```
 
-use api::Provider;
+use api::{EnclaveId, Provider};
 use launch::{LaunchRequest, Launchers, QemuConfig, default_provider, heartbeat};
 use std::error::Error;
 use std::path::Path;
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let reservation = launcher.reserve(resources)?;
     let request = LaunchRequest {
-        id: "example",
+        id: &EnclaveId::random()?,
         eif: Path::new(&image),
         resources,
         run_dir: &std::env::temp_dir(),

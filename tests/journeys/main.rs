@@ -18,6 +18,7 @@ mod egress;
 mod eif;
 mod escape;
 mod failures;
+mod gates;
 mod house;
 mod key_policy;
 mod launch;

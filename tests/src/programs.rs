@@ -22,6 +22,15 @@ pub fn lib() -> PathBuf {
     named("REDOUBT_LIB")
 }
 
+/// The folder with QEMU and its firmware, as `scripts/sandbox` leaves it.
+#[must_use]
+pub fn sandbox() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap());
+    let cache = cache.unwrap_or_else(|| home().join(".cache"));
+    cache.join("redoubt/sandbox")
+}
+
 /// A path from the environment that `scripts/test` sets.
 #[must_use]
 pub fn named(variable: &str) -> PathBuf {

@@ -263,7 +263,7 @@ pub enum AbortReason {
     /// The host refused the connection to KMS.
     #[n(17)]
     EgressRefused,
-    /// The enclave's clock and the hypervisor's are too far apart.
+    /// The clock cannot be trusted, or not be set.
     #[n(18)]
     Clock,
     /// The config is not signed by the sealer of the spec.
@@ -272,6 +272,15 @@ pub enum AbortReason {
     /// The enclave runs in debug mode, where its parent could read the config.
     #[n(20)]
     ConfigDebug,
+    /// The enclave is in debug mode, and its spec does not allow that.
+    #[n(21)]
+    Debug,
+    /// The kernel was started with another command line than the measured one.
+    #[n(22)]
+    Cmdline,
+    /// The kernel's random numbers do not come from the NSM.
+    #[n(23)]
+    Rng,
 }
 
 #[cfg(test)]

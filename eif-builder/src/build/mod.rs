@@ -91,7 +91,8 @@ pub fn build(
     let agent = read_artifact(artifacts::AGENT, &inputs.agent)?;
     artifacts::check_static_elf(&inputs.agent, &agent)?;
     check_cmdline(&inputs.cmdline)?;
-    let spec = inputs.spec.resolve(image.config().run.clone())?;
+    let mut spec = inputs.spec.resolve(image.config().run.clone())?;
+    spec.cmdline.clone_from(&inputs.cmdline);
 
     let write_error = |source| BuildError::Write {
         path: output.to_owned(),

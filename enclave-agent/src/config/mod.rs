@@ -13,10 +13,10 @@ mod transport;
 
 pub(crate) use deliver::{Variables, deliver};
 
+use crate::document;
 use crate::error::BootError;
 use crate::nsm::{Nsm, NsmError, Question};
 use aws_lc_rs::digest::{SHA384, digest};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::control::{AbortReason, AwsCredentials};
 use wire::sealed::{Sealed, SpecMismatch};
 use wire::spec::MeasuredSpec;
@@ -26,9 +26,6 @@ use zeroize::Zeroizing;
 /// above are locked once a config is open.
 const REGISTER: u16 = 16;
 const REGISTERS: u16 = 32;
-/// TLS certificates and AWS signatures need about the right time; AWS allows five minutes
-/// (Signature Version 4, "Date").
-const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What the host sent with `Boot`.
 #[derive(Debug)]
@@ -61,12 +58,10 @@ pub(crate) async fn open(
     let credentials = payload
         .credentials
         .ok_or_else(|| missing("the host sent no AWS credentials to ask KMS with"))?;
-    seed(nsm)?;
 
     let recipient = envelope::Recipient::new()?;
     let document = document(nsm, recipient.public_key()?)?;
     check_mode(&document, config.allow_debug)?;
-    check_clock(&document, SystemTime::now())?;
     let answer = kms::decrypt(config, &sealed.header, document, credentials).await?;
     let key = recipient.open(&answer)?;
     let plaintext = envelope::unseal(&sealed, &key)?;
@@ -110,36 +105,10 @@ fn measure(sealed: &[u8], nsm: &dyn Nsm) -> Result<(), NsmError> {
     }
 }
 
-/// The kernel's generator gets the hypervisor's random numbers too: an enclave has few other
-/// sources.
-fn seed(nsm: &dyn Nsm) -> Result<(), BootError> {
-    let random = Zeroizing::new(nsm.random()?);
-    std::fs::write("/dev/urandom", &random)
-        .map_err(BootError::of(AbortReason::Nsm, "cannot seed /dev/urandom"))
-}
-
-/// The hypervisor's time is in every document of the NSM, and the parent cannot change it.
-fn check_clock(document: &[u8], now: SystemTime) -> Result<(), BootError> {
-    let unreadable = || BootError::new(AbortReason::Nsm, "the NSM's document has no timestamp");
-    let theirs = timestamp(document)
-        .map_err(|_| unreadable())?
-        .ok_or_else(unreadable)?;
-    let ours = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let difference = ours.abs_diff(Duration::from_millis(theirs));
-    if difference > MAX_CLOCK_DIFFERENCE {
-        let seconds = difference.as_secs();
-        return Err(BootError::new(
-            AbortReason::Clock,
-            format!("the enclave's clock differs from the hypervisor's by {seconds} s"),
-        ));
-    }
-    Ok(())
-}
-
 /// In debug mode, and only there, documents have a PCR0 of zeros (AWS, "Cryptographic
 /// attestation"). KMS refuses them where the key's policy asks for a PCR0; this does not rely on it.
 fn check_mode(document: &[u8], allow_debug: bool) -> Result<(), BootError> {
-    let image = image_register(document)
+    let image = document::image_register(document)
         .map_err(|_| BootError::new(AbortReason::Nsm, "the NSM's document has no registers"))?;
     let measured = image.is_some_and(|register| register.iter().any(|&byte| byte != 0));
     if measured || allow_debug {
@@ -149,46 +118,6 @@ fn check_mode(document: &[u8], allow_debug: bool) -> Result<(), BootError> {
         AbortReason::ConfigDebug,
         "this enclave runs in debug mode, and its spec does not let it open a config there",
     ))
-}
-
-/// Milliseconds since 1970 of a document of our own NSM, which needs no verification.
-fn timestamp(document: &[u8]) -> Result<Option<u64>, minicbor::decode::Error> {
-    let found = field(document, "timestamp")?;
-    found.map(|mut value| value.u64()).transpose()
-}
-
-/// PCR0 of such a document.
-fn image_register(document: &[u8]) -> Result<Option<&[u8]>, minicbor::decode::Error> {
-    let Some(mut registers) = field(document, "pcrs")? else {
-        return Ok(None);
-    };
-    for _ in 0..registers.map()?.unwrap_or(u64::MAX) {
-        if registers.u16()? == 0 {
-            return registers.bytes().map(Some);
-        }
-        registers.skip()?;
-    }
-    Ok(None)
-}
-
-/// A field of its payload.
-fn field<'d>(
-    document: &'d [u8],
-    name: &str,
-) -> Result<Option<minicbor::Decoder<'d>>, minicbor::decode::Error> {
-    let mut cose = minicbor::Decoder::new(document);
-    cose.array()?;
-    cose.skip()?;
-    cose.skip()?;
-    let mut payload = minicbor::Decoder::new(cose.bytes()?);
-    let count = payload.map()?.unwrap_or(u64::MAX);
-    for _ in 0..count {
-        if payload.str()? == name {
-            return Ok(Some(payload));
-        }
-        payload.skip()?;
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -311,22 +240,5 @@ mod tests {
         assert_eq!(check(&[(0, &zero)], true), Ok(()));
         let unreadable = check_mode(b"x", true).map_err(|e| e.reason);
         assert_eq!(unreadable, Err(AbortReason::Nsm));
-    }
-
-    #[test]
-    fn the_clock_may_be_five_minutes_off() {
-        let document = document_with(&[]);
-        let at = |seconds: u64| {
-            check_clock(&document, UNIX_EPOCH + Duration::from_secs(seconds)).map_err(|e| e.reason)
-        };
-        assert_eq!((at(1_000_300), at(999_700)), (Ok(()), Ok(())));
-        assert_eq!(
-            (at(1_000_301), at(999_699)),
-            (Err(AbortReason::Clock), Err(AbortReason::Clock))
-        );
-        assert_eq!(
-            check_clock(b"x", UNIX_EPOCH).unwrap_err().reason,
-            AbortReason::Nsm
-        );
     }
 }

@@ -54,6 +54,7 @@ pub(super) fn no_heartbeat(limit: Duration, console: &str) -> DeployError {
 
 /// The agent gave up, and says why.
 fn aborted(reason: AbortReason, detail: &str) -> DeployError {
+    let own = |code: Code| (code, code.next_step());
     let (code, next_step) = match reason {
         AbortReason::NotFound => (
             Code::WorkloadNotFound,
@@ -110,10 +111,10 @@ fn aborted(reason: AbortReason, detail: &str) -> DeployError {
             Code::KmsUnreachable,
             "Exempt a private KMS endpoint with egress.allow_networks in the daemon's configuration.",
         ),
-        AbortReason::Clock => (
-            Code::BootFailed,
-            "Check this machine's clock, then redeploy.",
-        ),
+        AbortReason::Debug => own(Code::DebugRefused),
+        AbortReason::Cmdline => own(Code::CmdlineChanged),
+        AbortReason::Rng => own(Code::RngUntrusted),
+        AbortReason::Clock => own(Code::ClockUntrusted),
         AbortReason::Spec | AbortReason::RootFs | AbortReason::Network | AbortReason::Nsm => (
             Code::BootFailed,
             "Check that kernel and agent are Redoubt's own, and that memory_mib is enough for the image.",

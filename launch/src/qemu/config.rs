@@ -19,6 +19,17 @@ pub struct QemuConfig {
     pub nsm_signer: PathBuf,
 }
 
+impl Default for QemuConfig {
+    /// What is found in the usual places, emulated, with unsigned documents.
+    fn default() -> Self {
+        QemuConfig {
+            directory: PathBuf::new(),
+            accel: Accel::Tcg,
+            nsm_signer: PathBuf::new(),
+        }
+    }
+}
+
 /// What executes the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -142,7 +142,12 @@ fn one_that_says_nothing(scene: &Box) {
 fn one_in_debug_mode(scene: &Box) {
     let parent = &scene.parent;
     let reference = &scene.scene.reference;
-    let created = parent.create_with("open", reference, super::SPEC, "--debug");
+    let refused = parent.create_with("closed", reference, super::SPEC, "--debug");
+    let failure = parent.show("closed")["failure"].clone();
+    assert_eq!(failure["code"], "DEBUG_REFUSED", "{refused:?} {failure}");
+    scene.terminate("closed");
+    let spec = format!("{}[security]\nallow_debug = true\n", super::SPEC);
+    let created = parent.create_with("open", reference, &spec, "--debug");
     let shown = parent.ok("enclavectl show open");
     assert!(
         shown.contains("DEPLOYED") && shown.contains("DEBUG"),

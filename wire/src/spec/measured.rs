@@ -20,6 +20,10 @@ pub struct MeasuredSpec {
     /// The name that sealed configs are made for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub name: Option<String>,
+    /// The kernel's command line as it was built; what a launcher adds comes after it. Empty as
+    /// long as the spec is in no image.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub cmdline: String,
     /// What runs.
     pub run: Run,
     /// Where it may connect to, and what may connect to it.
@@ -85,6 +89,7 @@ impl MeasuredSpec {
         let MeasuredSpec {
             version,
             name,
+            cmdline,
             run,
             network,
             config,
@@ -95,6 +100,7 @@ impl MeasuredSpec {
             return Err(InvalidValue::Version(*version).of("version"));
         }
         no_nul("name", name.as_deref().unwrap_or_default())?;
+        no_nul("cmdline", cmdline)?;
         run.check()?;
         network.check()?;
         security.check()?;

@@ -54,6 +54,7 @@ impl Spec {
         let spec = MeasuredSpec {
             version: VERSION,
             name: name.clone(),
+            cmdline: String::new(),
             run: run.resolve(image)?,
             network: network.resolve()?,
             config: config.as_ref().map(ConfigSpec::resolve).transpose()?,

@@ -16,6 +16,9 @@ pub struct SecurityRules {
     /// the agent's own users. What the spec says of network and logs then binds it only as long as
     /// it is honest.
     pub privileged: bool,
+    /// The enclave also runs in debug mode, where the parent reads its console and its registers
+    /// prove nothing.
+    pub allow_debug: bool,
     /// The capabilities of a workload that runs as root. Other users have none.
     pub capabilities: Vec<Capability>,
     /// Processes and threads of the workload together, 8 to 4194304.
@@ -95,6 +98,7 @@ impl Default for SecurityRules {
     fn default() -> Self {
         SecurityRules {
             privileged: false,
+            allow_debug: false,
             capabilities: Capability::DEFAULT.to_vec(),
             pids: 4096,
             memory_percent: 85,
@@ -118,6 +122,7 @@ impl SecurityRules {
     pub(super) fn check(&self) -> Result<(), SpecError> {
         let SecurityRules {
             privileged: _,
+            allow_debug: _,
             capabilities: _,
             pids,
             memory_percent,

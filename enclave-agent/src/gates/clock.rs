@@ -1,0 +1,123 @@
+//! The clock: set from the hypervisor's time at boot, and kept there. The parent has no say in it.
+
+use super::read;
+use crate::console;
+use crate::document;
+use crate::error::BootError;
+use crate::nsm::{Nsm, NsmError, Question};
+use crate::sys;
+use nix::sys::time::{TimeSpec, TimeValLike as _};
+use nix::time::{ClockId, clock_gettime, clock_settime};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+use wire::control::AbortReason;
+
+const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+/// Those that count whatever else the CPU does. Jiffies and the PIT fall behind with every interrupt
+/// that is lost.
+const STEADY: [&str; 5] = ["kvm-clock", "tsc", "tsc-early", "hpet", "acpi_pm"];
+/// The kernel's PTP clock of a KVM guest: the hypervisor's time, to the microsecond.
+const PTP: &str = "/dev/ptp0";
+const EVERY: Duration = Duration::from_secs(60);
+/// From here on the clock jumps; below, it is slewed.
+const STEP: i64 = 500;
+/// Closer than this a document's time does not tell.
+const CLOSE: i64 = 20;
+/// A document that took longer says too little of the time, in milliseconds.
+const MAX_ROUND_TRIP: i64 = 200;
+
+/// Where the time comes from. Milliseconds since 1970.
+pub(crate) struct Clock {
+    ptp: Option<File>,
+}
+
+impl Clock {
+    pub(super) fn open() -> Result<(Clock, String), BootError> {
+        let clocksource = read(CLOCKSOURCE, AbortReason::Clock)?;
+        if !STEADY.contains(&clocksource.as_str()) {
+            let detail = format!("the kernel counts time by '{clocksource}'");
+            return Err(BootError::new(AbortReason::Clock, detail));
+        }
+        // Hypervisors without one leave the NSM's documents.
+        let ptp = File::open(PTP).ok();
+        Ok((Clock { ptp }, clocksource))
+    }
+
+    /// Sets the clock from an attestation document; gives what it was off by.
+    pub(super) fn set(&self, nsm: &dyn Nsm) -> Result<i64, BootError> {
+        let (offset, _) = by_document(nsm)?;
+        if offset.abs() >= CLOSE {
+            step(offset).map_err(BootError::of(AbortReason::Clock, "cannot set the clock"))?;
+        }
+        Ok(offset)
+    }
+
+    /// What the clock is behind the hypervisor's, if that can be told.
+    fn offset(&self, nsm: &dyn Nsm) -> Result<Option<i64>, BootError> {
+        if let Some(ptp) = &self.ptp {
+            let failed = BootError::of(AbortReason::Clock, PTP);
+            return by_ptp(ptp).map(Some).map_err(failed);
+        }
+        let (offset, round_trip) = by_document(nsm)?;
+        Ok((round_trip <= MAX_ROUND_TRIP).then_some(offset))
+    }
+}
+
+/// Keeps the clock at the hypervisor's time for as long as the enclave lives.
+pub(crate) async fn discipline(clock: Clock, nsm: Arc<dyn Nsm>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let corrected = clock.offset(&*nsm).and_then(|offset| {
+            let offset = offset.unwrap_or_default();
+            correct(offset).map_err(BootError::of(
+                AbortReason::Clock,
+                "cannot correct the clock",
+            ))
+        });
+        if let Err(error) = corrected {
+            console::say(&error.detail);
+        }
+    }
+}
+
+fn correct(offset: i64) -> io::Result<()> {
+    match offset.abs() {
+        0..CLOSE => Ok(()),
+        CLOSE..STEP => sys::slew_clock(offset),
+        STEP.. => step(offset),
+        ..0 => Ok(()),
+    }
+}
+
+fn step(offset: i64) -> io::Result<()> {
+    let time = TimeSpec::milliseconds(now()? + offset);
+    Ok(clock_settime(ClockId::CLOCK_REALTIME, time)?)
+}
+
+fn now() -> io::Result<i64> {
+    Ok(clock_gettime(ClockId::CLOCK_REALTIME)?.num_milliseconds())
+}
+
+/// By `/dev/ptp0`, whose descriptor makes a clock's number (clock_getres(2), "Dynamic clocks").
+fn by_ptp(device: &File) -> io::Result<i64> {
+    let clock = ClockId::from_raw((!device.as_raw_fd() << 3) | 3);
+    Ok(clock_gettime(clock)?.num_milliseconds() - now()?)
+}
+
+/// By a fresh document, which bears the time of its making; and how long it took.
+fn by_document(nsm: &dyn Nsm) -> Result<(i64, i64), BootError> {
+    let clock = |error| BootError::of::<io::Error>(AbortReason::Clock, "the clock")(error);
+    let before = now().map_err(clock)?;
+    let document = nsm.attest(Question::default())?;
+    let after = now().map_err(clock)?;
+    let round_trip = after - before;
+    let theirs = document::timestamp(&document).ok().flatten();
+    let theirs = theirs.and_then(|theirs| i64::try_from(theirs).ok());
+    let theirs = theirs.ok_or(NsmError::NoTimestamp)?;
+    Ok((theirs - (before + round_trip / 2), round_trip))
+}
