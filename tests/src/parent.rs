@@ -70,9 +70,17 @@ impl Parent {
     /// What a command that must succeed printed.
     pub fn ok(&self, command: &str) -> String {
         let output = self.run(command);
-        let log = || self.ok("journalctl -u host-proxy --no-pager | tail -n 40");
-        assert_eq!(output.code, 0, "{command}: {output:?}\n{}", log());
+        assert_eq!(output.code, 0, "{command}: {output:?}\n{}", self.logs());
         output.stdout
+    }
+
+    /// The end of the daemon's journal, and of what the hypervisor says of its enclaves.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let journal = self.run("journalctl -u host-proxy --no-pager | tail -n 40");
+        let events = self.machine.events().lines();
+        let last = &events[events.len().saturating_sub(20)..];
+        format!("{}\n{}", journal.stdout, last.join("\n"))
     }
 
     /// `enclavectl`, with this on its standard input.

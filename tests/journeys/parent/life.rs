@@ -27,8 +27,7 @@ fn a_sealed_config_reaches_a_workload_that_the_driver_started() {
     let spec = std::fs::read_to_string(&house.spec).unwrap();
     let config = "--config /root/config.sealed";
     let created = parent.create_with("orders", &house.scene.reference, &spec, config);
-    let log = || parent.ok("journalctl -u host-proxy --no-pager | tail -n 40");
-    assert_eq!(created.code, 0, "{created:?}\n{}", log());
+    assert_eq!(created.code, 0, "{created:?}\n{}", parent.logs());
     let record = parent.show("orders");
     assert_eq!(record["measurements"]["PCR0"], pcr0.as_str());
     assert!(parent.get("orders", "/passwd").contains("web:x:1000"));

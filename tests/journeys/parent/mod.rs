@@ -44,11 +44,7 @@ impl Box {
     /// Creates an enclave that must be DEPLOYED, and gives its record.
     fn deployed(&self, name: &str) -> Value {
         let created = self.parent.create(name, &self.scene.reference, SPEC);
-        let log = || {
-            self.parent
-                .ok("journalctl -u host-proxy --no-pager | tail -n 40")
-        };
-        assert_eq!(created.code, 0, "{created:?}\n{}", log());
+        assert_eq!(created.code, 0, "{created:?}\n{}", self.parent.logs());
         let record = self.parent.show(name);
         assert_eq!(record["status"], "DEPLOYED", "{record}");
         record
