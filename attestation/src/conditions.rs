@@ -25,7 +25,7 @@ pub enum ValidityTime {
 /// must be fresh.
 ///
 /// In a file, unknown keys are errors. The output of `eif-builder build --json` is such a file; its
-/// keys `eif`, `image` and `cautions` are for people and mean nothing here.
+/// keys `eif`, `image`, `parts` and `cautions` are for people and mean nothing here.
 ///
 /// ```
 /// let conditions: attestation::Conditions = toml::from_str(&format!(
@@ -91,6 +91,8 @@ pub struct Conditions {
     pub eif: Option<IgnoredAny>,
     #[doc(hidden)]
     pub image: Option<IgnoredAny>,
+    #[doc(hidden)]
+    pub parts: Option<IgnoredAny>,
     #[doc(hidden)]
     pub cautions: Option<IgnoredAny>,
 }

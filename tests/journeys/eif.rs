@@ -2,10 +2,11 @@
 
 use aws_nitro_enclaves_image_format::utils::eif_reader::EifReader;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::process::Command;
 use tests::eif::{build, printed};
-use tests::programs::ours;
+use tests::programs::{lib, ours};
 use tests::scene::Scene;
 use tests::workloads::listing_image;
 
@@ -20,6 +21,10 @@ fn the_same_image_gives_the_same_bytes_and_awss_library_agrees() {
     assert_eq!(json["eif"], first.to_str().unwrap());
     let again = printed(&build(&scene.registry, &scene.reference, &second, &[]));
     assert_eq!(json["measurements"], again["measurements"]);
+    assert_eq!(json["parts"], again["parts"]);
+    let agent = std::fs::read(lib().join("enclave-agent")).unwrap();
+    let agent = hex::encode(Sha256::digest(agent));
+    assert_eq!(json["parts"]["agent"], format!("sha256:{agent}"));
     let are_same = std::fs::read(&first).unwrap() == std::fs::read(&second).unwrap();
     assert!(are_same, "two builds differ");
 

@@ -68,6 +68,8 @@ struct Built {
     _eif: Option<IgnoredAny>,
     #[serde(rename = "image")]
     _image: Option<IgnoredAny>,
+    #[serde(rename = "parts")]
+    _parts: Option<IgnoredAny>,
     #[serde(rename = "cautions")]
     _cautions: Option<IgnoredAny>,
     #[serde(default)]

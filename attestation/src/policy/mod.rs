@@ -85,6 +85,7 @@ impl Policy {
             allow_debug,
             eif: _,
             image: _,
+            parts: _,
             cautions: _,
         } = conditions;
         check_code(&registers, allow_debug)?;
@@ -390,7 +391,7 @@ mod tests {
     fn reads_the_output_of_eif_builder() {
         let (a, b) = ("01".repeat(48), "02".repeat(48));
         let built = format!(
-            r#"{{"eif": "app.eif", "image": {{"reference": "x", "digest": "y"}},
+            r#"{{"eif": "app.eif", "image": {{"reference": "x", "digest": "y"}}, "parts": {{"kernel": "z"}},
                 "measurements": {{"HashAlgorithm": "Sha384 {{ ... }}", "PCR0": "{a}", "PCR1": "{b}", "PCR2": "{b}"}}}}"#
         );
         let policy = Policy::new(serde_json::from_str(&built).unwrap()).unwrap();

@@ -14,7 +14,8 @@ use crate::rootfs::squashfs::{self, Options};
 use crate::rootfs::{self, RootfsError, cpio::Cpio};
 use attestation::Measurements;
 use error::MAX_CMDLINE;
-use oci::VerifiedImage;
+use oci::{Digest, VerifiedImage};
+use serde::Serialize;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -57,6 +58,22 @@ pub struct Built {
     pub measurements: Measurements,
     /// The spec with what the image adds to it, as it is in the EIF.
     pub spec: MeasuredSpec,
+    /// What went into it beside the container image.
+    pub parts: Parts,
+}
+
+/// The SHA-256 of each part that is measured beside the container image: who builds the same image
+/// and gets another PCR0 sees where it differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Parts {
+    /// Of the bzImage.
+    pub kernel: Digest,
+    /// Of the kernel's command line.
+    pub cmdline: Digest,
+    /// Of the enclave agent.
+    pub agent: Digest,
+    /// Of `/app/enclave.json`, the measured spec.
+    pub spec: Digest,
 }
 
 /// What [`build`] reports while it runs, from the thread that it runs on.
@@ -125,6 +142,12 @@ pub fn build(
         path: output.to_owned(),
         len,
         measurements,
+        parts: Parts {
+            kernel: Digest::of(&kernel),
+            cmdline: Digest::of(inputs.cmdline.as_bytes()),
+            agent: Digest::of(&agent),
+            spec: Digest::of(&spec.to_json()),
+        },
         spec,
     })
 }

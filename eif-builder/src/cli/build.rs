@@ -4,7 +4,7 @@ use super::credentials::Login;
 use super::progress::ProgressBars;
 use super::{output, spec};
 use eif_builder::artifacts;
-use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
+use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs, Parts};
 use explain::{CliError, Exit};
 use oci::pull::{DEFAULT_MAX_UNPACKED, PullRequest, pull};
 use oci::{Digest, Endpoint, Platform, Reference, VerifiedImage};
@@ -60,6 +60,7 @@ struct Output<'a> {
     eif: &'a Path,
     image: Image,
     measurements: attestation::Measurements,
+    parts: &'a Parts,
     /// The enclave opens a sealed config before its workload starts. For `attest`, which then
     /// requires that one was opened.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -179,6 +180,7 @@ fn to_json(reference: &Reference, digest: Digest, built: &Built) -> Result<Strin
             digest: digest.to_string(),
         },
         measurements: built.measurements,
+        parts: &built.parts,
         sealed_config: built.spec.config.is_some(),
         cautions: cautions(built).iter().map(ToString::to_string).collect(),
     };
@@ -191,6 +193,7 @@ fn to_text(reference: &Reference, digest: Digest, built: &Built) -> String {
         len,
         measurements,
         spec: _,
+        parts: _,
     } = built;
     format!(
         "{} ({:.1} MB)\nimage  {reference}\n       {digest}\nPCR0   {}\nPCR1   {}\nPCR2   {}",
