@@ -22,14 +22,13 @@ const MAX_CONNECTIONS: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(crate) fn serve(nsm: Arc<dyn Nsm>, findings: &Findings) -> io::Result<()> {
-    let health = Bytes::from(format!("ok\n{findings}"));
+pub(crate) fn serve(nsm: Arc<dyn Nsm>, findings: Findings) -> io::Result<()> {
     let listener = Vsock::bind(wire::ATTESTATION_PORT)?;
     listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
-        let (nsm, health) = (nsm.clone(), health.clone());
+        let (nsm, findings) = (nsm.clone(), findings.clone());
         async move {
             let service = service_fn(|request| {
-                let answer = answer(nsm.as_ref(), &health, &request);
+                let answer = answer(nsm.as_ref(), &findings, &request);
                 std::future::ready(Ok::<_, Infallible>(answer))
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -44,12 +43,16 @@ pub(crate) fn serve(nsm: Arc<dyn Nsm>, findings: &Findings) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(nsm: &dyn Nsm, health: &Bytes, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(
+    nsm: &dyn Nsm,
+    findings: &Findings,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is supported\n");
     }
     match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, [health, memory().as_bytes()].concat()),
+        "/healthz" => text(StatusCode::OK, format!("ok\n{findings}{}", memory())),
         "/attestation" => attestation(nsm, request.uri().query()),
         _ => text(
             StatusCode::NOT_FOUND,

@@ -141,7 +141,7 @@ fn listen(
     findings: Findings,
     workload: &Arc<Namespace>,
 ) -> Result<(), BootError> {
-    attest::serve(nsm, &findings).map_err(BootError::of(
+    attest::serve(nsm, findings).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for relying parties",
     ))?;

@@ -154,7 +154,7 @@ codes! {
         "The enclave's random numbers do not come from the Nitro Security Module."
         "Use a kernel with the driver nsm, such as Redoubt's own.",
     ClockUntrusted "CLOCK_UNTRUSTED" Unavailable 500
-        "The enclave's clock cannot be trusted, or not be set from the hypervisor's time."
+        "The enclave's clock cannot be set from the hypervisor's time."
         "Redeploy; if it happens again, use Redoubt's own kernel and its default command line.",
     AwsCredentialsMissing "AWS_CREDENTIALS_MISSING" Unavailable 502
         "The daemon has no AWS credentials with which an enclave could call KMS."

@@ -4,10 +4,10 @@ use api::{EnclaveId, Provider};
 use eif_builder::eif::{Eif, EifWriter, SectionKind};
 use launch::{LaunchRequest, Launchers, QemuConfig, heartbeat};
 use std::fs::File;
-use std::os::unix::fs::{FileExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use tests::image::{Compression, Image};
-use tests::programs::{ours, sandbox};
+use tests::programs::link_launcher;
 use tests::scene::Scene;
 use tests::workloads::{busybox, listing_image};
 use tests::{eif, tcp};
@@ -92,8 +92,11 @@ fn read(eif: &Eif, range: std::ops::Range<u64>) -> Vec<u8> {
 
 /// What the agent of an image says after its hello.
 fn first_report(scene: &Scene, image: &Path) -> Option<FromAgent> {
+    let directory = scene.path("programs");
+    std::fs::create_dir(&directory).unwrap();
+    link_launcher(&directory);
     let qemu = QemuConfig {
-        directory: programs(scene),
+        directory,
         ..QemuConfig::default()
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -124,16 +127,4 @@ fn first_report(scene: &Scene, image: &Path) -> Option<FromAgent> {
         instance.kill().await;
         report
     })
-}
-
-/// QEMU and the switch in one directory, as the launcher wants them.
-fn programs(scene: &Scene) -> PathBuf {
-    let directory = scene.path("programs");
-    std::fs::create_dir(&directory).unwrap();
-    for name in ["qemu-system-x86_64", "firmware"] {
-        symlink(sandbox().join(name), directory.join(name)).unwrap();
-    }
-    let switch = ours("vsock-switch");
-    symlink(switch, directory.join("vsock-switch")).unwrap();
-    directory
 }

@@ -1,6 +1,7 @@
 //! Where the programs under test and their oracles are. `scripts/test` puts them there.
 
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A program of this workspace, from the folder that this test was built into.
@@ -22,13 +23,14 @@ pub fn lib() -> PathBuf {
     named("REDOUBT_LIB")
 }
 
-/// The folder with QEMU and its firmware, as `scripts/sandbox` leaves it.
-#[must_use]
-pub fn sandbox() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap());
-    let cache = cache.unwrap_or_else(|| home().join(".cache"));
-    cache.join("redoubt/sandbox")
+/// Links in a folder to all that the QEMU launcher needs: a test is not beside `vsock-switch`.
+pub fn link_launcher(folder: &Path) {
+    let kernel = std::fs::read_link(lib().join("bzImage")).unwrap();
+    let sandbox = kernel.parent().unwrap();
+    for name in ["qemu-system-x86_64", "firmware"] {
+        symlink(sandbox.join(name), folder.join(name)).unwrap();
+    }
+    symlink(ours("vsock-switch"), folder.join("vsock-switch")).unwrap();
 }
 
 /// A path from the environment that `scripts/test` sets.

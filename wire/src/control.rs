@@ -263,7 +263,7 @@ pub enum AbortReason {
     /// The host refused the connection to KMS.
     #[n(17)]
     EgressRefused,
-    /// The clock cannot be trusted, or not be set.
+    /// The clock cannot be set from the NSM's time.
     #[n(18)]
     Clock,
     /// The config is not signed by the sealer of the spec.

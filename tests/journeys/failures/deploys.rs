@@ -188,27 +188,44 @@ workloads_that_cannot_run! {
         "WORKLOAD_EXITED" "exit code 0; its last line: END" "foreground",
 }
 
-#[test]
-#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
-fn an_enclave_that_never_sends_its_heartbeat_is_given_up() {
+/// Deploys with another static program in the agent's place.
+fn assert_fails_with_agent(agent: &Path, expected: &Failure<'_>) {
     let scene = scene();
     let directory = scene.path("lib");
     std::fs::create_dir(&directory).unwrap();
     std::fs::copy(lib().join("bzImage"), directory.join("bzImage")).unwrap();
-    // A program that is static and is no agent: the kernel starts it as PID 1 and panics when it
-    // ends.
-    std::fs::copy(lib().join("tree-listing"), directory.join("enclave-agent")).unwrap();
+    std::fs::copy(agent, directory.join("enclave-agent")).unwrap();
     let daemon = scene.start(&[
         ("REDOUBT_LIB", directory.to_str().unwrap()),
         ("HOST_PROXY_LAUNCH__HEARTBEAT_TIMEOUT_SECONDS", "8"),
     ]);
+    assert_fails(&daemon, &scene.reference, SPEC, expected);
+}
+
+/// busybox, started as /init, waits for ever for a terminal.
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn an_enclave_that_never_sends_its_heartbeat_is_given_up() {
     let expected = Failure {
         code: "HEARTBEAT_MISSING",
         stage: "heartbeat",
         message: "no heartbeat within 8 seconds; its console ends with",
         next_step: "belong together",
     };
-    assert_fails(&daemon, &scene.reference, SPEC, &expected);
+    assert_fails_with_agent(Path::new("/bin/busybox"), &expected);
+}
+
+/// The kernel panics when PID 1 ends.
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn an_enclave_whose_kernel_panics_ends_at_once() {
+    let expected = Failure {
+        code: "BOOT_FAILED",
+        stage: "heartbeat",
+        message: "Kernel panic",
+        next_step: "Redoubt's own",
+    };
+    assert_fails_with_agent(&lib().join("tree-listing"), &expected);
 }
 
 /// A file system of a few MB, which only root can have.

@@ -7,7 +7,6 @@ use host_proxy::control::{Control, Report};
 use host_proxy::egress::{self, EgressPolicy};
 use host_proxy::logs::Logs;
 use launch::{LaunchRequest, Launchers, Listeners};
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 use tests::kms::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
@@ -96,14 +95,7 @@ fn config(directory: &Path) -> DaemonConfig {
     let mut config = loaded.unwrap().config;
     config.qemu.directory = directory.join("programs");
     std::fs::create_dir(&config.qemu.directory).unwrap();
-    let kernel = tests::programs::lib().join("bzImage");
-    let sandbox = kernel.canonicalize().unwrap();
-    for entry in std::fs::read_dir(sandbox.parent().unwrap()).unwrap() {
-        let entry = entry.unwrap();
-        symlink(entry.path(), config.qemu.directory.join(entry.file_name())).unwrap();
-    }
-    let switch = config.qemu.directory.join("vsock-switch");
-    symlink(tests::programs::ours("vsock-switch"), switch).unwrap();
+    tests::programs::link_launcher(&config.qemu.directory);
     config
 }
 
