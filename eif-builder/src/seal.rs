@@ -24,9 +24,7 @@ use wire::sealed::{
     COMMITMENT_INFO, COMMITMENT_LEN, ENCRYPTION_INFO, EnvironmentError, Header, MAX_PLAINTEXT,
     NONCE_LEN, TAG_LEN,
 };
-use wire::spec::{
-    ConfigCaution, Deliver, ImageDefaults, MeasuredConfig, SealerKey, Spec, SpecError,
-};
+use wire::spec::{Caution, Deliver, ImageDefaults, MeasuredConfig, SealerKey, Spec, SpecError};
 use zeroize::Zeroizing;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -153,7 +151,7 @@ pub struct SealedConfig {
     /// The part that is not encrypted: name, version, key, sealer.
     pub header: Header,
     /// What the spec allows that weakens the config's protection.
-    pub cautions: Vec<ConfigCaution>,
+    pub cautions: Vec<Caution>,
     /// The whole file, header included.
     pub bytes: Vec<u8>,
 }

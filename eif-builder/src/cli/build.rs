@@ -10,7 +10,7 @@ use oci::pull::{DEFAULT_MAX_UNPACKED, PullRequest, pull};
 use oci::{Digest, Endpoint, Platform, Reference, VerifiedImage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wire::spec::{ConfigCaution, MeasuredConfig, Spec};
+use wire::spec::Spec;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -89,7 +89,7 @@ pub(super) async fn run(args: Args) -> Result<String, CliError> {
         .inspect_err(|_| bars.finish())?;
     let digest = image.digest();
     let built = build(image, inputs, args.output, bars).await?;
-    output::caution(&cautions(&built));
+    output::caution(&built.spec.cautions());
     if json {
         to_json(&reference, digest, &built)
     } else {
@@ -167,12 +167,8 @@ fn read_ca(path: &Path) -> Result<Vec<u8>, CliError> {
     })
 }
 
-fn cautions(built: &Built) -> Vec<ConfigCaution> {
-    let config = built.spec.config.as_ref();
-    config.map(MeasuredConfig::cautions).unwrap_or_default()
-}
-
 fn to_json(reference: &Reference, digest: Digest, built: &Built) -> Result<String, CliError> {
+    let cautions = built.spec.cautions();
     let output = Output {
         eif: &built.path,
         image: Image {
@@ -182,7 +178,7 @@ fn to_json(reference: &Reference, digest: Digest, built: &Built) -> Result<Strin
         measurements: built.measurements,
         parts: &built.parts,
         sealed_config: built.spec.config.is_some(),
-        cautions: cautions(built).iter().map(ToString::to_string).collect(),
+        cautions: cautions.iter().map(ToString::to_string).collect(),
     };
     serde_json::to_string(&output).map_err(CliError::bug)
 }

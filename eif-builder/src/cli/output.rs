@@ -3,7 +3,7 @@
 use explain::Exit;
 use std::io::Write as _;
 use std::process::ExitCode;
-use wire::spec::ConfigCaution;
+use wire::spec::Caution;
 
 /// Writes a result to standard output and ends with `exit`. If the reader is gone, the command
 /// fails, but does not panic.
@@ -15,7 +15,7 @@ pub(super) fn print(text: &str, exit: Exit) -> ExitCode {
 }
 
 /// What weakens a result, on standard error, so that a pipeline's log shows it too.
-pub(super) fn caution(cautions: &[ConfigCaution]) {
+pub(super) fn caution(cautions: &[Caution]) {
     for caution in cautions {
         warn(&format!("caution: {caution}"));
     }

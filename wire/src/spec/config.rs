@@ -201,7 +201,7 @@ impl From<Deliver> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{ConfigCaution, ImageDefaults, MeasuredSpec, Spec};
+    use crate::spec::{Caution, ImageDefaults, MeasuredSpec, Spec};
 
     const SEALED: &str = r#"
         name = "orders"
@@ -287,7 +287,7 @@ mod tests {
         let (strict, json) = measured(&format!("sealer = '{digits}'\nallow_debug = true"));
         assert!(json.contains(&digits), "{json}");
         assert!(json.contains(r#""allow_debug":true"#), "{json}");
-        assert_eq!(strict.cautions(), [ConfigCaution::Debug]);
+        assert_eq!(strict.cautions(), [Caution::Debug]);
     }
 
     #[test]

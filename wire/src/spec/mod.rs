@@ -18,7 +18,7 @@ mod signal;
 mod variables;
 mod written;
 
-pub use caution::ConfigCaution;
+pub use caution::Caution;
 pub use config::{ConfigSpec, Deliver, MeasuredConfig, RESERVED_CONTEXT};
 pub use destination::{Destination, EgressRule, Host, Hosts};
 pub use error::{InvalidValue, MAX_LEN, SpecError};
