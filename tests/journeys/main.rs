@@ -20,6 +20,7 @@ mod escape;
 mod failures;
 mod gates;
 mod house;
+mod kernel;
 mod key_policy;
 mod launch;
 mod login;
