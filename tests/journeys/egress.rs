@@ -1,27 +1,11 @@
 //! What leaves an enclave.
 
 use crate::deploy::web_image;
-use std::io::{Read as _, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use tests::scene::Scene;
+use tests::tcp::outside;
+use tests::wait_for;
 use tests::workloads::SPEC;
-use tests::{tcp, wait_for};
-
-/// A service of the operator's network: answers every connection with one line, and counts them.
-fn outside() -> (u16, Arc<AtomicUsize>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    let port = tcp::serve(move |mut stream| {
-        count.fetch_add(1, Ordering::Relaxed);
-        let mut byte = [0];
-        if stream.read_exact(&mut byte).is_ok() {
-            // The client may hang up at any time.
-            stream.write_all(b"from outside\n").ok();
-        }
-    });
-    (port, asked)
-}
 
 #[test]
 #[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]

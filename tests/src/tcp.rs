@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,23 @@ pub fn exchange(address: &str, request: &str) -> String {
 #[must_use]
 pub fn get(address: &str, path: &str) -> String {
     exchange(address, &format!("GET {path} HTTP/1.0\r\n\r\n"))
+}
+
+/// A service outside of the enclave: answers the first byte of every connection with one line, and
+/// counts the connections.
+#[must_use]
+pub fn outside() -> (u16, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let port = serve(move |mut stream| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let mut byte = [0];
+        if stream.read_exact(&mut byte).is_ok() {
+            // The client may hang up at any time.
+            stream.write_all(b"from outside\n").ok();
+        }
+    });
+    (port, asked)
 }
 
 /// Has `answer` called with each connection to a port of 127.0.0.1, in a thread of its own, for as

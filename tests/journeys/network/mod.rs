@@ -6,33 +6,15 @@ mod programs;
 mod refusals;
 
 use serde_json::json;
-use std::io::{Read as _, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tests::daemon::Daemon;
 use tests::image::{Compression, Image, Layer};
 use tests::names::Names;
 use tests::programs::named;
 use tests::scene::Scene;
-use tests::{tcp, wait_for};
+use tests::wait_for;
 
 /// What a workload prints last.
 const DONE: &str = "that was all\n";
-
-/// A service outside: answers every connection's first bytes with one line, and counts them.
-fn outside() -> (u16, Arc<AtomicUsize>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    let port = tcp::serve(move |mut stream| {
-        count.fetch_add(1, Ordering::Relaxed);
-        let mut byte = [0];
-        if stream.read_exact(&mut byte).is_ok() {
-            // The client may hang up at any time.
-            stream.write_all(b"from outside\n").ok();
-        }
-    });
-    (port, asked)
-}
 
 /// The programs, and files of the test in `/test`. `start` is run by the shell there.
 fn image(files: &[(&str, &str)], start: &str) -> Image {

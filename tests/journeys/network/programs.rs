@@ -129,7 +129,7 @@ fn programs_that_know_no_proxy_reach_what_the_spec_names() {
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path());
     let web = Web::start(folder.path());
-    let (postgres, (line, _)) = (tcp::serve(database), super::outside());
+    let (postgres, (line, _)) = (tcp::serve(database), tcp::outside());
     let url = format!("https://web.test:{}", web.port);
     let start = format!(
         "export GODEBUG=netdns=go HOME=/root

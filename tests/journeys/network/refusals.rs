@@ -1,7 +1,8 @@
 //! Ways around a rule. None leads out, and none makes a program wait.
 
-use super::{image, outside, said};
+use super::{image, said};
 use std::sync::atomic::Ordering;
+use tests::tcp::outside;
 
 /// What is tried, and in which words of `tries.py`. `A` is the port of the rules, `B` another one
 /// that answers outside.
