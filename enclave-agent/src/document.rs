@@ -7,8 +7,15 @@ pub(crate) fn timestamp(document: &[u8]) -> Result<Option<u64>, minicbor::decode
     found.map(|mut value| value.u64()).transpose()
 }
 
+/// Whether the enclave's image is measured in such a document. In debug mode, and only there, PCR0
+/// is zeros (AWS, "Cryptographic attestation").
+pub(crate) fn is_measured(document: &[u8]) -> Result<bool, minicbor::decode::Error> {
+    let image = image_register(document)?;
+    Ok(image.is_some_and(|register| register.iter().any(|&byte| byte != 0)))
+}
+
 /// PCR0 of such a document.
-pub(crate) fn image_register(document: &[u8]) -> Result<Option<&[u8]>, minicbor::decode::Error> {
+fn image_register(document: &[u8]) -> Result<Option<&[u8]>, minicbor::decode::Error> {
     let Some(mut registers) = field(document, "pcrs")? else {
         return Ok(None);
     };

@@ -34,8 +34,8 @@ pub(crate) enum NsmError {
     /// A document without the time, or that cannot be read.
     #[error("the NSM's document has no timestamp")]
     NoTimestamp,
-    /// A document without PCR0, or that cannot be read.
-    #[error("the NSM's document has no PCR0")]
+    /// A document whose registers cannot be read.
+    #[error("the NSM's document has no registers")]
     NoRegisters,
 }
 

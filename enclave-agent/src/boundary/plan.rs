@@ -5,6 +5,7 @@ use crate::user::User;
 use minicbor::{Decode, Encode};
 use wire::control::WorkloadExit;
 use wire::spec::{Capability, SecurityRules};
+use zeroize::Zeroize as _;
 
 /// The longest plan, in bytes: a spec and a sealed config, twice as long as text may get in CBOR.
 pub(super) const MAX_LEN: u64 = 1024 * 1024;
@@ -35,6 +36,15 @@ pub(crate) struct Plan {
     /// Whether it may attach to processes as a debugger does.
     #[n(9)]
     pub(crate) tracing: bool,
+}
+
+/// A sealed config may be in the environment.
+impl Drop for Plan {
+    fn drop(&mut self) {
+        for (_, value) in &mut self.env {
+            value.zeroize();
+        }
+    }
 }
 
 impl Plan {

@@ -105,12 +105,10 @@ fn measure(sealed: &[u8], nsm: &dyn Nsm) -> Result<(), NsmError> {
     }
 }
 
-/// In debug mode, and only there, documents have a PCR0 of zeros (AWS, "Cryptographic
-/// attestation"). KMS refuses them where the key's policy asks for a PCR0; this does not rely on it.
+/// KMS refuses documents of debug mode where the key's policy asks for a PCR0; this does not rely on
+/// it.
 fn check_mode(document: &[u8], allow_debug: bool) -> Result<(), BootError> {
-    let image = document::image_register(document)
-        .map_err(|_| BootError::new(AbortReason::Nsm, "the NSM's document has no registers"))?;
-    let measured = image.is_some_and(|register| register.iter().any(|&byte| byte != 0));
+    let measured = document::is_measured(document).map_err(|_| NsmError::NoRegisters)?;
     if measured || allow_debug {
         return Ok(());
     }

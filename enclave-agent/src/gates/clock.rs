@@ -37,24 +37,23 @@ impl Clock {
         }
     }
 
-    /// Sets the clock from an attestation document; gives what it was off by.
-    pub(super) fn set(&self, nsm: &dyn Nsm) -> Result<i64, BootError> {
-        let (offset, _) = by_document(nsm)?;
-        if offset.abs() >= CLOSE {
-            step(offset).map_err(BootError::of(AbortReason::Clock, "cannot set the clock"))?;
-        }
-        Ok(offset)
-    }
-
     /// What the clock is behind the hypervisor's, if that can be told.
     fn offset(&self, nsm: &dyn Nsm) -> Result<Option<i64>, BootError> {
         if let Some(ptp) = &self.ptp {
             let failed = BootError::of(AbortReason::Clock, PTP);
             return by_ptp(ptp).map(Some).map_err(failed);
         }
-        let (offset, round_trip) = by_document(nsm)?;
-        Ok((round_trip <= MAX_ROUND_TRIP).then_some(offset))
+        let sample = Sample::take(nsm)?;
+        Ok((sample.round_trip <= MAX_ROUND_TRIP).then_some(sample.offset))
     }
+}
+
+/// Sets the clock by a sample; gives what it was off by.
+pub(super) fn set(sample: &Sample) -> Result<i64, BootError> {
+    if sample.offset.abs() >= CLOSE {
+        step(sample.offset).map_err(BootError::of(AbortReason::Clock, "cannot set the clock"))?;
+    }
+    Ok(sample.offset)
 }
 
 /// Keeps the clock at the hypervisor's time for as long as the enclave lives.
@@ -100,15 +99,28 @@ fn by_ptp(device: &File) -> io::Result<i64> {
     Ok(clock_gettime(clock)?.num_milliseconds() - now()?)
 }
 
-/// By a fresh document, which bears the time of its making; and how long it took.
-fn by_document(nsm: &dyn Nsm) -> Result<(i64, i64), BootError> {
-    let clock = |error| BootError::of::<io::Error>(AbortReason::Clock, "the clock")(error);
-    let before = now().map_err(clock)?;
-    let document = nsm.attest(Question::default())?;
-    let after = now().map_err(clock)?;
-    let round_trip = after - before;
-    let theirs = document::timestamp(&document).ok().flatten();
-    let theirs = theirs.and_then(|theirs| i64::try_from(theirs).ok());
-    let theirs = theirs.ok_or(NsmError::NoTimestamp)?;
-    Ok((theirs - (before + round_trip / 2), round_trip))
+/// A fresh document, which bears the time of its making, and what that says of the clock.
+pub(super) struct Sample {
+    pub(super) document: Vec<u8>,
+    /// What the clock is behind, in milliseconds.
+    offset: i64,
+    /// How long the document took, in milliseconds.
+    round_trip: i64,
+}
+
+impl Sample {
+    pub(super) fn take(nsm: &dyn Nsm) -> Result<Sample, BootError> {
+        let clock = |error| BootError::of::<io::Error>(AbortReason::Clock, "the clock")(error);
+        let before = now().map_err(clock)?;
+        let document = nsm.attest(Question::default())?;
+        let round_trip = now().map_err(clock)? - before;
+        let theirs = document::timestamp(&document).ok().flatten();
+        let theirs = theirs.and_then(|theirs| i64::try_from(theirs).ok());
+        let theirs = theirs.ok_or(NsmError::NoTimestamp)?;
+        Ok(Sample {
+            document,
+            offset: theirs - (before + round_trip / 2),
+            round_trip,
+        })
+    }
 }

@@ -3,11 +3,13 @@
 
 mod clock;
 
+use clock::Sample;
+
 pub(crate) use clock::{Clock, discipline};
 
 use crate::document;
 use crate::error::BootError;
-use crate::nsm::{Nsm, NsmError, Question};
+use crate::nsm::{Nsm, NsmError};
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use wire::control::AbortReason;
@@ -30,17 +32,17 @@ pub(crate) struct Findings {
 
 /// Passes every gate, and sets the clock on the way.
 pub(crate) fn pass(spec: &MeasuredSpec, nsm: &dyn Nsm) -> Result<(Findings, Clock), BootError> {
-    let debug = is_debug(spec, nsm)?;
+    let sample = Sample::take(nsm)?;
+    let debug = is_debug(spec, &sample.document)?;
     let cmdline = read(CMDLINE, AbortReason::Cmdline)?;
     is_measured(&cmdline, &spec.cmdline)?;
     random_numbers(&read(RNG, AbortReason::Rng)?, nsm)?;
-    let clock = Clock::open();
-    let clock_offset = clock.set(nsm)?;
+    let clock_offset = clock::set(&sample)?;
     let findings = Findings {
         debug,
         clock_offset,
     };
-    Ok((findings, clock))
+    Ok((findings, Clock::open()))
 }
 
 fn read(path: &str, reason: AbortReason) -> Result<String, BootError> {
@@ -48,15 +50,9 @@ fn read(path: &str, reason: AbortReason) -> Result<String, BootError> {
     Ok(text.trim_end().to_owned())
 }
 
-/// In debug mode, and only there, documents have a PCR0 of zeros (AWS, "Cryptographic attestation").
-/// The parent reads the console then.
-fn is_debug(spec: &MeasuredSpec, nsm: &dyn Nsm) -> Result<bool, BootError> {
-    let document = nsm.attest(Question::default())?;
-    let image = document::image_register(&document)
-        .ok()
-        .flatten()
-        .ok_or(NsmError::NoRegisters)?;
-    let debug = image.iter().all(|byte| *byte == 0);
+/// The parent reads the console in debug mode.
+fn is_debug(spec: &MeasuredSpec, document: &[u8]) -> Result<bool, BootError> {
+    let debug = !document::is_measured(document).map_err(|_| NsmError::NoRegisters)?;
     if debug && !spec.security.allow_debug {
         let detail = "the enclave was started in debug mode, which its spec does not allow";
         return Err(BootError::new(AbortReason::Debug, detail));
