@@ -19,8 +19,10 @@ pub enum Subject {
     Nonce,
     /// The public key.
     PublicKey,
-    /// The user data.
+    /// The user data; behind the tag of the origin, if the policy names one.
     UserData,
+    /// For whom the document was made.
+    Origin,
     /// The document's age.
     Age,
 }
@@ -63,6 +65,9 @@ impl Check {
             Subject::PublicKey | Subject::UserData => {
                 "The enclave attested a different value from the expected one."
             }
+            Subject::Origin => {
+                "This document was made for another requester than the policy asks for: get it where the policy's author does, the workload's own from the workload."
+            }
             Subject::Age => "Request a new document from the enclave.",
         }
     }
@@ -90,6 +95,7 @@ impl std::fmt::Display for Subject {
             Subject::Nonce => f.write_str("nonce"),
             Subject::PublicKey => f.write_str("public key"),
             Subject::UserData => f.write_str("user data"),
+            Subject::Origin => f.write_str("origin"),
             Subject::Age => f.write_str("age"),
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::kind::Kind;
 use crate::max_age::MaxAge;
+use crate::origin::Origin;
 use crate::pcr::{Measurements, Pcr};
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -71,9 +72,13 @@ pub struct Conditions {
     #[serde(deserialize_with = "digits")]
     pub public_key: Option<Vec<u8>>,
     /// The user data that the document must carry: at most 1024 bytes. If empty, the document must
-    /// carry empty user data, not none. In hexadecimal in files.
+    /// carry empty user data, not none. With an origin, what must follow its tag: at most
+    /// [`Origin::MAX_USER_DATA`] bytes. In hexadecimal in files.
     #[serde(deserialize_with = "digits")]
     pub user_data: Option<Vec<u8>>,
+    /// For whom the agent of a Redoubt enclave must have had the document made. Documents of other
+    /// enclaves have no origin.
+    pub origin: Option<Origin>,
     /// The greatest age of the document: 5 minutes by default if there is no nonce. In files
     /// `max_age_seconds`.
     #[serde(rename = "max_age_seconds")]

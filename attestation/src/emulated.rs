@@ -8,6 +8,7 @@
 
 use crate::document::{Envelope, Fields};
 use crate::error::Malformed;
+use crate::origin::Origin;
 use crate::pcr::Pcrs;
 use crate::time::Time;
 
@@ -26,6 +27,14 @@ pub struct EmulatedDocument {
     pub user_data: Option<Vec<u8>>,
     /// The nonce that the guest supplied; at most 1024 bytes.
     pub nonce: Option<Vec<u8>>,
+}
+
+impl EmulatedDocument {
+    /// For whom Redoubt's agent had the document made; `None` if its user data carries no tag.
+    pub fn origin(&self) -> Option<Origin> {
+        let (origin, _) = Origin::of(self.user_data.as_deref()?)?;
+        Some(origin)
+    }
 }
 
 /// Why bytes are not an unsigned document.

@@ -44,6 +44,13 @@
 //!   is for that.
 //! - That no certificate was revoked: AWS asks verifiers not to check revocation.
 //!
+//! # For whom a document was made
+//!
+//! A Redoubt enclave has documents made for others than its workload: its public endpoint answers
+//! every client, with the client's nonce. Each document says for whom it was made ([`Origin`]), and
+//! [`Verified::origin`] gives it. If you rely on what only the workload supplies, such as the key in
+//! `public_key`, demand [`Origin::Workload`] ([`Conditions::origin`]).
+//!
 //! # Clocks
 //!
 //! The caller gives the time. Certificates must be valid then, give or take
@@ -127,6 +134,7 @@ mod error;
 mod kind;
 mod limits;
 mod max_age;
+mod origin;
 mod pcr;
 mod policy;
 mod time;
@@ -141,6 +149,7 @@ pub use conditions::{Conditions, ValidityTime};
 pub use error::{Error, Malformed, Part, Untrusted};
 pub use kind::Kind;
 pub use max_age::MaxAge;
+pub use origin::{Origin, UnknownOrigin};
 pub use pcr::{HashAlgorithm, Measurements, Pcr, PcrError, PcrMismatch, Pcrs};
 pub use policy::{Policy, PolicyError};
 pub use time::{Time, TimeError};

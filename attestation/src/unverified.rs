@@ -7,6 +7,7 @@ use crate::certificate::Certificate;
 use crate::chain::TrustAnchor;
 use crate::document::{Envelope, Fields};
 use crate::error::{Error, Malformed};
+use crate::origin::Origin;
 use crate::pcr::Pcrs;
 use crate::time::Time;
 use serde::Serialize;
@@ -20,7 +21,9 @@ pub struct UnverifiedDocument {
     verified: bool,
     /// Whether the document chains to AWS's root at the time that it gives itself. Even then it may
     /// come from any enclave, and be old.
-    origin: String,
+    signature: String,
+    /// For whom the document says that Redoubt's agent had it made.
+    origin: Option<Origin>,
     algorithm: i64,
     module_id: String,
     timestamp: Time,
@@ -49,7 +52,7 @@ struct CertificateSummary {
 ///
 /// [`Malformed`] if `bytes` are not an attestation document.
 pub fn describe(bytes: &[u8]) -> Result<UnverifiedDocument, Malformed> {
-    let origin = origin(bytes)?;
+    let signature = signature(bytes)?;
     let Envelope {
         algorithm,
         protected: _,
@@ -69,7 +72,8 @@ pub fn describe(bytes: &[u8]) -> Result<UnverifiedDocument, Malformed> {
     let digits = |bytes: Option<&[u8]>| bytes.map(hex::encode);
     Ok(UnverifiedDocument {
         verified: false,
-        origin,
+        signature,
+        origin: user_data.and_then(Origin::of).map(|(origin, _)| origin),
         algorithm,
         module_id: module_id.to_owned(),
         timestamp,
@@ -87,7 +91,7 @@ pub fn describe(bytes: &[u8]) -> Result<UnverifiedDocument, Malformed> {
 }
 
 /// Whether an enclave signed the document, in words.
-fn origin(bytes: &[u8]) -> Result<String, Malformed> {
+fn signature(bytes: &[u8]) -> Result<String, Malformed> {
     let authentic = authenticate(bytes, &TrustAnchor::aws(), ClockSource::Document, &NoCache);
     match authentic.and_then(|authentic| authentic.check_times(Duration::ZERO)) {
         Ok(()) => Ok("signed by an enclave that chains to AWS's root, at its own time".to_owned()),
@@ -112,7 +116,10 @@ impl std::fmt::Display for UnverifiedDocument {
         // The name is of any origin: no control characters to a terminal.
         writeln!(f, "module      {}", self.module_id.escape_debug())?;
         writeln!(f, "made        {}", self.timestamp)?;
-        writeln!(f, "origin      {}", self.origin)?;
+        writeln!(f, "signature   {}", self.signature)?;
+        if let Some(origin) = self.origin {
+            writeln!(f, "origin      {origin}")?;
+        }
         let name = if self.algorithm == -35 {
             " (ES384)"
         } else {

@@ -6,6 +6,7 @@ use crate::chain::TrustAnchor;
 use crate::check::Check;
 use crate::conditions::ValidityTime;
 use crate::error::Error;
+use crate::origin::Origin;
 use crate::pcr::Pcrs;
 use crate::policy::Policy;
 use crate::time::Time;
@@ -26,7 +27,8 @@ pub struct Verified {
     pub debug: bool,
     /// The public key that the enclave's code supplied; at most 1024 bytes, of any format.
     pub public_key: Option<Vec<u8>>,
-    /// The user data that the enclave's code supplied; at most 1024 bytes.
+    /// The user data that the enclave's code supplied; at most 1024 bytes. In documents of Redoubt's
+    /// agent it begins with a tag: see [`Verified::origin`] and [`Verified::own_user_data`].
     pub user_data: Option<Vec<u8>>,
     /// The nonce that the enclave's code supplied; at most 1024 bytes.
     pub nonce: Option<Vec<u8>>,
@@ -35,6 +37,21 @@ pub struct Verified {
     pub valid_until: Time,
     /// Each condition of the policy, and what the document has there. All passed.
     pub checks: Vec<Check>,
+}
+
+impl Verified {
+    /// For whom Redoubt's agent had the document made; `None` if its user data carries no tag. Means
+    /// something only if the policy fixes the code and that code is a Redoubt image.
+    pub fn origin(&self) -> Option<Origin> {
+        let (origin, _) = Origin::of(self.user_data.as_deref()?)?;
+        Some(origin)
+    }
+
+    /// The user data without the tag: what the requester supplied. All of it if there is no tag.
+    pub fn own_user_data(&self) -> Option<&[u8]> {
+        let user_data = self.user_data.as_deref()?;
+        Some(Origin::of(user_data).map_or(user_data, |(_, own)| own))
+    }
 }
 
 /// Verifies that `bytes` are an attestation document which chains to `anchor`, was valid at the

@@ -3,7 +3,7 @@
 use super::error::CommandError;
 use super::verification::{At, Verification};
 use super::{input, measurements};
-use attestation::{Conditions, Kind, MaxAge, Pcr, Policy, TrustAnchor, ValidityTime};
+use attestation::{Conditions, Kind, MaxAge, Origin, Pcr, Policy, TrustAnchor, ValidityTime};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,9 +37,13 @@ pub(super) struct PolicyArgs {
     /// The public key that the document must carry
     #[arg(long, value_name = "HEX")]
     public_key: Option<String>,
-    /// The user data that the document must carry
+    /// The user data that the document must carry; with --origin, what must follow the tag
     #[arg(long, value_name = "HEX")]
     user_data: Option<String>,
+    /// For whom the agent of a Redoubt enclave must have had the document made: endpoint, workload,
+    /// kms or agent
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<Origin>,
     /// Accept an enclave in debug mode, whose memory the parent instance can read
     #[arg(long)]
     allow_debug: bool,
@@ -104,6 +108,7 @@ impl PolicyArgs {
             decoded("user_data", self.user_data.as_deref())?,
         )?;
         add("nonce", &mut conditions.nonce, nonce)?;
+        add("origin", &mut conditions.origin, self.origin)?;
         conditions.sealed_config |= self.sealed_config;
         conditions.allow_debug |= self.allow_debug;
         if let Some(max_age) = self.max_age {

@@ -1,6 +1,6 @@
 //! A verdict for people and for programs.
 
-use attestation::{Check, Error, Part, Time, Untrusted, Verified};
+use attestation::{Check, Error, Part, Subject, Time, Untrusted, Verified};
 use serde_json::{Map, Value, json};
 
 /// Longer values are truncated in the table. In characters.
@@ -23,6 +23,19 @@ struct Row {
     advice: &'static str,
 }
 
+const ANY_ORIGIN: &str = "this document carries values that its requester chose, and the policy does \
+    not ask who that is; add origin = \"workload\" (--origin workload) if you rely on them";
+
+/// Whether values would be taken from a document made for anyone. Documents without a tag of
+/// Redoubt's agent cannot be told apart: for them there is nothing to add.
+fn relies_on_any_requester(verified: &Verified) -> bool {
+    let asked = |check: &Check| check.subject == Subject::Origin;
+    let own = verified.own_user_data().is_some_and(|own| !own.is_empty());
+    verified.origin().is_some()
+        && (own || verified.public_key.is_some())
+        && !verified.checks.iter().any(asked)
+}
+
 impl<'v> Report<'v> {
     pub(super) fn new(
         verdict: &'v Result<Verified, Error>,
@@ -33,6 +46,9 @@ impl<'v> Report<'v> {
         if verdict.as_ref().is_ok_and(|verified| verified.debug) {
             cautions
                 .push("the enclave runs in debug mode: its parent instance can read its memory");
+        }
+        if verdict.as_ref().is_ok_and(relies_on_any_requester) {
+            cautions.push(ANY_ORIGIN);
         }
         Report {
             verdict,
@@ -77,6 +93,8 @@ impl<'v> Report<'v> {
                 "pcrs": verified.pcrs,
                 "public_key": hex(&verified.public_key),
                 "user_data": hex(&verified.user_data),
+                "origin": verified.origin(),
+                "own_user_data": verified.own_user_data().map(hex::encode),
                 "nonce": hex(&verified.nonce),
             });
             report.insert("document".to_owned(), document);
@@ -100,7 +118,14 @@ impl<'v> Report<'v> {
 
     fn reason(&self) -> String {
         match self.verdict {
-            Ok(verified) => format!("{}, made {}", verified.module_id, verified.timestamp),
+            Ok(verified) => {
+                let origin = verified.origin().map(|origin| format!(", origin {origin}"));
+                let origin = origin.unwrap_or_default();
+                format!(
+                    "{}, made {}{origin}",
+                    verified.module_id, verified.timestamp
+                )
+            }
             Err(Error::Rejected(checks)) => {
                 let failed = checks.iter().filter(|check| !check.passed);
                 let names: Vec<_> = failed.map(|check| check.subject.to_string()).collect();
@@ -113,7 +138,7 @@ impl<'v> Report<'v> {
         }
     }
 
-    /// Format, origin and time come before the policy; the first that fails leaves the rest
+    /// Format, signature and time come before the policy; the first that fails leaves the rest
     /// unchecked.
     fn rows(&self) -> Vec<Row> {
         let passed_stages = match self.verdict {
@@ -123,10 +148,10 @@ impl<'v> Report<'v> {
             Err(Error::Malformed(_)) => 0,
         };
         let time = format!("valid at {}", self.at);
-        let origin = "signed by an enclave that chains to the trusted root";
+        let signature = "signed by an enclave that chains to the trusted root";
         let stages = [
             ("format", "an attestation document", "COSE_Sign1 with ES384"),
-            ("origin", origin, origin),
+            ("signature", signature, signature),
             ("time", time.as_str(), time.as_str()),
         ];
         let mut rows: Vec<Row> = (0..)

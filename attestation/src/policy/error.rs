@@ -48,12 +48,14 @@ pub enum PolicyError {
     )]
     ShortNonce(usize),
     /// A field is longer than documents can carry.
-    #[error("{field} has at most 1024 bytes, not {len}")]
+    #[error("{field} has at most {limit} bytes, not {len}")]
     FieldLength {
         /// The field's name.
         field: &'static str,
         /// Its length in bytes.
         len: usize,
+        /// The most bytes that it can have.
+        limit: usize,
     },
     /// The clock skew is above 600 seconds. Carries it in seconds.
     #[error("a clock skew of {0} seconds is too large; the limit is 600")]

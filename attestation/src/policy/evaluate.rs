@@ -5,6 +5,7 @@ use crate::check::{Check, Subject};
 use crate::crypto;
 use crate::document::Fields;
 use crate::kind::Kind;
+use crate::origin::Origin;
 use crate::pcr::Pcr;
 use crate::time::Time;
 use std::collections::BTreeSet;
@@ -17,10 +18,15 @@ impl Policy {
     /// Every condition, whether it passed or not.
     pub(crate) fn check(&self, fields: &Fields<'_>, now: Time) -> Vec<Check> {
         let registers = self.registers.iter();
+        let tag = fields.user_data.and_then(Origin::of);
+        let user_data = match self.origin {
+            Some(_) => tag.map(|(_, own)| own),
+            None => fields.user_data,
+        };
         let bytes = [
             (Subject::Nonce, &self.nonce, fields.nonce),
             (Subject::PublicKey, &self.public_key, fields.public_key),
-            (Subject::UserData, &self.user_data, fields.user_data),
+            (Subject::UserData, &self.user_data, user_data),
         ];
         let mut checks = vec![
             check_kind(fields, self.kind),
@@ -28,6 +34,8 @@ impl Policy {
         ];
         checks.extend(registers.map(|(index, allowed)| check_register(fields, *index, allowed)));
         checks.extend(self.sealed_config.then(|| check_sealed_config(fields)));
+        let origin = tag.map(|(origin, _)| origin);
+        checks.extend(self.origin.map(|expected| check_origin(expected, origin)));
         checks.extend(bytes.into_iter().filter_map(|(subject, expected, found)| {
             Some(check_bytes(subject, expected.as_ref()?, found))
         }));
@@ -94,6 +102,15 @@ fn check_sealed_config(fields: &Fields<'_>) -> Check {
         passed: found.is_some_and(|pcr| *pcr != Pcr::ZERO),
         expected: "PCR16 extended and locked".to_owned(),
         found: found.map_or_else(missing, Pcr::to_string),
+    }
+}
+
+fn check_origin(expected: Origin, found: Option<Origin>) -> Check {
+    Check {
+        subject: Subject::Origin,
+        passed: found == Some(expected),
+        expected: expected.to_string(),
+        found: found.map_or_else(missing, |origin| origin.to_string()),
     }
 }
 

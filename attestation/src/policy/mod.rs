@@ -12,6 +12,7 @@ pub use error::PolicyError;
 use crate::conditions::{Conditions, ValidityTime};
 use crate::kind::Kind;
 use crate::limits::MAX_FIELD;
+use crate::origin::Origin;
 use crate::pcr::{FIRST_UNLOCKED, Pcr};
 use error::MIN_SOLE_NONCE;
 use registers::Registers;
@@ -35,6 +36,7 @@ pub struct Policy {
     nonce: Option<Vec<u8>>,
     public_key: Option<Vec<u8>>,
     user_data: Option<Vec<u8>>,
+    origin: Option<Origin>,
     max_age: Option<Duration>,
     validity_time: ValidityTime,
     clock_skew: Duration,
@@ -79,6 +81,7 @@ impl Policy {
             require_nonce,
             public_key,
             user_data,
+            origin,
             max_age,
             time,
             clock_skew_seconds,
@@ -90,8 +93,9 @@ impl Policy {
         } = conditions;
         check_code(&registers, allow_debug)?;
         check_nonce(nonce.as_deref(), require_nonce, time)?;
-        check_length("public_key", public_key.as_deref())?;
-        check_length("user_data", user_data.as_deref())?;
+        let of_user_data = origin.map_or(MAX_FIELD, |_| Origin::MAX_USER_DATA);
+        check_length("public_key", public_key.as_deref(), MAX_FIELD)?;
+        check_length("user_data", user_data.as_deref(), of_user_data)?;
         Ok(Policy {
             kind,
             registers,
@@ -101,6 +105,7 @@ impl Policy {
             nonce,
             public_key,
             user_data,
+            origin,
             validity_time: time,
             clock_skew: clock_skew(clock_skew_seconds)?,
         })
@@ -159,9 +164,13 @@ fn check_nonce(
     }
 }
 
-fn check_length(field: &'static str, value: Option<&[u8]>) -> Result<(), PolicyError> {
+fn check_length(
+    field: &'static str,
+    value: Option<&[u8]>,
+    limit: usize,
+) -> Result<(), PolicyError> {
     match value.map(<[u8]>::len) {
-        Some(len) if len > MAX_FIELD => Err(PolicyError::FieldLength { field, len }),
+        Some(len) if len > limit => Err(PolicyError::FieldLength { field, len, limit }),
         _ => Ok(()),
     }
 }
@@ -300,7 +309,21 @@ mod tests {
             with(|c| c.user_data = Some(vec![0; 1025])),
             Err(PolicyError::FieldLength {
                 field: "user_data",
-                len: 1025
+                len: 1025,
+                limit: 1024
+            })
+        );
+        let tagged = |len: usize| {
+            let origin = Some(Origin::Workload);
+            with(|c| (c.user_data, c.origin) = (Some(vec![0; len]), origin)).map(drop)
+        };
+        assert_eq!(tagged(1005), Ok(()));
+        assert_eq!(
+            tagged(1006),
+            Err(PolicyError::FieldLength {
+                field: "user_data",
+                len: 1006,
+                limit: 1005
             })
         );
         assert_eq!(
@@ -358,6 +381,7 @@ mod tests {
             require_nonce = true
             public_key = "ab"
             user_data = ""
+            origin = "workload"
             max_age_seconds = 300
             time = "document"
             clock_skew_seconds = 5
@@ -385,6 +409,7 @@ mod tests {
             (policy.kind, policy.max_age),
             (Kind::Any, Some(Duration::from_secs(300)))
         );
+        assert_eq!(policy.origin, Some(Origin::Workload));
     }
 
     #[test]

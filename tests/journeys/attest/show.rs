@@ -47,7 +47,7 @@ fn show_prints_a_document_of_any_origin_and_warns_about_it() {
     let shown = case_with_a_bad_signature().run(&["show", "document"]);
     assert_eq!(shown.code, 0);
     shown.warns("nothing of this was verified");
-    shown.prints("origin      not trusted: cabundle[0] is not the trusted root");
+    shown.prints("signature   not trusted: cabundle[0] is not the trusted root");
     shown.prints(&format!("PCR15       {}", digits(16)));
 }
 

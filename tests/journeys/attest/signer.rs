@@ -27,5 +27,5 @@ fn a_document_of_the_signer_is_trusted_below_its_root_alone() {
     trusted.prints("is trusted instead of AWS's root");
     let rejected = case.run(&verify);
     assert_eq!(rejected.code, 1, "{rejected:?}");
-    rejected.prints("origin         FAILED");
+    rejected.prints("signature      FAILED");
 }

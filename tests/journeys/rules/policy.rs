@@ -1,8 +1,8 @@
 //! The conditions of a policy, each compared with a document.
 
 use super::{conditions, failed, now, pcr, verify_at};
-use attestation::{Conditions, Error, Kind, MaxAge, Policy, Subject, Time};
-use pki::{MADE_AT, Minted, Plan, cbor, pcrs, registers};
+use attestation::{Conditions, Error, Kind, MaxAge, Origin, Policy, Subject, Time};
+use pki::{MADE_AT, Minted, Plan, bytes, cbor, pcrs, registers};
 
 /// The checks that a good document fails.
 fn unmet(conditions: Conditions) -> Vec<Subject> {
@@ -73,6 +73,32 @@ fn the_enclaves_fields_are_the_expected_ones() {
         [Subject::UserData],
         "none is not empty"
     );
+}
+
+#[test]
+fn a_document_was_made_for_whom_the_policy_says() {
+    let made_for = |user_data: &[u8]| Plan::with(|plan| plan.set("user_data", bytes(user_data)));
+    let failed = |minted: &Minted, own: Option<&[u8]>| {
+        let policy = Policy::new(Conditions {
+            origin: Some(Origin::Workload),
+            user_data: own.map(<[u8]>::to_vec),
+            ..conditions()
+        });
+        failed(verify_at(minted, now(), &policy.unwrap()))
+    };
+    let workload = made_for(&Origin::Workload.user_data(b"mine"));
+    assert_eq!(failed(&workload, None), []);
+    assert_eq!(failed(&workload, Some(b"mine")), []);
+    assert_eq!(failed(&workload, Some(b"other")), [Subject::UserData]);
+    for origin in [Origin::Endpoint, Origin::Kms, Origin::Agent] {
+        let other = made_for(&origin.user_data(b"mine"));
+        assert_eq!(failed(&other, Some(b"mine")), [Subject::Origin]);
+    }
+    for untagged in [made_for(b"mine"), Plan::default().mint()] {
+        assert_eq!(failed(&untagged, None), [Subject::Origin]);
+        let both = [Subject::Origin, Subject::UserData];
+        assert_eq!(failed(&untagged, Some(b"mine")), both);
+    }
 }
 
 #[test]
