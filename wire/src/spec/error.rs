@@ -54,6 +54,15 @@ pub enum InvalidValue {
     /// The spec's own environment, or the image's, sets the variable.
     #[error("'{0}' is set by the image or [run] env already")]
     VariableTaken(String),
+    /// Neither a user's name nor number.
+    #[error("'{0}' is neither the name nor the number of a user")]
+    UserName(String),
+    /// A register that is not the workload's.
+    #[error("PCR{0} is not one of PCR17 to PCR31")]
+    Register(u8),
+    /// Registers that no user may extend.
+    #[error("name the users who may extend registers in attestation.users")]
+    UsersMissing,
     /// Not an Ed25519 public key in hexadecimal.
     #[error("'{0}' is not an Ed25519 public key of 64 hexadecimal digits")]
     SealerKey(String),

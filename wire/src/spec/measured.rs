@@ -1,5 +1,6 @@
 //! `/app/enclave.json`: the spec that the agent runs and that is measured.
 
+use super::attestation::AttestationRules;
 use super::config::MeasuredConfig;
 use super::error::{InvalidValue, MAX_LEN, SpecError};
 use super::network::NetworkRules;
@@ -36,6 +37,9 @@ pub struct MeasuredSpec {
     /// How far the workload is kept away from the agent; the default if absent.
     #[serde(skip_serializing_if = "SecurityRules::is_default", default)]
     pub security: SecurityRules,
+    /// Who of the workload gets attestation documents; no one if absent.
+    #[serde(skip_serializing_if = "AttestationRules::is_default", default)]
+    pub attestation: AttestationRules,
 }
 
 /// The program and its surroundings.
@@ -95,6 +99,7 @@ impl MeasuredSpec {
             config,
             logs: _,
             security,
+            attestation,
         } = self;
         if *version != VERSION {
             return Err(InvalidValue::Version(*version).of("version"));
@@ -104,6 +109,7 @@ impl MeasuredSpec {
         run.check()?;
         network.check()?;
         security.check()?;
+        attestation.check()?;
         config.as_ref().map_or(Ok(()), |config| {
             config.check(name.as_deref(), &run.env, network)
         })

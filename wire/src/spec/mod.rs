@@ -4,6 +4,7 @@
 //! measured in PCR0 and PCR2. Resolving needs the image's own settings ([`ImageDefaults`]); where
 //! those come from is not this module's business.
 
+mod attestation;
 mod caution;
 mod config;
 mod destination;
@@ -18,6 +19,7 @@ mod signal;
 mod variables;
 mod written;
 
+pub use attestation::AttestationRules;
 pub use caution::Caution;
 pub use config::{ConfigSpec, Deliver, MeasuredConfig, RESERVED_CONTEXT};
 pub use destination::{Destination, EgressRule, Host, Hosts};

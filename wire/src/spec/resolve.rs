@@ -50,6 +50,7 @@ impl Spec {
             config,
             logs,
             security,
+            attestation,
         } = self;
         let spec = MeasuredSpec {
             version: VERSION,
@@ -60,6 +61,7 @@ impl Spec {
             config: config.as_ref().map(ConfigSpec::resolve).transpose()?,
             logs: *logs,
             security: security.resolve(),
+            attestation: attestation.resolve(),
         };
         spec.check()?;
         Ok(spec)

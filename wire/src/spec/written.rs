@@ -1,5 +1,6 @@
 //! `enclave.toml`, as an operator writes it.
 
+use super::attestation::AttestationRules;
 use super::config::ConfigSpec;
 use super::error::{InvalidValue, MAX_LEN, SpecError};
 use super::measured::LogRules;
@@ -31,6 +32,8 @@ pub struct Spec {
     pub logs: LogRules,
     /// How far the workload is kept away from the agent.
     pub security: SecurityRules,
+    /// Who of the workload gets attestation documents.
+    pub attestation: AttestationRules,
 }
 
 /// What replaces the image's own settings. A key that is left out keeps the image's.
