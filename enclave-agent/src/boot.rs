@@ -5,8 +5,8 @@ use crate::config::{BootPayload, Variables};
 use crate::control::{Control, Order, Report};
 use crate::error::BootError;
 use crate::gates::{self, Findings};
-use crate::network::{Namespace, Refusals};
-use crate::nsm::Nsm;
+use crate::network::Refusals;
+use crate::nsm::{Device, Lane, Requester};
 use crate::user::User;
 use crate::workload::Workload;
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
 };
 use nix::sys::resource::{Resource, setrlimit};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -82,8 +81,8 @@ async fn heartbeat() -> std::io::Result<()> {
 
 async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit, BootError> {
     let spec = read_spec()?;
-    let nsm: Arc<dyn Nsm> = Arc::new(nsm::Device::open()?);
-    let (findings, clock) = gates::pass(&spec, &*nsm)?;
+    let device = Device::open()?;
+    let (findings, clock) = gates::pass(&spec, &device)?;
     network::raise_loopback().map_err(BootError::of(
         AbortReason::Network,
         "cannot bring up the loopback interface",
@@ -95,13 +94,14 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
     rootfs::mount(boundary.users(), boundary.disk())?;
     let user = workload::user(&spec.run.user)?;
     let owner = boundary.users().owner(&user);
-    let secrets = secrets(&spec, payload, nsm.as_ref(), &owner).await?;
+    let secrets = secrets(&spec, payload, &device, &owner).await?;
     // From here on every ending child is noticed, however early it ends.
     let children = signal(SignalKind::child()).map_err(BootError::of(
         AbortReason::RootFs,
         "cannot watch for ending processes",
     ))?;
-    listen(&spec, nsm.clone(), findings, boundary.network())?;
+    let (requester, nsm_thread) = nsm::queue(device);
+    listen(&spec, &requester, findings, &boundary)?;
     let (reports, outgoing) = mpsc::channel(control::QUEUE);
     let log = spec.logs.forward.then(|| reports.downgrade());
     let give_to_root = |path: &Path| boundary.users().give_to_root(path);
@@ -114,7 +114,11 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
         "cannot give up what is not needed any more",
     ))?;
     drop(reports);
-    tokio::spawn(gates::discipline(clock, nsm));
+    nsm_thread.start().map_err(BootError::of(
+        AbortReason::Nsm,
+        "cannot start the thread of the NSM",
+    ))?;
+    tokio::spawn(gates::discipline(clock, requester));
     control.send(Report::Started(workload.pid())).await;
     Ok(supervise(workload, children, outgoing, control).await)
 }
@@ -124,7 +128,7 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
 async fn secrets(
     spec: &MeasuredSpec,
     payload: BootPayload,
-    nsm: &dyn Nsm,
+    nsm: &Device,
     user: &User,
 ) -> Result<Variables, BootError> {
     let config = config::open(spec, payload, nsm).await?;
@@ -137,14 +141,17 @@ async fn secrets(
 /// Opens every port of the enclave: for relying parties, for the host, and for the workload.
 fn listen(
     spec: &MeasuredSpec,
-    nsm: Arc<dyn Nsm>,
+    nsm: &Requester,
     findings: Findings,
-    workload: &Arc<Namespace>,
+    boundary: &Boundary,
 ) -> Result<(), BootError> {
-    attest::serve(nsm, findings).map_err(BootError::of(
+    let workload = boundary.network();
+    attest::serve(nsm.in_lane(Lane::Endpoint), findings).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for relying parties",
     ))?;
+    let lane = nsm.in_lane(Lane::Workload);
+    attest::serve_workload(&spec.attestation, boundary.users(), lane)?;
     ingress::serve(spec.network.ingress.clone(), workload.clone()).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for the host",

@@ -44,8 +44,8 @@ fn main() {
         );
         return;
     }
-    // One thread: a child between fork and exec may then use memory freely, and 16 MiB are enough
-    // for all of this. The threads that enter a namespace end before anything is started.
+    // One thread, and the NSM's: a child between fork and exec may use memory freely, and 16 MiB are
+    // enough for all of this. The threads that enter a namespace end before anything is started.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

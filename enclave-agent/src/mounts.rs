@@ -19,7 +19,7 @@ pub(crate) struct Mount {
     pub(crate) optional: bool,
 }
 
-const SAFE: MsFlags = MsFlags::MS_NOSUID
+pub(crate) const SAFE: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NODEV)
     .union(MsFlags::MS_NOEXEC);
 

@@ -139,13 +139,14 @@ pub(crate) fn set_interface_flags(
 
 /// Starts a program after `enter` ran in the child.
 ///
-/// The agent has one thread, so the child's memory is consistent and `enter` may allocate.
+/// The child's memory is consistent, so `enter` may allocate: the one other thread that there may be,
+/// the NSM's, holds no lock for long but the allocator's, which fork leaves free (musl, glibc).
 pub(crate) fn spawn_after(
     command: &mut Command,
     enter: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) -> io::Result<Child> {
-    // SAFETY: between fork and exec only this thread exists, and no other thread could have held a
-    // lock at the fork.
+    // SAFETY: between fork and exec only this thread exists, and no other one can have held a lock
+    // at the fork that `enter` needs.
     unsafe { command.pre_exec(enter) };
     command.spawn()
 }

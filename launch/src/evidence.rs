@@ -6,14 +6,16 @@
 
 use attestation::emulated::{EmulatedDocument, read_emulated};
 use attestation::{
-    Check, Conditions, Error, Malformed, Measurements, Pcr, PcrMismatch, Policy, PolicyError,
-    Subject, Time, TrustAnchor, Verifier,
+    Check, Conditions, Error, Malformed, Measurements, Origin, Pcr, PcrMismatch, Policy,
+    PolicyError, Subject, Time, TrustAnchor, Verifier,
 };
 use explain::{Code, Explain};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The register that the agent extends with the sealed config that it opened.
 const SEALED_CONFIG: u8 = 16;
+/// For whom the agent makes the documents that this host asks for.
+const ORIGIN: Origin = Origin::Endpoint;
 
 /// How documents of one launcher's enclaves are checked.
 #[derive(Debug)]
@@ -68,6 +70,9 @@ pub enum EvidenceError {
     /// The document was made for another request.
     #[error("the document does not carry the nonce that was sent")]
     Nonce,
+    /// The document was made for another requester than the endpoint's.
+    #[error("the document was not made for the attestation endpoint")]
+    Origin,
     /// Another sealed config was opened, or none.
     #[error("PCR16 does not match the sealed config that was sent")]
     SealedConfig,
@@ -147,6 +152,7 @@ fn policy(expected: Expected<'_>) -> Result<Policy, PolicyError> {
         measurements: Some(expected.registers()),
         pcrs,
         nonce: Some(nonce.to_vec()),
+        origin: Some(ORIGIN),
         allow_debug: debug,
         ..Conditions::default()
     })
@@ -164,6 +170,9 @@ fn check_emulated(
     } = expected;
     if document.nonce.as_deref() != Some(nonce) {
         return Err(EvidenceError::Nonce);
+    }
+    if document.origin() != Some(ORIGIN) {
+        return Err(EvidenceError::Origin);
     }
     if let Some(pcr16) = sealed_config
         && document.pcrs.get(SEALED_CONFIG) != Some(&pcr16)

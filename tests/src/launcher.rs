@@ -3,7 +3,7 @@
 //! milliseconds. It isolates nothing.
 
 use api::Finding;
-use attestation::{Measurements, Pcr, TrustAnchor};
+use attestation::{Measurements, Origin, Pcr, TrustAnchor};
 use eif_builder::eif::Eif;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -297,6 +297,7 @@ fn document(measurements: &Measurements, nonce: &[u8], conduct: Conduct) -> pki:
     plan.set("timestamp", cbor(|e| e.u64(since.as_millis() as u64)));
     plan.set("pcrs", pcrs(&registers));
     plan.set("nonce", bytes(nonce));
+    plan.set("user_data", bytes(&Origin::Endpoint.user_data(b"")));
     plan.mint()
 }
 

@@ -16,16 +16,18 @@ pub(crate) use deliver::{Variables, deliver};
 use crate::document;
 use crate::error::BootError;
 use crate::nsm::{Nsm, NsmError, Question};
+use attestation::Origin;
 use aws_lc_rs::digest::{SHA384, digest};
+use std::ops::Range;
 use wire::control::{AbortReason, AwsCredentials};
 use wire::sealed::{Sealed, SpecMismatch};
 use wire::spec::MeasuredSpec;
 use zeroize::Zeroizing;
 
 /// The register that says which file was opened (`wire::sealed`, "Which config runs"). It and all
-/// above are locked once a config is open.
+/// above are locked once a config is open, but for those that the spec leaves to the workload.
 const REGISTER: u16 = 16;
-const REGISTERS: u16 = 32;
+const REGISTERS: Range<u16> = REGISTER..32;
 
 /// What the host sent with `Boot`.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ pub(crate) async fn open(
     let key = recipient.open(&answer)?;
     let plaintext = envelope::unseal(&sealed, &key)?;
 
-    measure(&bytes, nsm)?;
+    measure(&bytes, &spec.attestation.extend, nsm)?;
     Ok(Some(plaintext))
 }
 
@@ -89,16 +91,27 @@ fn document(nsm: &dyn Nsm, public_key: Vec<u8>) -> Result<Vec<u8>, BootError> {
     let question = Question {
         nonce: Some(nonce),
         public_key: Some(public_key),
+        ..Question::default()
     };
-    Ok(nsm.attest(question)?)
+    Ok(nsm.attest(Origin::Kms, question)?)
 }
 
-/// Writes into PCR16 which file was opened. After this nothing else can be written there.
-fn measure(sealed: &[u8], nsm: &dyn Nsm) -> Result<(), NsmError> {
+/// Writes into PCR16 which file was opened. After this nothing else can be written there, nor into
+/// any register above that is not in `open`.
+fn measure(sealed: &[u8], open: &[u8], nsm: &dyn Nsm) -> Result<(), NsmError> {
     nsm.extend(REGISTER, digest(&SHA384, sealed).as_ref().to_vec())?;
-    nsm.lock_below(REGISTERS)?;
+    let is_open = |register: &u16| open.iter().any(|open| u16::from(*open) == *register);
+    if open.is_empty() {
+        nsm.lock_below(REGISTERS.end)?;
+    } else {
+        let closed = REGISTERS.filter(|register| !is_open(register));
+        closed
+            .into_iter()
+            .try_for_each(|register| nsm.lock(register))?;
+    }
     let locked = nsm.describe()?.locked;
-    if (REGISTER..REGISTERS).all(|register| locked.contains(&register)) {
+    let mut registers = REGISTERS;
+    if registers.all(|register| locked.contains(&register) != is_open(&register)) {
         Ok(())
     } else {
         Err(NsmError::NotLocked)
@@ -123,6 +136,7 @@ mod tests {
     use super::*;
     use crate::nsm::Description;
     use aws_nitro_enclaves_nsm_api::api::ErrorCode;
+    use std::collections::BTreeSet;
 
     /// A fake NSM that keeps what it is asked, and fails at one question.
     #[derive(Default)]
@@ -130,9 +144,22 @@ mod tests {
         asked: std::sync::Mutex<Vec<String>>,
         fails_at: Option<&'static str>,
         locks: bool,
+        locked: std::sync::Mutex<BTreeSet<u16>>,
     }
 
     impl FakeNsm {
+        fn locking() -> FakeNsm {
+            FakeNsm {
+                locks: true,
+                ..FakeNsm::default()
+            }
+        }
+
+        fn keep(&self, registers: impl IntoIterator<Item = u16>) {
+            let kept = registers.into_iter().filter(|_| self.locks);
+            self.locked.lock().unwrap().extend(kept);
+        }
+
         fn ask(&self, what: String) -> Result<(), NsmError> {
             let fails = self
                 .fails_at
@@ -147,7 +174,7 @@ mod tests {
     }
 
     impl Nsm for FakeNsm {
-        fn attest(&self, _: Question) -> Result<Vec<u8>, NsmError> {
+        fn attest(&self, _: Origin, _: Question) -> Result<Vec<u8>, NsmError> {
             unreachable!("measuring needs no document")
         }
 
@@ -155,29 +182,32 @@ mod tests {
             unreachable!("measuring needs no random numbers")
         }
 
-        fn extend(&self, register: u16, data: Vec<u8>) -> Result<(), NsmError> {
-            self.ask(format!("extend {register} {}", hex::encode(data)))
+        fn extend(&self, register: u16, data: Vec<u8>) -> Result<Vec<u8>, NsmError> {
+            self.ask(format!("extend {register} {}", hex::encode(data)))?;
+            Ok(Vec::new())
+        }
+
+        fn lock(&self, register: u16) -> Result<(), NsmError> {
+            self.keep([register]);
+            self.ask(format!("lock only {register}"))
         }
 
         fn lock_below(&self, end: u16) -> Result<(), NsmError> {
+            self.keep(0..end);
             self.ask(format!("lock {end}"))
         }
 
         fn describe(&self) -> Result<Description, NsmError> {
             self.ask("describe".to_owned())?;
-            Ok(Description {
-                locked: (0..if self.locks { 32 } else { 16 }).collect(),
-            })
+            let locked = self.locked.lock().unwrap().clone();
+            Ok(Description { locked })
         }
     }
 
     #[test]
     fn the_file_is_measured_and_the_register_locked_or_nothing_runs() {
-        let good = FakeNsm {
-            locks: true,
-            ..FakeNsm::default()
-        };
-        measure(b"abc", &good).unwrap();
+        let good = FakeNsm::locking();
+        measure(b"abc", &[], &good).unwrap();
         // FIPS 180-4's example: SHA-384 of "abc".
         let abc = "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7";
         assert_eq!(
@@ -190,18 +220,33 @@ mod tests {
         );
         for fails_at in ["extend", "lock", "describe"] {
             let nsm = FakeNsm {
-                locks: true,
                 fails_at: Some(fails_at),
-                ..FakeNsm::default()
+                ..FakeNsm::locking()
             };
-            let error = measure(b"abc", &nsm).unwrap_err();
+            let error = measure(b"abc", &[], &nsm).unwrap_err();
             assert!(
                 matches!(error, NsmError::Code(ErrorCode::InternalError)),
                 "{fails_at}: {error}"
             );
         }
-        let unlocked = measure(b"abc", &FakeNsm::default());
+        let unlocked = measure(b"abc", &[], &FakeNsm::default());
         assert!(matches!(unlocked, Err(NsmError::NotLocked)));
+    }
+
+    #[test]
+    fn every_register_is_locked_but_those_that_the_spec_leaves_to_the_workload() {
+        let nsm = FakeNsm::locking();
+        measure(b"abc", &[17, 31], &nsm).unwrap();
+        let locked = [16].into_iter().chain(18..31).collect();
+        assert_eq!(nsm.describe().unwrap().locked, locked);
+        // One that is locked already could never be extended, as the spec says it can.
+        let nsm = FakeNsm::locking();
+        nsm.keep([17]);
+        let error = measure(b"abc", &[17], &nsm);
+        assert!(matches!(error, Err(NsmError::NotLocked)));
+        let nsm = FakeNsm::default();
+        let error = measure(b"abc", &[17], &nsm);
+        assert!(matches!(error, Err(NsmError::NotLocked)));
     }
 
     /// A document with these registers, signed by no one.

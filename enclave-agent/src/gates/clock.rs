@@ -3,14 +3,14 @@
 use crate::console;
 use crate::document;
 use crate::error::BootError;
-use crate::nsm::{Nsm, NsmError, Question};
+use crate::nsm::{AskError, Nsm, NsmError, Question, Requester};
 use crate::sys;
+use attestation::Origin;
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 use nix::time::{ClockId, clock_gettime, clock_settime};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::sync::Arc;
 use std::time::Duration;
 use wire::control::AbortReason;
 
@@ -38,12 +38,12 @@ impl Clock {
     }
 
     /// What the clock is behind the hypervisor's, if that can be told.
-    fn offset(&self, nsm: &dyn Nsm) -> Result<Option<i64>, BootError> {
+    async fn offset(&self, nsm: &Requester) -> Result<Option<i64>, BootError> {
         if let Some(ptp) = &self.ptp {
             let failed = BootError::of(AbortReason::Clock, PTP);
             return by_ptp(ptp).map(Some).map_err(failed);
         }
-        let sample = Sample::take(nsm)?;
+        let sample = Sample::ask(nsm).await?;
         Ok((sample.round_trip <= MAX_ROUND_TRIP).then_some(sample.offset))
     }
 }
@@ -57,12 +57,12 @@ pub(super) fn set(sample: &Sample) -> Result<i64, BootError> {
 }
 
 /// Keeps the clock at the hypervisor's time for as long as the enclave lives.
-pub(crate) async fn discipline(clock: Clock, nsm: Arc<dyn Nsm>) {
+pub(crate) async fn discipline(clock: Clock, nsm: Requester) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let corrected = clock.offset(&*nsm).and_then(|offset| {
+        let corrected = clock.offset(&nsm).await.and_then(|offset| {
             let offset = offset.unwrap_or_default();
             correct(offset).map_err(BootError::of(
                 AbortReason::Clock,
@@ -93,6 +93,14 @@ fn now() -> io::Result<i64> {
     Ok(clock_gettime(ClockId::CLOCK_REALTIME)?.num_milliseconds())
 }
 
+fn read_clock() -> Result<i64, BootError> {
+    now().map_err(BootError::of(AbortReason::Clock, "the clock"))
+}
+
+fn unanswered(error: AskError) -> BootError {
+    BootError::new(AbortReason::Nsm, error.to_string())
+}
+
 /// By `/dev/ptp0`, whose descriptor makes a clock's number (clock_getres(2), "Dynamic clocks").
 fn by_ptp(device: &File) -> io::Result<i64> {
     let clock = ClockId::from_raw((!device.as_raw_fd() << 3) | 3);
@@ -110,10 +118,20 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn take(nsm: &dyn Nsm) -> Result<Sample, BootError> {
-        let clock = |error| BootError::of::<io::Error>(AbortReason::Clock, "the clock")(error);
-        let before = now().map_err(clock)?;
-        let document = nsm.attest(Question::default())?;
-        let round_trip = now().map_err(clock)? - before;
+        let before = read_clock()?;
+        let document = nsm.attest(Origin::Agent, Question::default())?;
+        Sample::new(before, document)
+    }
+
+    async fn ask(nsm: &Requester) -> Result<Sample, BootError> {
+        let before = read_clock()?;
+        let document = nsm.attest(Question::default()).await.map_err(unanswered)?;
+        Sample::new(before, document.into())
+    }
+
+    /// Of a document that was asked for at `before` and has come just now.
+    fn new(before: i64, document: Vec<u8>) -> Result<Sample, BootError> {
+        let round_trip = read_clock()? - before;
         let theirs = document::timestamp(&document).ok().flatten();
         let theirs = theirs.and_then(|theirs| i64::try_from(theirs).ok());
         let theirs = theirs.ok_or(NsmError::NoTimestamp)?;

@@ -34,7 +34,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
             "wire",
         ],
     ),
-    ("enclave-agent", &["wire"]),
+    ("enclave-agent", &["attestation", "wire"]),
     ("vsock-switch", &["explain"]),
     ("parent", &["pki", "vsock-switch"]),
     ("tree-listing", &[]),
