@@ -9,6 +9,7 @@
 )]
 
 mod attest;
+mod attested;
 mod broker;
 mod credentials;
 mod deploy;

@@ -19,6 +19,20 @@ pub fn exchange(address: &str, request: &str) -> String {
     answer
 }
 
+/// The same, if there is an answer; it may be anything.
+///
+/// # Errors
+/// Those of the connection.
+pub fn try_get(address: &str, path: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address)?;
+    let limit = Some(Duration::from_secs(60));
+    stream.set_read_timeout(limit)?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
 /// What HTTP/1.0 answers to a GET: head and body.
 #[must_use]
 pub fn get(address: &str, path: &str) -> String {

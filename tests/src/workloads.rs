@@ -1,8 +1,9 @@
 //! Workloads that need nothing but themselves.
 
 use crate::image::{Compression, Image, Layer};
-use crate::programs::lib;
+use crate::programs::{lib, named};
 use serde_json::json;
+use std::io::Read as _;
 
 /// A shell and its tools, from the Debian package that the tests install, and two users.
 #[must_use]
@@ -42,6 +43,46 @@ pub fn listing_image() -> Image {
             Layer::default().file("tree-listing", 0o755, 0, program),
             Compression::Gzip,
         )
+}
+
+/// Python, curl, OpenSSL and the like of Debian, as a layer: what `scripts/test-programs` makes,
+/// without its largest parts.
+#[must_use]
+pub fn small_programs() -> Vec<u8> {
+    const LEFT_OUT: [&str; 5] = [
+        "lib/jvm",
+        "lib/git-core",
+        "lib/postgresql",
+        "share/perl",
+        "bin/hey",
+    ];
+    let file = std::fs::File::open(named("REDOUBT_TEST_PROGRAMS")).unwrap();
+    let mut archive = tar::Archive::new(std::io::BufReader::new(file));
+    let (mut layer, mut before) = (Vec::new(), Vec::new());
+    for entry in archive.entries().unwrap().raw(true) {
+        let mut entry = entry.unwrap();
+        let mut block = entry.header().as_bytes().to_vec();
+        entry.read_to_end(&mut block).unwrap();
+        block.resize(block.len().next_multiple_of(512), 0);
+        // Long names and attributes are entries of their own before what they are about.
+        let kind = entry.header().entry_type();
+        if !(kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link()) {
+            before.extend(block);
+            continue;
+        }
+        let path = entry.header().path_bytes().into_owned();
+        let path = String::from_utf8_lossy(&path).into_owned();
+        if LEFT_OUT
+            .iter()
+            .all(|prefix| !path.starts_with(&format!("./usr/{prefix}")))
+        {
+            layer.append(&mut before);
+            layer.extend(block);
+        }
+        before.clear();
+    }
+    layer.resize(layer.len() + 1024, 0);
+    layer
 }
 
 /// Lets the output out, and keeps the enclave small.

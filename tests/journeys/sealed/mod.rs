@@ -8,6 +8,7 @@ mod kms;
 mod orders;
 mod parent;
 mod refusals;
+mod registers;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
