@@ -12,6 +12,7 @@
 mod attest;
 mod boot;
 mod boundary;
+mod bucket;
 mod config;
 mod console;
 mod control;

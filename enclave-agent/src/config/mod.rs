@@ -174,8 +174,9 @@ mod tests {
     }
 
     impl Nsm for FakeNsm {
-        fn attest(&self, _: Origin, _: Question) -> Result<Vec<u8>, NsmError> {
-            unreachable!("measuring needs no document")
+        fn attest(&self, origin: Origin, question: Question) -> Result<Vec<u8>, NsmError> {
+            self.ask(format!("attest {origin}"))?;
+            Ok(question.public_key.unwrap_or_default())
         }
 
         fn random(&self) -> Result<Vec<u8>, NsmError> {
@@ -231,6 +232,13 @@ mod tests {
         }
         let unlocked = measure(b"abc", &[], &FakeNsm::default());
         assert!(matches!(unlocked, Err(NsmError::NotLocked)));
+    }
+
+    #[test]
+    fn the_document_for_kms_is_tagged_so() {
+        let nsm = FakeNsm::default();
+        assert_eq!(document(&nsm, vec![7]).unwrap(), [7]);
+        assert_eq!(*nsm.asked.lock().unwrap(), ["attest kms"]);
     }
 
     #[test]

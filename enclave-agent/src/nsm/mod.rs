@@ -4,7 +4,6 @@
 //! a [`Requester`] in a lane of the [`queue`]: no call, of some milliseconds or up to the two minutes
 //! that the kernel waits for a lost answer (drivers/misc/nsm.c), holds up anything else.
 
-mod bucket;
 mod device;
 mod queue;
 mod thread;

@@ -1,7 +1,7 @@
 //! Which request the NSM gets next. No I/O: the [`thread`](super::thread) takes from here.
 
-use super::bucket::Bucket;
 use super::{NsmError, Question};
+use crate::bucket::Bucket;
 use attestation::Origin;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Trusted, rejected or unusable: exit codes, tables and JSON.
 
 use super::{AT, Case, NONCE, digits, register};
-use pki::{Plan, pcrs, registers};
+use attestation::Origin;
+use pki::{Plan, bytes, pcrs, registers};
 use serde_json::Value;
 
 #[test]
@@ -182,4 +183,35 @@ fn debug_mode_passes_only_if_it_is_allowed() {
     );
     assert_eq!(case.verify(&["--pcr", &register(3, 4)]).code, 1);
     assert_eq!(case.verify(&["--pcr", &zero, "--allow-debug"]).code, 0);
+}
+
+/// A client that takes the key of any document of the enclave would take one that was made for
+/// another requester.
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn a_policy_that_leaves_open_who_chose_a_key_has_a_caution() {
+    let case = |user_data: &[u8]| {
+        Case::new(&Plan::with(|plan| {
+            plan.set("user_data", bytes(user_data));
+        }))
+    };
+    let pcr = register(0, 1);
+    let workload = case(&Origin::Workload.user_data(b"mine"));
+    let caution = "caution: this document carries values that its requester chose";
+    let open = workload.verify(&["--pcr", &pcr]);
+    assert_eq!(open.code, 0, "{open:?}");
+    open.prints(caution);
+    open.prints(", origin workload\n");
+    let asked = workload.verify(&["--pcr", &pcr, "--origin", "workload"]);
+    assert!(
+        asked.code == 0 && !asked.stdout.contains(caution),
+        "{asked:?}"
+    );
+    asked.prints("origin         ok      workload");
+    let other = workload.verify(&["--pcr", &pcr, "--origin", "endpoint"]);
+    assert_eq!(other.code, 1, "{other:?}");
+    other.prints("origin         FAILED  expected  endpoint");
+    // Of an enclave without Redoubt's agent there is nothing to ask.
+    let untagged = case(b"mine").verify(&["--pcr", &pcr]);
+    assert!(untagged.code == 0 && !untagged.stdout.contains(caution));
 }

@@ -1,10 +1,10 @@
-//! A token bucket: so many calls at once, and so many a second from then on.
+//! A token bucket: so much at once, and so much a second from then on.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     /// Between two calls in the long run.
     interval: Duration,
     /// How far ahead of that a full bucket may get.
@@ -15,7 +15,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// Full, with room for `burst` tokens of which `per_second` come back.
-    pub(super) fn new(per_second: u32, burst: u32) -> Bucket {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Bucket {
         let interval = Duration::from_secs(1) / per_second;
         Bucket {
             interval,
@@ -25,7 +25,7 @@ impl Bucket {
     }
 
     /// Takes a token, or says how long there is none.
-    pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
         let missing = full_at.duration_since(now).saturating_sub(self.ahead);
         if missing > Duration::ZERO {
