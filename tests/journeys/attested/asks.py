@@ -64,15 +64,14 @@ as_user(1000, app)
 
 
 def go_on():
-    count, start = 0, time.monotonic()
+    count = 0
     while True:
         status, _ = ask("GET", f"/attestation?nonce={count:08x}")
         count += 1
         if status != 200:
             print(f"workload refused: {status}", flush=True)
         if count % 10 == 0:
-            each = (time.monotonic() - start) / count * 1000
-            print(f"workload answered: {count} ({each:.1f} ms each)", flush=True)
+            print(f"workload answered: {count}", flush=True)
         time.sleep(0.05)
 
 

@@ -118,11 +118,10 @@ fn documents_say_for_whom_they_were_made(enclave: &Enclave, said: &str) {
 /// How many documents the workload has got.
 fn answered(enclave: &Enclave) -> usize {
     let said = enclave.daemon.logs("app");
-    let counts = said.lines().filter_map(|line| {
-        let count = line.strip_prefix("workload answered: ")?;
-        count.split(' ').next()?.parse().ok()
-    });
-    counts.last().unwrap_or(0)
+    let mut counts = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("workload answered: ")?.parse().ok());
+    counts.next_back().unwrap_or(0)
 }
 
 fn a_flood_is_refused_and_the_workload_answered(enclave: &Enclave) {
