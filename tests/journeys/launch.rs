@@ -234,6 +234,12 @@ async fn a_document_for_another_request_is_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_of_the_workload_is_not_taken_for_the_endpoints() {
+    let code = code_of(Conduct::WorkloadsDocument).await;
+    assert_eq!(code, Code::AttestationFailed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_enclave_that_says_nothing_is_given_up() {
     assert_eq!(code_of(Conduct::Silent).await, Code::HeartbeatMissing);
 }

@@ -46,6 +46,8 @@ pub enum Conduct {
     OtherImage,
     /// Its documents are for another nonce.
     StaleNonce,
+    /// It answers with what its workload had made, for the right nonce.
+    WorkloadsDocument,
     /// It runs in debug mode if that was not asked for, and not if it was.
     OtherMode,
 }
@@ -297,7 +299,12 @@ fn document(measurements: &Measurements, nonce: &[u8], conduct: Conduct) -> pki:
     plan.set("timestamp", cbor(|e| e.u64(since.as_millis() as u64)));
     plan.set("pcrs", pcrs(&registers));
     plan.set("nonce", bytes(nonce));
-    plan.set("user_data", bytes(&Origin::Endpoint.user_data(b"")));
+    let origin = if conduct == Conduct::WorkloadsDocument {
+        Origin::Workload
+    } else {
+        Origin::Endpoint
+    };
+    plan.set("user_data", bytes(&origin.user_data(b"")));
     plan.mint()
 }
 

@@ -265,13 +265,17 @@ mod tests {
             drop(receiver);
             Ok::<(), Busy>(())
         };
-        let taken = (0..100).take_while(|nonce| push(Lane::Endpoint, *nonce).is_ok());
-        assert_eq!(taken.count(), 40);
-        assert!(push(Lane::Workload, 0).is_ok());
+        for (lane, burst) in [(Lane::Endpoint, 40), (Lane::Workload, 100)] {
+            let taken = (0..200).take_while(|nonce| push(lane, *nonce).is_ok());
+            assert_eq!(taken.count(), burst, "{lane:?}");
+        }
+        let agent = (0..200).filter(|nonce| push(Lane::Agent, *nonce).is_ok());
+        assert_eq!(agent.count(), 200);
         tokio::time::advance(Duration::from_millis(50)).await;
         assert_eq!(push(Lane::Endpoint, 1), Ok(()));
         let refused = push(Lane::Endpoint, 2);
         assert_eq!(refused, Err(Busy(Duration::from_millis(50))));
+        assert_eq!(push(Lane::Workload, 1), Ok(()));
     }
 
     #[test]
