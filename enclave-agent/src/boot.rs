@@ -6,7 +6,7 @@ use crate::control::{Control, Order, Report};
 use crate::error::BootError;
 use crate::gates::{self, Findings};
 use crate::network::Refusals;
-use crate::nsm::{Device, Lane, Requester};
+use crate::nsm::{Device, Lane, Nsm, Requester};
 use crate::user::User;
 use crate::workload::Workload;
 use crate::{
@@ -128,7 +128,7 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
 async fn secrets(
     spec: &MeasuredSpec,
     payload: BootPayload,
-    nsm: &Device,
+    nsm: &dyn Nsm,
     user: &User,
 ) -> Result<Variables, BootError> {
     let config = config::open(spec, payload, nsm).await?;
