@@ -8,6 +8,7 @@ mod cms;
 mod document;
 mod policy;
 mod sigv4;
+mod sts;
 
 use attestation::{TrustAnchor, Verifier};
 use base64::Engine as _;
@@ -19,8 +20,9 @@ use policy::{Facts, Judgement, Policy};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+use sigv4::{Session, Signatory};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,6 +60,9 @@ struct State {
     form: Form,
     /// Actions that were answered, for tests to look at.
     seen: Vec<String>,
+    /// By access key ID.
+    sessions: BTreeMap<String, Session>,
+    session_policies: Vec<String>,
 }
 
 struct StoredKey {
@@ -147,6 +152,16 @@ impl Kms {
         perform(&mut self.state.lock().unwrap(), caller, action, input)
     }
 
+    /// What a request with these headers, in lower case, is answered, without a connection.
+    pub fn answer(&self, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let request = Request {
+            headers: headers.iter().map(owned).collect(),
+            body: body.to_vec(),
+        };
+        answer(&request, &self.state)
+    }
+
     /// From now on, attestation documents must be signed below this root, in DER.
     pub fn trust(&self, root: &[u8]) {
         let verifier = Verifier::new(TrustAnchor::from_der(root).unwrap());
@@ -226,14 +241,14 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, state: &Mutex<State>) {
     let _ = tls.flush();
 }
 
-fn read_request(tls: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -> Option<Request> {
+fn read_request(stream: &mut BufReader<impl Read>) -> Option<Request> {
     let mut line = String::new();
-    tls.read_line(&mut line).ok()?;
+    stream.read_line(&mut line).ok()?;
     assert!(line.starts_with("POST / HTTP/1.1"), "{line:?}");
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
-        tls.read_line(&mut line).ok()?;
+        stream.read_line(&mut line).ok()?;
         let Some((name, value)) = line.trim_end().split_once(':') else {
             break;
         };
@@ -249,7 +264,7 @@ fn read_request(tls: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -
         .ok()
         .filter(|len| *len <= MAX_BODY)?;
     request.body = vec![0; len];
-    tls.read_exact(&mut request.body).ok()?;
+    stream.read_exact(&mut request.body).ok()?;
     Some(request)
 }
 
@@ -257,16 +272,25 @@ fn read_request(tls: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -
 pub type Answer = Result<Value, (&'static str, String)>;
 
 fn answer(request: &Request, state: &Mutex<State>) -> Answer {
-    sigv4::check(request)?;
+    let mut state = state.lock().unwrap();
+    let State { sessions, .. } = &*state;
+    let Signatory { role, limits } = sigv4::check(request, "kms", sessions)?;
     let action = request
         .header("x-amz-target")
         .and_then(|target| target.strip_prefix("TrentService."))
         .unwrap_or_default();
     let input: Value = serde_json::from_slice(&request.body)
         .map_err(|e| ("SerializationException", e.to_string()))?;
-    let mut state = state.lock().unwrap();
+    let key = input["KeyId"].as_str().unwrap_or_default();
+    let facts = Facts::new(role, key, &input, None);
+    let action_name = format!("kms:{action}");
+    if limits.is_some_and(|limits| limits.judge(&action_name, &facts) != Judgement::Allowed) {
+        let message = format!("because no session policy allows the {action_name} action");
+        return Err(("AccessDeniedException", message));
+    }
+    let role = role.to_owned();
     state.seen.push(action.to_owned());
-    perform(&mut state, HOST, action, &input)
+    perform(&mut state, &role, action, &input)
 }
 
 fn perform(state: &mut State, caller: &str, action: &str, input: &Value) -> Answer {

@@ -80,6 +80,15 @@ impl Policy {
         }
     }
 
+    /// A session policy names no principal: it is about its session.
+    pub(super) fn of_session(text: &str) -> Policy {
+        let mut policy = Policy::parse(text);
+        for statement in &mut policy.statements {
+            statement["Principal"] = "*".into();
+        }
+        policy
+    }
+
     pub(super) fn judge(&self, action: &str, facts: &Facts) -> Judgement {
         let matching = |effect: &str| {
             let mut statements = self.statements.iter();

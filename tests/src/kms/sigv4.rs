@@ -1,14 +1,31 @@
 //! Signature Version 4 (IAM user guide, "Create a signed AWS API request"), the checking side.
 
-use super::{ACCESS_KEY_ID, REGION, Request, SECRET_ACCESS_KEY};
+use super::policy::Policy;
+use super::{ACCESS_KEY_ID, HOST, REGION, Request, SECRET_ACCESS_KEY};
 use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// AWS's own tolerance, in seconds.
 const MAX_SKEW: i64 = 5 * 60;
 
-type Refusal = (&'static str, String);
+pub(super) type Refusal = (&'static str, String);
+
+/// Temporary credentials of a role.
+pub(super) struct Session {
+    pub(super) secret: String,
+    pub(super) token: String,
+    pub(super) role: String,
+    pub(super) policy: Policy,
+}
+
+/// Who signed.
+pub(super) struct Signatory<'s> {
+    pub(super) role: &'s str,
+    /// What the session may do at most.
+    pub(super) limits: Option<&'s Policy>,
+}
 
 fn refused(why: &str) -> Refusal {
     ("InvalidSignatureException", why.to_owned())
@@ -41,7 +58,12 @@ impl Authorization<'_> {
     }
 }
 
-pub(super) fn check(request: &Request) -> Result<(), Refusal> {
+/// Checks a request to this service.
+pub(super) fn check<'s>(
+    request: &Request,
+    service: &str,
+    sessions: &'s BTreeMap<String, Session>,
+) -> Result<Signatory<'s>, Refusal> {
     let header = request
         .header("authorization")
         .ok_or(("MissingAuthenticationTokenException", String::new()))?;
@@ -53,26 +75,63 @@ pub(super) fn check(request: &Request) -> Result<(), Refusal> {
     let date = request.header("x-amz-date");
     let date = date.ok_or_else(|| refused("no date"))?;
     let day = date.get(..8).unwrap_or_default();
-    let scope = format!("{day}/{REGION}/kms/aws4_request");
-    if credential != format!("{ACCESS_KEY_ID}/{scope}") {
-        let message = "The security token included in the request is invalid.";
-        return Err(("UnrecognizedClientException", message.to_owned()));
-    }
-    let is_signed = |name: &&str| signed_headers.split(';').any(|known| known == *name);
-    if !["host", "x-amz-date", "x-amz-target"].iter().all(is_signed) {
-        return Err(refused("a header that matters is not signed"));
+    let scope = format!("{day}/{REGION}/{service}/aws4_request");
+    let access_key = credential.strip_suffix(&format!("/{scope}"));
+    let (secret, signatory) =
+        signatory(access_key, request, sessions).ok_or_else(unknown_credentials)?;
+    if let Some(name) = unsigned(request, signed_headers) {
+        return Err(refused(&format!("the header {name} is not signed")));
     }
     if !is_fresh(date) {
         return Err(refused("Signature expired"));
     }
     let hash = hex::encode(Sha256::digest(canonical(request, signed_headers)));
     let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{hash}");
-    if hex::encode(mac(&signing_key(day), &text)) == signature {
-        Ok(())
+    if hex::encode(mac(&signing_key(secret, day, service), &text)) == signature {
+        Ok(signatory)
     } else {
         let message = "The request signature we calculated does not match";
         Err(refused(message))
     }
+}
+
+fn unknown_credentials() -> Refusal {
+    let message = "The security token included in the request is invalid.";
+    ("UnrecognizedClientException", message.to_owned())
+}
+
+/// Whose access key this is, and the key's secret; sessions have to show their token.
+fn signatory<'s>(
+    access_key: Option<&str>,
+    request: &Request,
+    sessions: &'s BTreeMap<String, Session>,
+) -> Option<(&'s str, Signatory<'s>)> {
+    let access_key = access_key?;
+    if access_key == ACCESS_KEY_ID {
+        let host = Signatory {
+            role: HOST,
+            limits: None,
+        };
+        return Some((SECRET_ACCESS_KEY, host));
+    }
+    let session = sessions.get(access_key)?;
+    let shown = request.header("x-amz-security-token")?;
+    let signatory = Signatory {
+        role: &session.role,
+        limits: Some(&session.policy),
+    };
+    (shown == session.token).then_some((session.secret.as_str(), signatory))
+}
+
+/// A header that has to be signed and is not: `host`, `content-type` and all of AWS's own.
+fn unsigned<'r>(request: &'r Request, signed_headers: &str) -> Option<&'r str> {
+    let is_signed = |name: &str| signed_headers.split(';').any(|known| known == name);
+    let must = |name: &str| matches!(name, "host" | "content-type") || name.starts_with("x-amz-");
+    let mut names = request.headers.iter().map(|(name, _)| name.as_str());
+    if !is_signed("host") {
+        return Some("host");
+    }
+    names.find(|name| must(name) && !is_signed(name))
 }
 
 fn is_fresh(date: &str) -> bool {
@@ -91,9 +150,9 @@ fn canonical(request: &Request, signed_headers: &str) -> String {
     format!("POST\n/\n\n{headers}\n{signed_headers}\n{hash}")
 }
 
-fn signing_key(day: &str) -> Vec<u8> {
-    let start = format!("AWS4{SECRET_ACCESS_KEY}").into_bytes();
-    let parts = [day, REGION, "kms", "aws4_request"];
+fn signing_key(secret: &str, day: &str, service: &str) -> Vec<u8> {
+    let start = format!("AWS4{secret}").into_bytes();
+    let parts = [day, REGION, service, "aws4_request"];
     parts.iter().fold(start, |key, part| mac(&key, part))
 }
 
