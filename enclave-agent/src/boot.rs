@@ -94,7 +94,7 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
     rootfs::mount(boundary.users(), boundary.disk())?;
     let user = workload::user(&spec.run.user)?;
     let owner = boundary.users().owner(&user);
-    let secrets = secrets(&spec, payload, &device, &owner).await?;
+    let secrets = secrets(&spec, payload, &device, &owner, control).await?;
     // From here on every ending child is noticed, however early it ends.
     let children = signal(SignalKind::child()).map_err(BootError::of(
         AbortReason::RootFs,
@@ -130,8 +130,22 @@ async fn secrets(
     payload: BootPayload,
     nsm: &dyn Nsm,
     user: &User,
+    control: &mut Control,
 ) -> Result<Variables, BootError> {
-    let config = config::open(spec, payload, nsm).await?;
+    let (signer, mut unsigned) = config::channel();
+    let opening = config::open(spec, payload, nsm, signer);
+    tokio::pin!(opening);
+    let config = loop {
+        tokio::select! {
+            config = &mut opening => break config?,
+            // The time for an attempt runs on meanwhile.
+            Some(request) = unsigned.recv() => {
+                let answer = control.sign(request.body).await;
+                // Nothing waits for it once the attempt's time is over.
+                request.answer.send(answer).ok();
+            }
+        }
+    };
     match (&config, &spec.config) {
         (Some(config), Some(rules)) => config::deliver(config, rules, user),
         _ => Ok(Vec::new()),

@@ -10,12 +10,16 @@ use tokio::time::timeout;
 use tokio_vsock::{OwnedReadHalf, OwnedWriteHalf};
 use wire::control::{FromAgent, FromHost, OutputStream, WorkloadExit};
 use wire::frame::Reader;
+use wire::kms::{SignRefusal, SignedHeaders};
 
 /// Reports that may wait to be sent; the workload's output then waits too.
 pub(crate) const QUEUE: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the host may take to read the last message.
 const FAREWELL: Duration = Duration::from_secs(5);
+const STOPPED: &str = "the host stopped the enclave before it booted";
+const TWICE: &str = "the host sent Boot twice";
+const UNASKED: &str = "the host signed what it was not asked to";
 
 #[derive(Debug)]
 pub(crate) enum Report {
@@ -61,19 +65,9 @@ impl Control {
         written.map_err(|_| io::ErrorKind::TimedOut)??;
         let first = timeout(TIMEOUT, control.next()).await;
         match first.map_err(|_| io::ErrorKind::TimedOut)?? {
-            FromHost::Boot {
-                config,
-                credentials,
-            } => {
-                let payload = BootPayload {
-                    config,
-                    credentials,
-                };
-                Ok((control, payload))
-            }
-            FromHost::Stop { .. } => Err(io::Error::other(
-                "the host stopped the enclave before it booted",
-            )),
+            FromHost::Boot { config } => Ok((control, BootPayload { config })),
+            FromHost::Stop { .. } => Err(io::Error::other(STOPPED)),
+            FromHost::Signed { .. } => Err(io::Error::other(UNASKED)),
         }
     }
 
@@ -93,8 +87,27 @@ impl Control {
             FromHost::Stop { deadline_ms } => Ok(Order::Stop {
                 deadline: Duration::from_millis(u64::from(deadline_ms)),
             }),
-            FromHost::Boot { .. } => Err(io::Error::other("the host sent Boot twice")),
+            FromHost::Boot { .. } => Err(io::Error::other(TWICE)),
+            FromHost::Signed { .. } => Err(io::Error::other(UNASKED)),
         }
+    }
+
+    /// Has the host sign a request to KMS; not once orders are awaited. After an error the
+    /// connection is of no use.
+    pub(crate) async fn sign(
+        &mut self,
+        body: Vec<u8>,
+    ) -> io::Result<Result<SignedHeaders, SignRefusal>> {
+        let exchange = async {
+            wire::io::write(&mut self.output, &FromAgent::Sign { body }).await?;
+            match self.next().await? {
+                FromHost::Signed { answer } => Ok(answer),
+                FromHost::Stop { .. } => Err(io::Error::other(STOPPED)),
+                FromHost::Boot { .. } => Err(io::Error::other(TWICE)),
+            }
+        };
+        let signed = timeout(TIMEOUT, exchange).await;
+        signed.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
     /// No orders are expected any more; [`Control::order`] never returns again.

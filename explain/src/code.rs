@@ -157,8 +157,8 @@ codes! {
         "The enclave's clock cannot be set from the hypervisor's time."
         "Redeploy; if it happens again, use Redoubt's own kernel and its default command line.",
     AwsCredentialsMissing "AWS_CREDENTIALS_MISSING" Unavailable 502
-        "The daemon has no AWS credentials with which an enclave could call KMS."
-        "Give the instance a role, and the daemon access to the metadata service; 'aws sts get-caller-identity' shows who it is.",
+        "The daemon has no AWS credentials to sign an enclave's request to KMS with."
+        "Give the instance a role, and the daemon access to the metadata service; 'aws sts get-caller-identity' shows who it is. A role in kms.role_arn must trust it.",
     ConfigMissing "CONFIG_MISSING" Refused 500
         "The sealed config is missing or cannot be read."
         "Provide it again with 'enclavectl configure'.",

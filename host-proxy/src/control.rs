@@ -2,6 +2,7 @@
 
 use crate::logs::{Logs, Piece};
 use launch::Listener;
+use secrets::Signer;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use wire::control::{AbortReason, FromAgent, FromHost, WorkloadExit};
 use wire::frame::Reader;
 use wire::io::Accept as _;
+use wire::kms::SignRefusal;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,8 +46,14 @@ pub struct Control {
 }
 
 impl Control {
-    /// Waits for the agent, checks that it speaks this protocol, and lets it boot with what `boot` brings.
-    pub async fn accept(listener: &Listener, boot: FromHost, logs: Logs) -> io::Result<Control> {
+    /// Waits for the agent, checks that it speaks this protocol, and lets it boot with what `boot` brings. Until the workload is started
+    /// the signer signs for it.
+    pub async fn accept(
+        listener: &Listener,
+        boot: FromHost,
+        signer: Option<Signer>,
+        logs: Logs,
+    ) -> io::Result<Control> {
         let mut stream = timeout(HELLO_TIMEOUT, listener.next())
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
@@ -70,7 +78,7 @@ impl Control {
         let (orders, taken) = mpsc::channel(QUEUE);
         let (sender, reports) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
-            if let Some(last) = converse(stream, reader, &logs, taken, &sender).await {
+            if let Some(last) = converse(stream, reader, signer, &logs, taken, &sender).await {
                 sender.send(last).await.ok();
             }
         });
@@ -113,6 +121,7 @@ impl Control {
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut reader: Reader,
+    mut signer: Option<Signer>,
     logs: &Logs,
     mut orders: mpsc::Receiver<FromHost>,
     reports: &mpsc::Sender<Report>,
@@ -132,7 +141,19 @@ async fn converse(
         heard = Instant::now();
         match message {
             Ok(Some(FromAgent::Alive)) => {}
-            Ok(Some(FromAgent::Started { .. })) => reports.send(Report::Started).await.ok()?,
+            Ok(Some(FromAgent::Started { .. })) => {
+                signer = None;
+                reports.send(Report::Started).await.ok()?;
+            }
+            Ok(Some(FromAgent::Sign { body })) => {
+                let answer = match &mut signer {
+                    Some(signer) => signer.sign(&body).await,
+                    None => Err(SignRefusal::NotAsked),
+                };
+                if let Err(error) = say(&mut stream, &FromHost::Signed { answer }).await {
+                    return Some(Report::Lost(format!("the control connection: {error}")));
+                }
+            }
             Ok(Some(FromAgent::Log { stream, bytes })) => logs.add(Piece { stream, bytes }),
             Ok(Some(FromAgent::Exited { status })) => return Some(Report::Exited(status)),
             Ok(Some(FromAgent::Failed { reason, detail })) => {
@@ -166,10 +187,7 @@ async fn say(stream: &mut (impl AsyncWrite + Unpin), message: &FromHost) -> io::
 mod tests {
     use super::*;
 
-    const BOOT: FromHost = FromHost::Boot {
-        config: None,
-        credentials: None,
-    };
+    const BOOT: FromHost = FromHost::Boot { config: None };
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::{UnixListener, UnixStream};
     use wire::control::OutputStream;
@@ -199,7 +217,7 @@ mod tests {
         wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION))
             .await
             .unwrap();
-        let mut control = Control::accept(&listener, BOOT, logs.clone())
+        let mut control = Control::accept(&listener, BOOT, None, logs.clone())
             .await
             .unwrap();
         let mut reader = Reader::default();
@@ -247,10 +265,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_is_signed_for_an_enclave_without_a_config() {
+        let (_directory, mut agent, listener) = meet().await;
+        wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION))
+            .await
+            .unwrap();
+        let _control = Control::accept(&listener, BOOT, None, Logs::default())
+            .await
+            .unwrap();
+        let sign = FromAgent::Sign { body: vec![] };
+        wire::io::write(&mut agent, &sign).await.unwrap();
+        let mut reader = Reader::default();
+        let answer = Err(SignRefusal::NotAsked);
+        for expected in [BOOT, FromHost::Signed { answer }] {
+            let heard = wire::io::read(&mut agent, &mut reader).await.unwrap();
+            assert_eq!(heard, Some(expected));
+        }
+    }
+
+    #[tokio::test]
     async fn an_agent_of_another_protocol_is_not_let_on() {
         let (_directory, mut agent, listener) = meet().await;
         wire::io::write(&mut agent, &hello(99)).await.unwrap();
-        let error = Control::accept(&listener, BOOT, Logs::default())
+        let error = Control::accept(&listener, BOOT, None, Logs::default())
             .await
             .unwrap_err();
         assert_eq!(
@@ -271,7 +308,7 @@ mod tests {
             wire::io::write(&mut agent, &hello(wire::PROTOCOL_VERSION))
                 .await
                 .unwrap();
-            let mut control = Control::accept(&listener, BOOT, Logs::default())
+            let mut control = Control::accept(&listener, BOOT, None, Logs::default())
                 .await
                 .unwrap();
             agent.write_all(&nonsense).await.unwrap();
@@ -289,7 +326,15 @@ mod tests {
         let (sender, _reports) = mpsc::channel(1);
         let (_orders, taken) = mpsc::channel(1);
         let talk = tokio::spawn(async move {
-            converse(host, Reader::default(), &Logs::default(), taken, &sender).await
+            converse(
+                host,
+                Reader::default(),
+                None,
+                &Logs::default(),
+                taken,
+                &sender,
+            )
+            .await
         });
         tokio::time::sleep(SILENCE - Duration::from_secs(1)).await;
         wire::io::write(&mut agent, &FromAgent::Alive)

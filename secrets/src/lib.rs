@@ -1,14 +1,14 @@
 //! Keeps registry credentials: in AWS Secrets Manager, or in encrypted files where there is no AWS.
 //! A record holds only the name that a store gave; the credentials are fetched for a pull and
-//! dropped after it. [`role`] fetches the credentials of the instance's role, and
-//! [`examine_aws`] looks whether AWS gives what all this needs.
+//! dropped after it. A [`Signer`] signs the request to KMS of an enclave, which gets no AWS
+//! credentials itself, and [`examine_aws`] looks whether AWS gives what all this needs.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
 mod aws;
 mod doctor;
 mod file;
-pub mod role;
+mod signer;
 
 use api::EnclaveId;
 use explain::{Code, Explain};
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 pub use aws::{AwsConfig, AwsSecrets};
 pub use doctor::{examine_aws, examine_metadata_service};
 pub use file::FileSecrets;
+pub use signer::{KmsConfig, NoCredentials, Signer};
 
 /// Why a secret cannot be kept, read or deleted.
 #[derive(Debug, thiserror::Error)]

@@ -118,10 +118,7 @@ fn first_report(scene: &Scene, image: &Path) -> Option<FromAgent> {
         let mut reader = Reader::default();
         let hello = wire::io::read(&mut control, &mut reader).await.unwrap();
         assert!(matches!(hello, Some(FromAgent::Hello { .. })), "{hello:?}");
-        let boot = FromHost::Boot {
-            config: None,
-            credentials: None,
-        };
+        let boot = FromHost::Boot { config: None };
         wire::io::write(&mut control, &boot).await.unwrap();
         let report = wire::io::read(&mut control, &mut reader).await.unwrap();
         instance.kill().await;

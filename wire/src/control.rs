@@ -2,8 +2,8 @@
 //! ask. The agent connects, says `Hello`, waits for `Boot`, and reports until the workload has
 //! ended.
 
+use crate::kms::{SignRefusal, SignedHeaders};
 use minicbor::{Decode, Encode};
-use zeroize::Zeroizing;
 
 /// From the agent. The host takes each field as a claim of the enclave, never as a command.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -58,6 +58,15 @@ pub enum FromAgent {
     /// while gives the enclave up.
     #[n(5)]
     Alive,
+    /// Asks for a signature over the request to [KMS](crate::kms), before `Started` only; the host
+    /// answers with `Signed`.
+    #[n(6)]
+    Sign {
+        /// The request's body, [`MAX_BODY`](crate::kms::MAX_BODY) bytes at most.
+        #[n(0)]
+        #[cbor(with = "minicbor::bytes")]
+        body: Vec<u8>,
+    },
 }
 
 /// Milliseconds between two signs of life.
@@ -73,9 +82,6 @@ pub enum FromHost {
         #[n(0)]
         #[cbor(with = "minicbor::bytes")]
         config: Option<Vec<u8>>,
-        /// For the one call to KMS that opens it.
-        #[n(1)]
-        credentials: Option<AwsCredentials>,
     },
     /// End the workload: its stop signal now, SIGKILL after `deadline_ms` milliseconds.
     #[n(1)]
@@ -84,93 +90,13 @@ pub enum FromHost {
         #[n(0)]
         deadline_ms: u32,
     },
-}
-
-/// Credentials of the parent's role, short-lived. The parent knows them: it is the key's policy
-/// that keeps the parent from the config. Wiped from memory when dropped; `Debug` shows none of
-/// them.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub struct AwsCredentials {
-    /// The access key's ID (`ASIA…` or `AKIA…`).
-    #[n(0)]
-    #[cbor(with = "secret")]
-    pub access_key_id: Zeroizing<String>,
-    /// The key that signs requests.
-    #[n(1)]
-    #[cbor(with = "secret")]
-    pub secret_access_key: Zeroizing<String>,
-    /// Of temporary credentials only.
+    /// Answer to `Sign`.
     #[n(2)]
-    #[cbor(with = "optional_secret", has_nil)]
-    pub session_token: Option<Zeroizing<String>>,
-}
-
-impl std::fmt::Debug for AwsCredentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AwsCredentials(…)")
-    }
-}
-
-/// A text in CBOR that is wiped when dropped.
-mod secret {
-    use minicbor::decode::{Decoder, Error as DecodeError};
-    use minicbor::encode::{Encoder, Error as EncodeError, Write};
-    use zeroize::Zeroizing;
-
-    pub(super) fn encode<C, W: Write>(
-        text: &Zeroizing<String>,
-        encoder: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        encoder.str(text)?.ok()
-    }
-
-    pub(super) fn decode<C>(
-        decoder: &mut Decoder<'_>,
-        _: &mut C,
-    ) -> Result<Zeroizing<String>, DecodeError> {
-        decoder.str().map(|text| Zeroizing::new(text.to_owned()))
-    }
-}
-
-/// The same, or null; left out at the end of an array, as minicbor leaves out an `Option`.
-mod optional_secret {
-    use minicbor::data::Type;
-    use minicbor::decode::{Decoder, Error as DecodeError};
-    use minicbor::encode::{Encoder, Error as EncodeError, Write};
-    use zeroize::Zeroizing;
-
-    type Secret = Option<Zeroizing<String>>;
-
-    pub(super) fn encode<C, W: Write>(
-        secret: &Secret,
-        encoder: &mut Encoder<W>,
-        context: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        match secret {
-            Some(text) => super::secret::encode(text, encoder, context),
-            None => encoder.null()?.ok(),
-        }
-    }
-
-    pub(super) fn decode<C>(
-        decoder: &mut Decoder<'_>,
-        context: &mut C,
-    ) -> Result<Secret, DecodeError> {
-        if decoder.datatype()? == Type::Null {
-            decoder.null()?;
-            return Ok(None);
-        }
-        super::secret::decode(decoder, context).map(Some)
-    }
-
-    pub(super) fn is_nil(secret: &Secret) -> bool {
-        secret.is_none()
-    }
-
-    pub(super) fn nil() -> Option<Secret> {
-        Some(None)
-    }
+    Signed {
+        /// The headers to add to the request.
+        #[n(0)]
+        answer: Result<SignedHeaders, SignRefusal>,
+    },
 }
 
 /// Where the workload wrote.
@@ -281,44 +207,48 @@ pub enum AbortReason {
     /// The kernel's random numbers do not come from the NSM.
     #[n(23)]
     Rng,
+    /// The host refused to sign the request to KMS.
+    #[n(24)]
+    SignatureRefused,
+    /// The host could not sign the request to KMS.
+    #[n(25)]
+    SignatureUnavailable,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn credentials(session_token: Option<&str>) -> AwsCredentials {
-        AwsCredentials {
-            access_key_id: "A".to_owned().into(),
-            secret_access_key: "S".to_owned().into(),
-            session_token: session_token.map(|text| text.to_owned().into()),
-        }
-    }
-
-    /// Host and agent may be of different releases: these bytes were written by the first one, with
-    /// plain strings, and do not change.
+    /// Host and agent may be of different releases: these bytes do not change.
     #[test]
-    fn the_bytes_of_boot_do_not_change() {
-        let boot = |config: Option<Vec<u8>>, credentials| FromHost::Boot {
-            config,
-            credentials,
+    fn the_bytes_of_the_hosts_messages_do_not_change() {
+        let boot = |config: Option<Vec<u8>>| FromHost::Boot { config };
+        let signed = |security_token: Option<&str>| FromHost::Signed {
+            answer: Ok(SignedHeaders {
+                date: "D".to_owned(),
+                authorization: "A".to_owned(),
+                security_token: security_token.map(str::to_owned),
+            }),
         };
-        let all = boot(Some(vec![1, 2]), Some(credentials(Some("T"))));
-        let lasting = boot(Some(vec![1, 2]), Some(credentials(None)));
+        let refused = FromHost::Signed {
+            answer: Err(SignRefusal::Key),
+        };
         for (message, bytes) in [
             (
-                all,
-                b"\x82\x00\x82\x42\x01\x02\x83\x61A\x61S\x61T".as_slice(),
+                boot(Some(vec![1, 2])),
+                b"\x82\x00\x81\x42\x01\x02".as_slice(),
             ),
-            (lasting, b"\x82\x00\x82\x42\x01\x02\x82\x61A\x61S"),
-            (boot(None, None), b"\x82\x00\x80"),
+            (boot(None), b"\x82\x00\x80"),
+            (
+                signed(Some("T")),
+                b"\x82\x02\x81\x82\x00\x83\x61D\x61A\x61T",
+            ),
+            (signed(None), b"\x82\x02\x81\x82\x00\x82\x61D\x61A"),
+            (refused, b"\x82\x02\x81\x82\x01\x04"),
         ] {
             assert_eq!(minicbor::to_vec(&message).unwrap(), bytes);
             assert_eq!(minicbor::decode::<FromHost>(bytes).unwrap(), message);
         }
-        let explicit_null = b"\x82\x00\x82\x42\x01\x02\x83\x61A\x61S\xf6";
-        let read = minicbor::decode::<FromHost>(explicit_null).unwrap();
-        assert_eq!(read, boot(Some(vec![1, 2]), Some(credentials(None))));
     }
 
     #[test]
@@ -334,21 +264,14 @@ mod tests {
             stream: OutputStream::Stderr,
             bytes: vec![1],
         };
+        let sign = FromAgent::Sign { body: vec![7] };
         for (message, bytes) in [
-            (failed, b"\x82\x04\x82\x12\x61d".as_slice()),
+            (sign, b"\x82\x06\x81\x41\x07".as_slice()),
+            (failed, b"\x82\x04\x82\x12\x61d"),
             (exited, b"\x82\x03\x81\x82\x00\x81\x03"),
             (log, b"\x82\x02\x82\x02\x41\x01"),
         ] {
             assert_eq!(minicbor::to_vec(&message).unwrap(), bytes);
         }
-    }
-
-    #[test]
-    fn debug_shows_no_credentials() {
-        let boot = FromHost::Boot {
-            config: None,
-            credentials: Some(credentials(Some("T"))),
-        };
-        assert!(format!("{boot:?}").contains("credentials: Some(AwsCredentials(…))"));
     }
 }

@@ -32,7 +32,7 @@
 //! # The sealed config
 //!
 //! [`sealed`] is the file that carries secrets to one attested enclave and to nothing else. It
-//! travels in `Boot`.
+//! travels in `Boot`; [`kms`] is the request that opens it.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
@@ -40,6 +40,7 @@ pub mod control;
 pub mod frame;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod kms;
 pub mod network;
 pub mod relay;
 pub mod sealed;

@@ -1,10 +1,10 @@
 //! One call to KMS: Decrypt with a Recipient. TLS ends here, inside the enclave; the host carries
-//! ciphertext on the egress port. aws-sdk-kms signs, retries and watches the time; how its requests
-//! travel is ours ([`Transport`]).
+//! ciphertext on the egress port. aws-sdk-kms writes, retries and watches the time; how its requests
+//! are signed and travel is ours ([`Transport`]).
 
+use super::signer::Signer;
 use super::transport::{Transport, TransportError};
 use crate::error::BootError;
-use aws_credential_types::Credentials;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
@@ -15,11 +15,13 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeyEncryptionMechanism, RecipientInfo};
 use aws_smithy_runtime_api::client::http::{SharedHttpConnector, http_client_fn};
 use std::time::Duration;
-use wire::control::{AbortReason, AwsCredentials};
+use wire::control::AbortReason;
+use wire::kms::MAX_SIGNATURES;
 use wire::sealed::Header;
 use wire::spec::MeasuredConfig;
 
-const ATTEMPTS: u32 = 3;
+/// Each is signed.
+const ATTEMPTS: u32 = MAX_SIGNATURES;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Retries included. The host waits 90 seconds for the workload to start (host-proxy, deploy).
 const TIMEOUT: Duration = Duration::from_secs(35);
@@ -29,9 +31,9 @@ pub(super) async fn decrypt(
     config: &MeasuredConfig,
     header: &Header,
     document: Vec<u8>,
-    credentials: AwsCredentials,
+    signer: Signer,
 ) -> Result<Vec<u8>, BootError> {
-    let client = client(config, credentials)?;
+    let client = client(config, signer)?;
     let recipient = RecipientInfo::builder()
         .key_encryption_algorithm(KeyEncryptionMechanism::RsaesOaepSha256)
         .attestation_document(Blob::new(document))
@@ -61,20 +63,9 @@ pub(super) async fn decrypt(
     }
 }
 
-fn client(config: &MeasuredConfig, credentials: AwsCredentials) -> Result<Client, BootError> {
-    let AwsCredentials {
-        access_key_id,
-        secret_access_key,
-        session_token,
-    } = credentials;
-    let credentials = Credentials::new(
-        access_key_id.as_str(),
-        secret_access_key.as_str(),
-        session_token.map(|token| token.as_str().to_owned()),
-        None,
-        "host",
-    );
-    let transport = SharedHttpConnector::new(Transport::new(config)?);
+/// Without credentials: what the SDK hands to the transport is not signed.
+fn client(config: &MeasuredConfig, signer: Signer) -> Result<Client, BootError> {
+    let transport = SharedHttpConnector::new(Transport::new(config, signer)?);
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .operation_timeout(TIMEOUT)
@@ -83,7 +74,7 @@ fn client(config: &MeasuredConfig, credentials: AwsCredentials) -> Result<Client
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))
         .endpoint_url(format!("https://{}", config.endpoint))
-        .credentials_provider(credentials)
+        .allow_no_auth()
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .http_client(http_client_fn(move |_settings, _components| {

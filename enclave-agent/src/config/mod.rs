@@ -1,17 +1,20 @@
 //! The sealed config: opened by proving to KMS what this enclave is, measured into PCR16, and
 //! handed to the workload.
 //!
-//! The parent sends the file and credentials for KMS, and may be hostile: every step compares with
-//! the measured spec or is authenticated, and the first that fails ends the enclave with a reason.
+//! The parent sends the file and signs the request to KMS, and may be hostile: every step compares
+//! with the measured spec or is authenticated, and the first that fails ends the enclave with a
+//! reason.
 
 mod deliver;
 mod envelope;
 mod kms;
 mod recipient;
 mod signature;
+mod signer;
 mod transport;
 
 pub(crate) use deliver::{Variables, deliver};
+pub(crate) use signer::{Signer, channel};
 
 use crate::document;
 use crate::error::BootError;
@@ -19,7 +22,7 @@ use crate::nsm::{Nsm, NsmError, Question};
 use attestation::Origin;
 use aws_lc_rs::digest::{SHA384, digest};
 use std::ops::Range;
-use wire::control::{AbortReason, AwsCredentials};
+use wire::control::AbortReason;
 use wire::sealed::{Sealed, SpecMismatch};
 use wire::spec::MeasuredSpec;
 use zeroize::Zeroizing;
@@ -33,7 +36,6 @@ const REGISTERS: Range<u16> = REGISTER..32;
 #[derive(Debug)]
 pub(crate) struct BootPayload {
     pub(crate) config: Option<Vec<u8>>,
-    pub(crate) credentials: Option<AwsCredentials>,
 }
 
 /// The config of the spec, open and measured; `None` if the spec asks for none, whatever the host
@@ -42,14 +44,15 @@ pub(crate) async fn open(
     spec: &MeasuredSpec,
     payload: BootPayload,
     nsm: &dyn Nsm,
+    signer: Signer,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, BootError> {
     let Some(config) = &spec.config else {
         return Ok(None);
     };
-    let missing = |what| BootError::new(AbortReason::ConfigMissing, what);
-    let bytes = payload
-        .config
-        .ok_or_else(|| missing("the spec asks for a sealed config, and the host sent none"))?;
+    let bytes = payload.config.ok_or_else(|| {
+        let missing = "the spec asks for a sealed config, and the host sent none";
+        BootError::new(AbortReason::ConfigMissing, missing)
+    })?;
     let sealed = Sealed::parse(&bytes)
         .map_err(|e| BootError::new(AbortReason::ConfigDamaged, e.to_string()))?;
     sealed
@@ -57,14 +60,11 @@ pub(crate) async fn open(
         .belongs_to(spec.name.as_deref().unwrap_or_default(), config)
         .map_err(|mismatch| explain(&mismatch))?;
     signature::verify(&sealed, config)?;
-    let credentials = payload
-        .credentials
-        .ok_or_else(|| missing("the host sent no AWS credentials to ask KMS with"))?;
 
     let recipient = envelope::Recipient::new()?;
     let document = document(nsm, recipient.public_key()?)?;
     check_mode(&document, config.allow_debug)?;
-    let answer = kms::decrypt(config, &sealed.header, document, credentials).await?;
+    let answer = kms::decrypt(config, &sealed.header, document, signer).await?;
     let key = recipient.open(&answer)?;
     let plaintext = envelope::unseal(&sealed, &key)?;
 

@@ -1,13 +1,20 @@
 //! How a request reaches KMS: one connection through the host's egress, TLS inside the enclave,
 //! HTTP/1.1. The host sees ciphertext; which server it led to is proved by the certificate.
+//!
+//! The SDK's request is not signed. The host signs it, and is asked only once the server has proved
+//! to be KMS. Beside the body nothing of the SDK's request is sent: the headers are those that the
+//! host signs, as both sides know them.
 
+use super::signer::Signer;
 use crate::egress::{self, ConnectError};
 use crate::error::BootError;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
-use http_body_util::{BodyExt as _, Limited};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::{HeaderValue, InvalidHeaderValue};
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
@@ -18,6 +25,7 @@ use tokio::io::DuplexStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use wire::control::AbortReason;
+use wire::kms::{self, SignRefusal, SignedHeaders};
 use wire::relay::RefuseReason;
 use wire::spec::{Destination, MeasuredConfig};
 
@@ -29,6 +37,7 @@ const MAX_ANSWER: usize = 256 * 1024;
 pub(super) struct Transport {
     endpoint: Destination,
     tls: TlsConnector,
+    signer: Signer,
 }
 
 impl std::fmt::Debug for Transport {
@@ -50,6 +59,16 @@ impl HttpConnector for Transport {
 pub(super) enum TransportError {
     #[error("the host refused the connection: {0}")]
     Refused(RefuseReason),
+    #[error("the host did not sign: {0}")]
+    Unsigned(SignRefusal),
+    /// The host was asked to sign, and gave no answer.
+    #[error("the host did not sign: {0}")]
+    Control(io::Error),
+    /// The SDK made another request than the one that the host signs.
+    #[error("the request is not KMS's Decrypt")]
+    Foreign,
+    #[error(transparent)]
+    Header(#[from] InvalidHeaderValue),
     #[error(transparent)]
     ServerName(#[from] InvalidDnsNameError),
     /// The server could not prove its name.
@@ -59,7 +78,7 @@ pub(super) enum TransportError {
     Io(io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
-    /// A message that does not convert, or an answer that is too long.
+    /// An answer that does not convert, or that is too long.
     #[error(transparent)]
     Message(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -68,6 +87,10 @@ impl TransportError {
     pub(super) fn reason(&self) -> AbortReason {
         match self {
             TransportError::Refused(_) => AbortReason::EgressRefused,
+            TransportError::Unsigned(SignRefusal::Unavailable)
+            | TransportError::Control(_)
+            | TransportError::Header(_) => AbortReason::SignatureUnavailable,
+            TransportError::Unsigned(_) | TransportError::Foreign => AbortReason::SignatureRefused,
             TransportError::ServerName(_) | TransportError::Tls(_) => AbortReason::KmsTls,
             TransportError::Io(_) | TransportError::Http(_) | TransportError::Message(_) => {
                 AbortReason::KmsUnreachable
@@ -89,22 +112,26 @@ impl From<TransportError> for ConnectorError {
 impl Transport {
     /// # Errors
     /// [`AbortReason::Spec`] if the spec's CA certificate cannot be used.
-    pub(super) fn new(config: &MeasuredConfig) -> Result<Transport, BootError> {
+    pub(super) fn new(config: &MeasuredConfig, signer: Signer) -> Result<Transport, BootError> {
         Ok(Transport {
             endpoint: config.endpoint.clone(),
             tls: TlsConnector::from(Arc::new(tls(config)?)),
+            signer,
         })
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, TransportError> {
+        let body = body_to_sign(&request)?;
         let stream = self.connect().await?;
+        let signed = self.signer.sign(body.to_vec()).await;
+        let headers = signed
+            .map_err(TransportError::Control)?
+            .map_err(TransportError::Unsigned)?;
+        let request = signed_request(&self.endpoint, headers, body)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
-        let request = request
-            .try_into_http1x()
-            .map_err(|e| TransportError::Message(e.into()))?;
-        let response = sender.send_request(origin_form(request)).await?;
+        let response = sender.send_request(request).await?;
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER)
             .collect()
@@ -132,24 +159,45 @@ impl Transport {
     }
 }
 
-/// The SDK names the whole URL; a server is sent its path (RFC 9112, 3.2.1) and a Host.
-fn origin_form(mut request: hyper::Request<SdkBody>) -> hyper::Request<SdkBody> {
-    use hyper::header::{HOST, HeaderValue};
-    let host = request
-        .uri()
-        .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    if let (Some(host), false) = (host, request.headers().contains_key(HOST)) {
-        request.headers_mut().insert(HOST, host);
+/// The body, if all else is as the host will sign it.
+fn body_to_sign(request: &HttpRequest) -> Result<Bytes, TransportError> {
+    let headers = request.headers();
+    let is_decrypt = request.method() == "POST"
+        && headers.get("content-type") == Some(kms::CONTENT_TYPE)
+        && headers.get("x-amz-target") == Some(kms::TARGET)
+        && request
+            .uri()
+            .parse::<hyper::Uri>()
+            .is_ok_and(|uri| uri.path() == "/" && uri.query().is_none());
+    match request.body().bytes() {
+        Some(body) if is_decrypt => Ok(Bytes::copy_from_slice(body)),
+        _ => Err(TransportError::Foreign),
     }
-    let path = request
-        .uri()
-        .path_and_query()
-        .map_or("/", hyper::http::uri::PathAndQuery::as_str);
-    if let Ok(uri) = path.parse() {
-        *request.uri_mut() = uri;
+}
+
+/// The request as it is sent (RFC 9112, 3.2.1: a server is sent the path, and `host`).
+fn signed_request(
+    endpoint: &Destination,
+    signed: SignedHeaders,
+    body: Bytes,
+) -> Result<hyper::Request<Full<Bytes>>, TransportError> {
+    let SignedHeaders {
+        date,
+        authorization,
+        security_token,
+    } = signed;
+    let mut request = hyper::Request::new(Full::new(body));
+    *request.method_mut() = hyper::Method::POST;
+    let headers = request.headers_mut();
+    headers.insert("host", HeaderValue::try_from(kms::host(endpoint))?);
+    headers.insert("content-type", HeaderValue::from_static(kms::CONTENT_TYPE));
+    headers.insert("x-amz-target", HeaderValue::from_static(kms::TARGET));
+    headers.insert("x-amz-date", HeaderValue::try_from(date)?);
+    headers.insert("authorization", HeaderValue::try_from(authorization)?);
+    if let Some(token) = security_token {
+        headers.insert("x-amz-security-token", HeaderValue::try_from(token)?);
     }
-    request
+    Ok(request)
 }
 
 /// The trusted CAs are compiled in or in the spec: measured either way.
@@ -174,4 +222,75 @@ fn tls(config: &MeasuredConfig) -> Result<rustls::ClientConfig, BootError> {
     .with_safe_default_protocol_versions()
     .map_err(unusable)?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the SDK hands it over, with one header set to something else.
+    fn request(uri: &str, header: (&'static str, &'static str)) -> HttpRequest {
+        let mut request = HttpRequest::new(SdkBody::from("{}"));
+        request.set_method("POST").unwrap();
+        request.set_uri(uri).unwrap();
+        let headers = request.headers_mut();
+        headers.insert("content-type", kms::CONTENT_TYPE);
+        headers.insert("x-amz-target", kms::TARGET);
+        headers.insert("x-amz-user-agent", "aws-sdk-rust");
+        headers.insert(header.0, header.1);
+        request
+    }
+
+    #[test]
+    fn only_the_request_that_the_host_signs_is_made() {
+        let kms = "https://kms.eu-west-1.amazonaws.com:443/";
+        let none = ("amz-sdk-request", "attempt=1");
+        let body = body_to_sign(&request(kms, none)).unwrap();
+        assert_eq!(body, "{}".as_bytes());
+        for (uri, header) in [
+            (kms, ("x-amz-target", "TrentService.Encrypt")),
+            (kms, ("content-type", "application/json")),
+            ("https://kms.eu-west-1.amazonaws.com:443/keys", none),
+            ("https://kms.eu-west-1.amazonaws.com:443/?Action=x", none),
+        ] {
+            let refused = body_to_sign(&request(uri, header));
+            assert!(
+                matches!(refused, Err(TransportError::Foreign)),
+                "{uri} {header:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_but_what_is_signed() {
+        let endpoint = Destination::parse("kms.eu-west-1.amazonaws.com:443").unwrap();
+        let signed = |date: &str| SignedHeaders {
+            date: date.to_owned(),
+            authorization: "A".to_owned(),
+            security_token: Some("T".to_owned()),
+        };
+        let request = signed_request(&endpoint, signed("D"), Bytes::from("{}")).unwrap();
+        let sent: Vec<(&str, &[u8])> = request
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        assert_eq!(
+            sent,
+            [
+                ("host", b"kms.eu-west-1.amazonaws.com".as_slice()),
+                ("content-type", kms::CONTENT_TYPE.as_bytes()),
+                ("x-amz-target", kms::TARGET.as_bytes()),
+                ("x-amz-date", b"D"),
+                ("authorization", b"A"),
+                ("x-amz-security-token", b"T"),
+            ]
+        );
+        assert_eq!(
+            (request.method().as_str(), request.uri().path()),
+            ("POST", "/")
+        );
+        let two_lines = signed_request(&endpoint, signed("D\r\nx: y"), Bytes::new());
+        assert!(matches!(two_lines, Err(TransportError::Header(_))));
+    }
 }

@@ -9,7 +9,7 @@ use broker::{BrokerConfig, RegistryConfig};
 use eif_builder::artifacts::{self, ArtifactError};
 use explain::{Code, Explain};
 use launch::QemuConfig;
-use secrets::AwsConfig;
+use secrets::{AwsConfig, KmsConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ region = ""
 endpoint_url = ""
 kms_key = ""
 secret_prefix = "redoubt"
+
+[kms]
+role_arn = ""                    # requests of enclaves are signed as the daemon; a role is narrowed to one config for each launch
 
 [pull]
 plain_http = []
@@ -75,6 +78,8 @@ pub struct DaemonConfig {
     pub launcher: api::Provider,
     /// `[aws]`
     pub aws: AwsConfig,
+    /// `[kms]`: who signs the requests of enclaves.
+    pub kms: KmsConfig,
     /// `[pull]`
     pub pull: PullConfig,
     /// `[build]`

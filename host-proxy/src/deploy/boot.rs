@@ -2,6 +2,7 @@
 
 use super::explain_exit::{boot_failed, exit_error, no_heartbeat};
 use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Stages};
+use crate::config::DaemonConfig;
 use crate::control::{Control, Report};
 use crate::egress::{self, EgressPolicy};
 use crate::logs::Logs;
@@ -11,12 +12,13 @@ use eif_builder::build::Built;
 use explain::Code;
 use launch::attest;
 use launch::{Instance, LaunchRequest, Listener, Listeners, Reservation};
-use secrets::role;
+use secrets::Signer;
 use std::future::Future;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wire::control::FromHost;
+use wire::sealed::Sealed;
 
 /// From the heartbeat to a workload that was started: mounting and starting take well under a second, slow machines more, and KMS
 /// may take half a minute.
@@ -39,7 +41,7 @@ pub(super) async fn boot_and_attest(
     };
     stages.enter(Stage::Launch).await;
     let pcr16 = config.as_ref().map(|config| config.pcr16);
-    let boot = boot_message(config).await?;
+    let (boot, signer) = boot_message(context, &built, config).await?;
     let (mut instance, listeners) = launch(context, &request, &built, reservation).await?;
     let Listeners {
         heartbeat,
@@ -51,7 +53,11 @@ pub(super) async fn boot_and_attest(
     stages.enter(Stage::Heartbeat).await;
     await_heartbeat(context, &mut instance, &heartbeat).await?;
     stages.enter(Stage::Configure).await;
-    let accepted = alive(&mut instance, Control::accept(&control, boot, logs.clone())).await?;
+    let accepted = alive(
+        &mut instance,
+        Control::accept(&control, boot, signer, logs.clone()),
+    )
+    .await?;
     let mut control =
         accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
     wait_until_running(context, &mut control, &mut instance, logs)
@@ -72,18 +78,20 @@ pub(super) async fn boot_and_attest(
     })
 }
 
-/// What the agent is told first. Credentials are fetched for enclaves that have to ask KMS.
-async fn boot_message(config: Option<LoadedConfig>) -> Result<FromHost, DeployError> {
-    Ok(match config {
-        Some(config) => FromHost::Boot {
-            config: Some(config.bytes),
-            credentials: Some(role::credentials().await?),
-        },
-        None => FromHost::Boot {
-            config: None,
-            credentials: None,
-        },
-    })
+/// What the agent is told first, and what signs its request to KMS if it has a config to open.
+async fn boot_message(
+    context: &Context,
+    built: &Built,
+    config: Option<LoadedConfig>,
+) -> Result<(FromHost, Option<Signer>), DeployError> {
+    let DaemonConfig { aws, kms, .. } = &context.config;
+    let (Some(rules), Some(LoadedConfig { bytes, .. })) = (&built.spec.config, config) else {
+        return Ok((FromHost::Boot { config: None }, None));
+    };
+    let sealed = Sealed::parse(&bytes).map_err(DeployError::internal)?;
+    let signer = Signer::new(aws, kms, rules, &sealed.header).await?;
+    let config = Some(bytes);
+    Ok((FromHost::Boot { config }, Some(signer)))
 }
 
 async fn launch(

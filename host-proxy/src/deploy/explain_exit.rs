@@ -111,6 +111,11 @@ fn aborted(reason: AbortReason, detail: &str) -> DeployError {
             Code::KmsUnreachable,
             "Exempt a private KMS endpoint with egress.allow_networks in the daemon's configuration.",
         ),
+        AbortReason::SignatureUnavailable => own(Code::AwsCredentialsMissing),
+        AbortReason::SignatureRefused => (
+            Code::BootFailed,
+            "Check that the agent is Redoubt's own, and that the config was sealed for this spec.",
+        ),
         AbortReason::Debug => own(Code::DebugRefused),
         AbortReason::Cmdline => own(Code::CmdlineChanged),
         AbortReason::Rng => own(Code::RngUntrusted),

@@ -53,6 +53,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
             "oci",
             "parent",
             "pki",
+            "secrets",
             "wire",
         ],
     ),

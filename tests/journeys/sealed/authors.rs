@@ -2,7 +2,7 @@
 //! opens no other.
 
 use super::House;
-use super::parent::{Parent, Wrong, boot_message, credentials};
+use super::parent::{Parent, Wrong};
 use host_proxy::control::Report;
 use serde_json::Value;
 use tests::eif;
@@ -44,7 +44,7 @@ fn a_config_sets_the_variables_that_its_spec_names_and_no_others() {
     let house = House::new("variables = ['TOKEN', 'URL']");
     let (eif, _) = house.allow();
     let parent = Parent::new(&house, &eif);
-    let boot = |config| parent.boot(boot_message(Some(config), Some(credentials())));
+    let boot = |config: Vec<u8>| parent.boot(&config);
     let (good, _) = house.seal("TOKEN=x\n", 1);
     assert_eq!(boot(std::fs::read(good).unwrap()), Report::Started);
     let mut wrong = Wrong::default();
@@ -101,7 +101,7 @@ fn a_config_without_its_sealers_signature_is_refused_before_kms_is_asked() {
     let house = House::new(&line);
     let (eif, _) = house.allow();
     let parent = Parent::new(&house, &eif);
-    let boot = |config| parent.boot(boot_message(Some(config), Some(credentials())));
+    let boot = |config: Vec<u8>| parent.boot(&config);
     let [key, other_key] =
         [("sealer.pem", SEALER), ("other.pem", OTHER)].map(|(name, pair)| pem(&house, name, pair));
     let signed = sealed_for(&house, &line, &line, "TOKEN=x", &["--sign-key", &key]);

@@ -1,11 +1,12 @@
 //! What a parent can do with sealed files: it gets reasons, and never a running workload.
 
 use super::House;
-use super::parent::{Parent, Wrong, boot_message, credentials, failed};
+use super::parent::{Parent, Wrong, credentials, failed};
+use aws_credential_types::Credentials;
 use host_proxy::control::Report;
 use std::path::Path;
-use tests::kms::attested_policy;
-use wire::control::{AbortReason, AwsCredentials};
+use tests::kms::{SECRET_ACCESS_KEY, attested_policy};
+use wire::control::AbortReason;
 use wire::sealed::{Header, Sealed};
 
 const CHANGED: &str = "changed after it was sealed";
@@ -16,7 +17,8 @@ const CIPHERTEXT: &str = "InvalidCiphertext";
 struct Case {
     what: &'static str,
     config: Option<Vec<u8>>,
-    credentials: Option<AwsCredentials>,
+    /// What it signs requests with.
+    credentials: Option<Credentials>,
     expected: (AbortReason, &'static str),
 }
 
@@ -95,10 +97,7 @@ fn data_key(sealed: &[u8]) -> Vec<u8> {
 
 /// What the parent leaves out, or has no right to.
 fn withheld(files: &Files) -> [Case; 3] {
-    let nobody = AwsCredentials {
-        access_key_id: "AKIANOBODY".to_owned().into(),
-        ..credentials()
-    };
+    let nobody = Credentials::new("AKIANOBODY", SECRET_ACCESS_KEY, None, None, "test");
     let case = |what, expected| Case::new(what, files.good.clone(), expected);
     [
         Case {
@@ -111,8 +110,8 @@ fn withheld(files: &Files) -> [Case; 3] {
         Case {
             credentials: None,
             ..case(
-                "no credentials",
-                (AbortReason::ConfigMissing, "no AWS credentials"),
+                "no signature",
+                (AbortReason::SignatureRefused, "no config to open now"),
             )
         },
         Case {
@@ -188,16 +187,16 @@ fn a_hostile_parent_gets_reasons_and_never_a_running_workload() {
     let (eif, _) = house.allow();
     let files = Files::seal(&house);
     let parent = Parent::new(&house, &eif);
-    let good = || boot_message(Some(files.good.clone()), Some(credentials()));
-    assert_eq!(parent.boot(good()), Report::Started);
+    assert_eq!(parent.boot(&files.good), Report::Started);
 
     let mut wrong = Wrong::default();
     let cases = withheld(&files).into_iter();
     for case in cases.chain(foreign(&files)).chain(recombined(&files)) {
-        let report = parent.boot(boot_message(case.config, case.credentials));
+        let report = parent.boot_as(case.config.as_deref(), case.credentials);
         wrong.check(case.what, report, case.expected);
     }
     wrong.assert_none();
-    let (found, detail) = failed(parent.boot_through(good(), &[]));
+    let report = parent.boot_through(Some(&files.good), Some(credentials()), &[]);
+    let (found, detail) = failed(report);
     assert_eq!(found, AbortReason::EgressRefused, "{detail}");
 }

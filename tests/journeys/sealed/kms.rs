@@ -1,6 +1,6 @@
 //! The talk with KMS, and with what pretends to be it.
 
-use super::parent::{Parent, Wrong, boot_message, credentials, failed};
+use super::parent::{Parent, Wrong, failed};
 use super::{ENV_SCRIPT, House, INWARD, image};
 use host_proxy::control::Report;
 use tests::daemon::Daemon;
@@ -33,7 +33,7 @@ fn only_a_kms_that_attests_and_proves_itself_will_do() {
         (Mischief::Stalls, KmsUnreachable, "KMS could not be asked"),
     ] {
         house.kms.misbehave(mischief);
-        let report = parent.boot(boot_message(Some(config.clone()), Some(credentials())));
+        let report = parent.boot(&config);
         wrong.check(&format!("{mischief:?}"), report, (reason, part));
     }
     wrong.assert_none();
@@ -56,8 +56,7 @@ fn a_server_with_another_name_is_not_kms() {
         sealer: None,
     };
     let config = [header.encode(), vec![0; 40]].concat();
-    let boot = boot_message(Some(config), Some(credentials()));
-    let (found, detail) = failed(Parent::new(&house, &eif).boot(boot));
+    let (found, detail) = failed(Parent::new(&house, &eif).boot(&config));
     assert_eq!(found, AbortReason::KmsTls, "{detail}");
     assert_eq!(house.kms.seen(), Vec::<String>::new());
 }
@@ -71,8 +70,8 @@ fn the_parent_sees_ciphertext_of_the_talk_with_kms() {
     let (eif, _) = house.allow();
     let (path, _) = house.seal("TOKEN=x", 1);
     recorder.rewind();
-    let boot = boot_message(Some(std::fs::read(&path).unwrap()), Some(credentials()));
-    assert_eq!(Parent::new(&house, &eif).boot(boot), Report::Started);
+    let config = std::fs::read(&path).unwrap();
+    assert_eq!(Parent::new(&house, &eif).boot(&config), Report::Started);
     assert_eq!(house.kms.seen(), ["GenerateDataKey", "Decrypt"]);
     let (requests, replies) = (recorder.requests(), recorder.replies());
     assert_eq!(requests.first(), Some(&0x16), "a TLS handshake");

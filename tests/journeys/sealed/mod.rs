@@ -3,12 +3,14 @@
 
 mod authors;
 mod happy;
+mod hostile_enclave;
 mod hostile_parent;
 mod kms;
 mod orders;
 mod parent;
 mod refusals;
 mod registers;
+mod signer;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

@@ -2,16 +2,19 @@
 
 use super::House;
 use api::EnclaveId;
+use aws_credential_types::Credentials;
 use host_proxy::config::DaemonConfig;
 use host_proxy::control::{Control, Report};
 use host_proxy::egress::{self, EgressPolicy};
 use host_proxy::logs::Logs;
 use launch::{LaunchRequest, Launchers, Listeners};
+use secrets::Signer;
 use std::path::Path;
 use std::time::Duration;
 use tests::kms::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
-use wire::control::{AbortReason, AwsCredentials, FromHost};
+use wire::control::{AbortReason, FromHost};
 use wire::network::Network;
+use wire::sealed::Sealed;
 use wire::spec::{ImageDefaults, MeasuredSpec, Resources, Spec};
 
 const RESOURCES: Resources = Resources {
@@ -35,13 +38,28 @@ impl Parent<'_> {
         }
     }
 
-    /// Boots to the end, and gives what the agent said last. The egress is a real one, to the fake.
-    pub(super) fn boot(&self, boot: FromHost) -> Report {
-        self.boot_through(boot, &["127.0.0.0/8", "::1/128"])
+    /// Boots to the end with this config, and gives what the agent said last. Requests to KMS are
+    /// signed, the egress is a real one, to the fake.
+    pub(super) fn boot(&self, config: &[u8]) -> Report {
+        self.boot_as(Some(config), Some(credentials()))
+    }
+
+    /// With these credentials to sign with.
+    pub(super) fn boot_as(
+        &self,
+        config: Option<&[u8]>,
+        credentials: Option<Credentials>,
+    ) -> Report {
+        self.boot_through(config, credentials, &["127.0.0.0/8", "::1/128"])
     }
 
     /// With these exceptions from the refusal of inner addresses.
-    pub(super) fn boot_through(&self, boot: FromHost, networks: &[&str]) -> Report {
+    pub(super) fn boot_through(
+        &self,
+        config: Option<&[u8]>,
+        credentials: Option<Credentials>,
+        networks: &[&str],
+    ) -> Report {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -51,10 +69,20 @@ impl Parent<'_> {
             network: self.spec.network.clone(),
             allow_networks: networks.iter().map(network).collect(),
         };
-        runtime.block_on(self.last_report(boot, policy))
+        let signer = credentials.zip(config).map(|(credentials, config)| {
+            let header = Sealed::parse(config).unwrap().header;
+            Signer::with_provider(credentials, self.spec.config.as_ref().unwrap(), &header)
+        });
+        let config = config.map(<[u8]>::to_vec);
+        runtime.block_on(self.last_report(FromHost::Boot { config }, signer, policy))
     }
 
-    async fn last_report(&self, boot: FromHost, policy: EgressPolicy) -> Report {
+    async fn last_report(
+        &self,
+        boot: FromHost,
+        signer: Option<Signer>,
+        policy: EgressPolicy,
+    ) -> Report {
         // Short, for the sake of socket paths.
         let run_dir = tempfile::Builder::new()
             .prefix("rh")
@@ -80,7 +108,7 @@ impl Parent<'_> {
         } = listeners;
         let serving = tokio::spawn(egress::serve(egress, policy));
         launch::heartbeat(&heartbeat).await.unwrap();
-        let accepted = Control::accept(&control, boot, Logs::default()).await;
+        let accepted = Control::accept(&control, boot, signer, Logs::default()).await;
         let mut control = accepted.unwrap();
         let report = tokio::time::timeout(Duration::from_secs(90), control.report()).await;
         serving.abort();
@@ -99,23 +127,9 @@ fn config(directory: &Path) -> DaemonConfig {
     config
 }
 
-pub(super) fn boot_message(
-    config: Option<Vec<u8>>,
-    credentials: Option<AwsCredentials>,
-) -> FromHost {
-    FromHost::Boot {
-        config,
-        credentials,
-    }
-}
-
 /// Those that the fake KMS knows.
-pub(super) fn credentials() -> AwsCredentials {
-    AwsCredentials {
-        access_key_id: ACCESS_KEY_ID.to_owned().into(),
-        secret_access_key: SECRET_ACCESS_KEY.to_owned().into(),
-        session_token: None,
-    }
+pub(super) fn credentials() -> Credentials {
+    Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "test")
 }
 
 pub(super) fn failed(report: Report) -> (AbortReason, String) {
