@@ -63,7 +63,8 @@ fn summary(config: &DaemonConfig) -> String {
 
 async fn aws(config: &DaemonConfig) -> Vec<Finding> {
     let keeps_secrets = config.secrets == SecretsKind::Aws;
-    let names_aws = keeps_secrets || !config.aws.kms_key.is_empty();
+    let has_role = !config.kms.role_arn.is_empty();
+    let names_aws = keeps_secrets || has_role || !config.aws.kms_key.is_empty();
     let is_ecr = matches!(config.registry, Some(RegistryConfig::Ecr(_)));
     let metadata = async {
         if config.launcher != Provider::AwsNitro {
@@ -75,7 +76,7 @@ async fn aws(config: &DaemonConfig) -> Vec<Finding> {
         if !names_aws {
             return Vec::new();
         }
-        secrets::examine_aws(&config.aws, keeps_secrets).await
+        secrets::examine_aws(&config.aws, &config.kms, keeps_secrets).await
     };
     let (metadata, services) = tokio::join!(metadata, services);
     metadata.into_iter().chain(services).collect()

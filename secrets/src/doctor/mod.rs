@@ -3,11 +3,13 @@
 
 mod access;
 mod imds;
+mod role;
 
 pub use imds::examine_metadata_service;
 
 use self::access::{Access, access, transport};
 use crate::aws::{AwsConfig, load};
+use crate::signer::KmsConfig;
 use api::Finding;
 use aws_config::SdkConfig;
 use aws_sdk_kms::types::DataKeySpec;
@@ -25,12 +27,13 @@ const LIMIT: Duration = Duration::from_secs(5);
 const NO_SECRET: &str = "doctor-looks-for-a-secret-that-does-not-exist";
 
 /// Looks at the identity that the daemon has at AWS, at Secrets Manager if credentials are kept
-/// there, and at the KMS key if one is configured. Changes nothing: it reads a secret that does not
-/// exist, and asks KMS for a dry run. Takes 5 seconds at most.
-pub async fn examine_aws(config: &AwsConfig, keeps_secrets: bool) -> Vec<Finding> {
+/// there, and at the KMS key and the role for enclaves if they are configured. Changes nothing: it
+/// reads a secret that does not exist, asks KMS for a dry run, and assumes the role for a session
+/// without rights. Takes 5 seconds at most.
+pub async fn examine_aws(config: &AwsConfig, kms: &KmsConfig, keeps_secrets: bool) -> Vec<Finding> {
     let deadline = Instant::now() + LIMIT;
     match timeout_at(deadline, load(config, LIMIT, LIMIT)).await {
-        Ok(shared) => examine(&shared, config, keeps_secrets, deadline).await,
+        Ok(shared) => examine(&shared, config, kms, keeps_secrets, deadline).await,
         Err(_) => {
             let why = "region and credentials were not found within 5 seconds";
             vec![Finding::not_checked(IDENTITY, why)]
@@ -41,14 +44,17 @@ pub async fn examine_aws(config: &AwsConfig, keeps_secrets: bool) -> Vec<Finding
 async fn examine(
     shared: &SdkConfig,
     config: &AwsConfig,
+    kms: &KmsConfig,
     keeps_secrets: bool,
     deadline: Instant,
 ) -> Vec<Finding> {
     let has_key = !config.kms_key.is_empty();
-    let (identity, store, key) = tokio::join!(
+    let role = kms.role_arn.as_str();
+    let (identity, store, key, assumed) = tokio::join!(
         within(deadline, identity(shared)),
         within_if(keeps_secrets, deadline, read_nothing(shared, config)),
         within_if(has_key, deadline, dry_run(shared, config)),
+        within_if(!role.is_empty(), deadline, role::assume(shared, role)),
     );
     let arn = match &identity {
         Access::Granted(arn) => Some(arn.as_str()),
@@ -63,6 +69,7 @@ async fn examine(
             .flat_map(|store| of_store(store, config, fix.clone())),
     );
     findings.extend(key.iter().map(|key| of_key(key, &config.kms_key)));
+    findings.extend(assumed.iter().map(|found| role::of_role(found, role)));
     findings
 }
 

@@ -43,6 +43,35 @@ const IDENTITY_XML: &str = "200 OK\n<GetCallerIdentityResponse><GetCallerIdentit
     <Arn>arn:aws:sts::111122223333:assumed-role/parent/i-0</Arn><UserId>x</UserId><Account>111122223333</Account>\
     </GetCallerIdentityResult></GetCallerIdentityResponse>";
 
+const DENIED_XML: &str = "403 Forbidden\n<ErrorResponse><Error><Code>AccessDenied</Code>\
+    <Message>because</Message></Error></ErrorResponse>";
+
+const ASSUMED_XML: &str = "200 OK\n<AssumeRoleResponse><AssumeRoleResult><Credentials>\
+    <AccessKeyId>a</AccessKeyId><SecretAccessKey>b</SecretAccessKey><SessionToken>c</SessionToken>\
+    <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
+
+/// The finding for a role that STS answers about like this.
+async fn role(answer: &'static str) -> Finding {
+    let address = serve(move |_| answer.to_owned());
+    let shared = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("a", "b", None, None, "test"))
+        .endpoint_url(format!("http://{address}"))
+        .load()
+        .await;
+    let arn = "arn:aws:iam::1:role/r";
+    role::of_role(&role::assume(&shared, arn).await, arn)
+}
+
+#[tokio::test]
+async fn a_role_that_cannot_be_assumed_is_wrong() {
+    let passed = "✓ role for enclaves: arn:aws:iam::1:role/r may be assumed";
+    assert_eq!(role(ASSUMED_XML).await.to_string(), passed);
+    let denied = role(DENIED_XML).await;
+    let expected = "arn:aws:iam::1:role/r cannot be assumed: AccessDenied: because";
+    assert!(denied.is_failed() && denied.detail == expected, "{denied}");
+}
+
 /// The findings where Secrets Manager and KMS answer these codes.
 async fn findings(secrets_manager: &'static str, kms: &'static str) -> Vec<Finding> {
     let address = serve(move |head| {
@@ -68,7 +97,8 @@ async fn findings(secrets_manager: &'static str, kms: &'static str) -> Vec<Findi
         ..AwsConfig::default()
     };
     let deadline = Instant::now() + Duration::from_secs(60);
-    examine(&shared, &config, true, deadline).await
+    let kms = KmsConfig::default();
+    examine(&shared, &config, &kms, true, deadline).await
 }
 
 #[tokio::test]
@@ -144,7 +174,14 @@ async fn a_service_that_is_silent_is_unreachable_and_says_nothing_of_the_identit
         .load()
         .await;
     let deadline = Instant::now() + Duration::from_millis(300);
-    let found = examine(&shared, &AwsConfig::default(), true, deadline).await;
+    let found = examine(
+        &shared,
+        &AwsConfig::default(),
+        &KmsConfig::default(),
+        true,
+        deadline,
+    )
+    .await;
     let [identity, store, _] = found.as_slice() else {
         panic!("{found:?}")
     };
@@ -167,7 +204,14 @@ async fn without_credentials_the_identity_is_missing() {
         .load()
         .await;
     let deadline = Instant::now() + Duration::from_secs(60);
-    let found = examine(&shared, &AwsConfig::default(), true, deadline).await;
+    let found = examine(
+        &shared,
+        &AwsConfig::default(),
+        &KmsConfig::default(),
+        true,
+        deadline,
+    )
+    .await;
     let [identity, store, _] = found.as_slice() else {
         panic!("{found:?}")
     };
