@@ -23,6 +23,8 @@ use wire::spec::MeasuredConfig;
 /// Signs for one enclave. `Debug` shows no credentials.
 #[derive(Debug)]
 pub struct Signer {
+    /// The name that the config was sealed for, for the log.
+    config: String,
     expected: Expected,
     credentials: CachedCredentials,
     left: u32,
@@ -54,6 +56,7 @@ impl Signer {
         header: &Header,
     ) -> Signer {
         Signer {
+            config: header.name.clone(),
             expected: Expected::new(config, header),
             credentials: CachedCredentials::new(SharedCredentialsProvider::new(provider)),
             left: MAX_SIGNATURES,
@@ -67,13 +70,16 @@ impl Signer {
     /// As [`SignRefusal`] says; a refusal counts as a signature.
     pub async fn sign(&mut self, body: &[u8]) -> Result<SignedHeaders, SignRefusal> {
         self.left = self.left.checked_sub(1).ok_or(SignRefusal::TooMany)?;
-        self.expected.check(body)?;
+        let config = &self.config;
+        self.expected.check(body).inspect_err(|refusal| {
+            tracing::warn!(?config, %refusal, "an enclave's request to KMS is not signed");
+        })?;
         let credentials = self.credentials.current().await.map_err(|error| {
-            tracing::warn!(%error, "an enclave's request to KMS is not signed");
+            tracing::warn!(?config, %error, "an enclave's request to KMS is not signed");
             SignRefusal::Unavailable
         })?;
         sigv4::sign(&self.expected, body, &credentials, SystemTime::now()).map_err(|error| {
-            tracing::warn!(%error, "an enclave's request to KMS cannot be signed");
+            tracing::warn!(?config, %error, "an enclave's request to KMS cannot be signed");
             SignRefusal::Unavailable
         })
     }

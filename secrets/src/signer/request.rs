@@ -251,6 +251,36 @@ pub(super) mod tests {
         }
     }
 
+    /// Whatever one byte is changed to: a body that is still signed says the same to another parser,
+    /// but for the document, which KMS judges.
+    #[test]
+    fn no_single_byte_makes_it_another_request() {
+        let without_document = |text: &[u8]| {
+            let mut body: Value = serde_json::from_slice(text).unwrap();
+            let recipient = body["Recipient"].as_object_mut().unwrap();
+            recipient.remove("AttestationDocument").unwrap();
+            body
+        };
+        let expected = Expected::new(&config(), &header());
+        let good = body().to_string().into_bytes();
+        let meant = without_document(&good);
+        let mut signed = 0;
+        for index in 0..good.len() {
+            for byte in 0..=u8::MAX {
+                let mut body = good.clone();
+                body[index] = byte;
+                if expected.check(&body).is_ok() {
+                    signed += 1;
+                    assert_eq!(without_document(&body), meant, "{index} {byte}");
+                }
+            }
+        }
+        assert!(
+            signed > good.len(),
+            "each byte as it is, and other documents"
+        );
+    }
+
     #[test]
     fn a_body_has_a_limit() {
         let text = body().to_string();
