@@ -42,6 +42,7 @@ pub mod frame;
 pub mod io;
 pub mod kms;
 pub mod network;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod sealed;
 pub mod spec;

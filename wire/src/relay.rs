@@ -16,6 +16,39 @@ pub const PREFIX: usize = 4;
 /// The longest chunk, in bytes, prefix excluded: prefix and chunk are one write.
 pub const MAX_CHUNK: usize = crate::MAX_WRITE - PREFIX;
 
+/// The most connections that any enclave carries at one time, in and out together: two descriptors
+/// each are half of what a process may have.
+const MAX_CONNECTIONS: u64 = 16_384;
+/// The least, so that the smallest enclave is of use.
+const MIN_CONNECTIONS: u64 = 256;
+/// Memory of the enclave for each of them, in bytes. An idle one takes about 8 KiB of it; one whose
+/// reader does not read takes up to 96 KiB (its buffer and [`VSOCK_BUFFER`]), and the kernel bounds
+/// what TCP takes of all of them together (tcp(7), tcp_mem).
+const MEMORY_EACH: u64 = 128 * 1024;
+
+/// What an enclave's kernel keeps of one stream that the agent has not read, in bytes: the host's
+/// credit (virtio 1.2, 5.10.6.3). Linux would keep 256 KiB.
+pub const VSOCK_BUFFER: u64 = 64 * 1024;
+
+/// How many connections an enclave with so many bytes of memory carries at one time, in and out
+/// together.
+pub fn connection_limit(memory: u64) -> usize {
+    let limit = (memory / MEMORY_EACH).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// How many of `limit` connections may come in: what strangers open leaves a quarter to those that
+/// the workload itself opens.
+pub fn ingress_limit(limit: usize) -> usize {
+    limit / 4 * 3
+}
+
+/// One chunk, of at most [`MAX_CHUNK`] bytes.
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    [&len.to_be_bytes(), bytes].concat()
+}
+
 /// Agent to host, port 9002: open a TCP connection for the enclave.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ConnectRequest {
@@ -75,6 +108,14 @@ pub enum RefuseReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_are_in_proportion_to_memory() {
+        let of = |mib: u64| connection_limit(mib << 20);
+        assert_eq!([of(31), of(64), of(512)], [256, 512, 4096]);
+        assert_eq!([of(2048), of(2049), of(1 << 20)], [16_384; 3]);
+        assert_eq!(ingress_limit(of(512)), 3072);
+    }
 
     /// Host and agent may be of different releases: these bytes were written once and do not
     /// change.

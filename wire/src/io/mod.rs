@@ -5,9 +5,13 @@
 
 mod buffer;
 mod message;
+mod plain;
 mod relay;
 mod serve;
+mod sources;
 
 pub use message::{read, write};
+pub use plain::Plain;
 pub use relay::{Carried, ChunkTooLong, relay};
-pub use serve::{Accept, Overflow, serve};
+pub use serve::{Accept, Overflow, serve, serve_until};
+pub use sources::{SourceLimit, SourcePlace, Sources};

@@ -1,5 +1,6 @@
 //! A relayed stream: plain bytes on one side, chunks on the other.
 
+use super::Plain;
 use super::buffer::{self, Buffer};
 use crate::relay::{MAX_CHUNK, PREFIX};
 use std::future::poll_fn;
@@ -29,7 +30,10 @@ pub struct ChunkTooLong(pub usize);
 /// nothing has moved for `idle`. `first` is what already came from the chunked side. An end of one
 /// direction stays an end of that direction. A stream takes memory for bytes only while some move.
 ///
-/// Not cancel-safe: dropping it closes both streams with bytes in flight.
+/// Unless both directions end in order, the plain stream is reset and the chunked one stops without
+/// its empty chunk: neither end takes a relay that broke off for the end of what it reads. This holds
+/// for errors, for dropping the future, which closes both streams with bytes in flight, and for the
+/// end of the process.
 ///
 /// # Errors
 /// Those of the streams; [`io::ErrorKind::TimedOut`] after `idle` without a byte,
@@ -42,10 +46,11 @@ pub async fn relay<P, C>(
     idle: Duration,
 ) -> io::Result<Carried>
 where
-    P: AsyncRead + AsyncWrite,
+    P: Plain,
     C: AsyncRead + AsyncWrite,
 {
-    let (plain_in, plain_out) = tokio::io::split(plain);
+    plain.reset_on_close()?;
+    let (mut plain_in, mut plain_out) = tokio::io::split(plain);
     let (chunked_in, chunked_out) = tokio::io::split(chunked);
     let chunked_in = io::Cursor::new(first).chain(chunked_in);
     let clock = Clock {
@@ -54,9 +59,10 @@ where
         idle,
     };
     let (from_plain, to_plain) = tokio::try_join!(
-        write_chunks(plain_in, chunked_out, &clock),
-        read_chunks(chunked_in, plain_out, &clock)
+        write_chunks(&mut plain_in, chunked_out, &clock),
+        read_chunks(chunked_in, &mut plain_out, &clock)
     )?;
+    plain_in.unsplit(plain_out).end_on_close()?;
     Ok(Carried {
         from_plain,
         to_plain,
@@ -277,7 +283,7 @@ mod tests {
     #[tokio::test]
     async fn idle_streams_hold_no_buffer() {
         let mut idle = Vec::new();
-        for _ in 0..100 {
+        for _ in 0..1000 {
             let (mut client, mut server, relays) = line();
             client.write_all(b"x").await.unwrap();
             server.read_u8().await.unwrap();

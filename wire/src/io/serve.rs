@@ -1,7 +1,7 @@
 //! The one accept loop: so many connections at once and no more, and an error of one accept never
 //! ends it.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,8 +59,42 @@ pub async fn serve<L, F>(
     L: Accept,
     F: Future<Output = ()> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(limit));
+    serve_until(pending(), listener, limit, overflow, handle).await;
+}
+
+/// [`serve`] until `stop`. The listener is closed when this returns; the connections that are open
+/// then go on, until they end or what is returned is dropped.
+pub async fn serve_until<L, F>(
+    stop: impl Future<Output = ()> + Send,
+    listener: L,
+    limit: usize,
+    overflow: Overflow,
+    handle: impl Fn(L::Stream) -> F + Send,
+) -> JoinSet<()>
+where
+    L: Accept,
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut connections = JoinSet::new();
+    tokio::select! {
+        biased;
+        () = stop => {}
+        () = accept(&listener, limit, overflow, handle, &mut connections) => {}
+    }
+    connections
+}
+
+async fn accept<L, F>(
+    listener: &L,
+    limit: usize,
+    overflow: Overflow,
+    handle: impl Fn(L::Stream) -> F + Send,
+    connections: &mut JoinSet<()>,
+) where
+    L: Accept,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(limit));
     loop {
         while connections.try_join_next().is_some() {}
         let mut permit = match overflow {
@@ -144,5 +178,29 @@ mod tests {
         let ended = timeout(Duration::from_secs(10), client.read_u8()).await;
         assert!(ended.unwrap().is_err());
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stop_closes_the_listener_and_leaves_the_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let handle = |mut stream: TcpStream| async move {
+            while let Ok(byte) = stream.read_u8().await {
+                stream.write_u8(byte).await.unwrap();
+            }
+        };
+        let serving = serve_until(stopped, listener, 9, Overflow::Wait, handle);
+        let serving = tokio::spawn(serving);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        assert_eq!(echo(&mut client).await.unwrap(), 7);
+        drop(stop);
+        let connections = serving.await.unwrap();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(echo(&mut client).await.unwrap(), 7);
+        drop(connections);
+        assert!(client.read_u8().await.is_err());
     }
 }

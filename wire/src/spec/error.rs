@@ -36,6 +36,12 @@ pub enum InvalidValue {
     /// Processes or memory beyond what a workload can be limited to.
     #[error("pids must be 8 to 4194304, and memory_percent 10 to 95")]
     Limits,
+    /// An idle time that no stream has.
+    #[error("idle_seconds must be 1 to 86400")]
+    IdleSeconds,
+    /// A limit that nothing could pass.
+    #[error("a source address must be let have 1 connection at least")]
+    PerSource,
     /// A path that must start with `/`.
     #[error("'{0}' is not absolute")]
     NotAbsolute(String),

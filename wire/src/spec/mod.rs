@@ -26,7 +26,7 @@ pub use destination::{Destination, EgressRule, Host, Hosts};
 pub use error::{InvalidValue, MAX_LEN, SpecError};
 pub use file::SpecFile;
 pub use measured::{LogRules, MeasuredSpec, Run};
-pub use network::{Forward, ForwardSpec, IngressSpec, NetworkRules, NetworkSpec};
+pub use network::{Forward, ForwardSpec, IngressSpec, MAX_IDLE_SECONDS, NetworkRules, NetworkSpec};
 pub use resolve::ImageDefaults;
 pub use sealer::SealerKey;
 pub use security::{Capability, SecurityRules};

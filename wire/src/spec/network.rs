@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 
 /// The longest list of rules, in entries.
 const MAX_RULES: usize = 256;
+/// The longest `idle_seconds` of an ingress: a day.
+pub const MAX_IDLE_SECONDS: u32 = 24 * 60 * 60;
 
 /// `[network]` as written. Without it nothing goes in or out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -21,18 +23,31 @@ pub struct NetworkSpec {
     /// Where the host lets relying parties ask the enclave for attestation documents; not measured.
     /// Nowhere if left out.
     pub attestation: Option<SocketAddr>,
+    /// How many connections one source address may have there, and open each second; not measured.
+    /// A quarter of all if left out.
+    pub attestation_per_source: Option<u32>,
     /// Loopback addresses that stand for destinations; 256 at most.
     pub forward: Vec<ForwardSpec>,
 }
 
-/// One entry of `network.ingress`.
+/// One entry of `network.ingress`. The port is measured; what the host does with it is not.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IngressSpec {
-    /// The TCP port inside the enclave; measured.
+    /// The TCP port inside the enclave.
     pub port: u16,
-    /// Where the host listens for it; not measured. A free port on 127.0.0.1 if left out.
+    /// Where the host listens for it. A free port on 127.0.0.1 if left out.
     pub listen: Option<SocketAddr>,
+    /// Whether each connection begins with who connected, as version 2 of the PROXY protocol writes
+    /// it. The host says so; the enclave cannot check it.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// A connection on which nothing moved for so long is reset: 1 to [`MAX_IDLE_SECONDS`]. 15
+    /// minutes if left out.
+    pub idle_seconds: Option<u32>,
+    /// How many connections one source address may have to the enclave's ports; at least 1. A
+    /// quarter of those that the enclave takes if left out.
+    pub per_source: Option<u32>,
 }
 
 /// One entry of `network.forward`, as written.
@@ -76,6 +91,25 @@ impl NetworkSpec {
             ingress: self.ingress.iter().map(|rule| rule.port).collect(),
             forward: forward.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The host's part of it, which is in no measured spec.
+    pub(super) fn check_host(&self) -> Result<(), SpecError> {
+        let idle = |rule: &IngressSpec| rule.idle_seconds.unwrap_or(1);
+        if !self
+            .ingress
+            .iter()
+            .all(|rule| (1..=MAX_IDLE_SECONDS).contains(&idle(rule)))
+        {
+            return Err(InvalidValue::IdleSeconds.of("network.ingress"));
+        }
+        if self.ingress.iter().any(|rule| rule.per_source == Some(0)) {
+            return Err(InvalidValue::PerSource.of("network.ingress"));
+        }
+        if self.attestation_per_source == Some(0) {
+            return Err(InvalidValue::PerSource.of("network.attestation_per_source"));
+        }
+        Ok(())
     }
 }
 
@@ -157,6 +191,28 @@ mod tests {
         };
         assert_eq!(rules(256).check(), Ok(()));
         assert_eq!(rules(257).check(), Err(many.of("network.ingress")));
+    }
+
+    #[test]
+    fn what_the_host_does_with_a_port_has_limits() {
+        let check = |keys: &str| {
+            let text = format!("[network]\ningress = [{{ port = 1, {keys} }}]");
+            crate::spec::Spec::parse(&text).map(|_| ())
+        };
+        let of = |problem: InvalidValue| Err(problem.of("network.ingress"));
+        for (keys, expected) in [
+            ("idle_seconds = 0", of(InvalidValue::IdleSeconds)),
+            ("idle_seconds = 1", Ok(())),
+            ("idle_seconds = 86400", Ok(())),
+            ("idle_seconds = 86401", of(InvalidValue::IdleSeconds)),
+            ("per_source = 0", of(InvalidValue::PerSource)),
+            ("per_source = 1", Ok(())),
+        ] {
+            assert_eq!(check(keys), expected, "{keys}");
+        }
+        let none = crate::spec::Spec::parse("[network]\nattestation_per_source = 0");
+        let expected = InvalidValue::PerSource.of("network.attestation_per_source");
+        assert_eq!(none, Err(expected));
     }
 
     #[test]

@@ -159,7 +159,8 @@ mod tests {
     fn resources_and_listen_addresses_are_not_measured() {
         let plain = Spec::parse("[network]\ningress = [{ port = 80 }]").unwrap();
         let rich = Spec::parse(
-            "[resources]\nmemory_mib = 2048\n[network]\ningress = [{ port = 80, listen = '127.0.0.1:8080' }]",
+            "[resources]\nmemory_mib = 2048\n[network]\nattestation_per_source = 1\n\
+             ingress = [{ port = 80, listen = '127.0.0.1:8080', proxy_protocol = true, idle_seconds = 1, per_source = 1 }]",
         )
         .unwrap();
         assert_eq!(

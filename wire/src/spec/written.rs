@@ -101,8 +101,8 @@ impl Spec {
     ///
     /// # Errors
     /// [`SpecError::TooLong`] above [`MAX_LEN`] bytes, [`SpecError::Syntax`] if it is not TOML with
-    /// these keys, and [`SpecError::Value`] for resources out of range. Other values are checked by
-    /// [`Spec::resolve`].
+    /// these keys, and [`SpecError::Value`] for resources, or for limits of the host's listeners,
+    /// out of range. Other values are checked by [`Spec::resolve`].
     pub fn parse(text: &str) -> Result<Spec, SpecError> {
         if text.len() > MAX_LEN {
             return Err(SpecError::TooLong(text.len()));
@@ -110,11 +110,11 @@ impl Spec {
         let spec: Spec = toml::from_str(text)
             .map_err(|e| SpecError::Syntax(e.to_string().trim_end().to_owned()))?;
         let Resources { memory_mib, cpus } = spec.resources;
-        if MEMORY_MIB.contains(&memory_mib) && CPUS.contains(&cpus) {
-            Ok(spec)
-        } else {
-            Err(InvalidValue::Resources.of("resources"))
+        if !MEMORY_MIB.contains(&memory_mib) || !CPUS.contains(&cpus) {
+            return Err(InvalidValue::Resources.of("resources"));
         }
+        spec.network.check_host()?;
+        Ok(spec)
     }
 }
 
