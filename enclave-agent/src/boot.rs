@@ -1,6 +1,7 @@
 //! The sequence of a life, from the first mount to the workload's end.
 
 use crate::boundary::Boundary;
+use crate::capacity::Capacity;
 use crate::config::{BootPayload, Variables};
 use crate::control::{Control, Order, Report};
 use crate::error::BootError;
@@ -101,12 +102,17 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
         "cannot watch for ending processes",
     ))?;
     let (requester, nsm_thread) = nsm::queue(device);
-    listen(&spec, &requester, findings, &boundary)?;
+    let capacity = Capacity::of_this_enclave().map_err(BootError::of(
+        AbortReason::Network,
+        "cannot find out how much memory there is",
+    ))?;
+    listen(&spec, &requester, findings, &boundary, &capacity)?;
     let (reports, outgoing) = mpsc::channel(control::QUEUE);
     let log = spec.logs.forward.then(|| reports.downgrade());
     let give_to_root = |path: &Path| boundary.users().give_to_root(path);
     let refusals = Refusals::new(log);
-    network::open(&spec.network, boundary.network(), refusals, give_to_root).await?;
+    let network = boundary.network();
+    network::open(&spec.network, network, refusals, capacity, give_to_root).await?;
     let workload = workload::start(&spec, user, &secrets, boundary, &reports)?;
     drop(secrets);
     boundary::retire().map_err(BootError::of(
@@ -158,6 +164,7 @@ fn listen(
     nsm: &Requester,
     findings: Findings,
     boundary: &Boundary,
+    capacity: &Capacity,
 ) -> Result<(), BootError> {
     let workload = boundary.network();
     attest::serve(nsm.in_lane(Lane::Endpoint), findings).map_err(BootError::of(
@@ -166,12 +173,13 @@ fn listen(
     ))?;
     let lane = nsm.in_lane(Lane::Workload);
     attest::serve_workload(&spec.attestation, boundary.users(), lane)?;
-    ingress::serve(spec.network.ingress.clone(), workload.clone()).map_err(BootError::of(
+    let ports = spec.network.ingress.clone();
+    ingress::serve(ports, workload.clone(), capacity.clone()).map_err(BootError::of(
         AbortReason::Network,
         "cannot listen for the host",
     ))?;
     for rule in &spec.network.forward {
-        forward::serve(rule, workload).map_err(BootError::of(
+        forward::serve(rule, workload, capacity).map_err(BootError::of(
             AbortReason::Network,
             format_args!("cannot listen on {}", rule.listen),
         ))?;

@@ -2,13 +2,14 @@
 //! the host checks its own copy too.
 
 use crate::parent;
+use crate::sys;
 use std::io;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::time::timeout;
 use tokio_vsock::VsockStream;
 use wire::frame::Reader;
-use wire::relay::{ConnectRequest, MAX_CHUNK, OpenReply, RefuseReason};
+use wire::relay::{ConnectRequest, MAX_CHUNK, OpenReply, RefuseReason, VSOCK_BUFFER};
 use wire::spec::Destination;
 
 /// The host resolves and connects within this.
@@ -26,6 +27,7 @@ pub(crate) enum ConnectError {
 pub(crate) async fn open(to: &Destination) -> Result<(VsockStream, Vec<u8>), ConnectError> {
     let opening = async {
         let mut host = parent::connect(wire::EGRESS_PORT).await?;
+        sys::set_vsock_buffer(&host, VSOCK_BUFFER)?;
         let request = ConnectRequest {
             host: to.host.clone(),
             port: to.port,

@@ -1,32 +1,38 @@
 //! A loopback address of the workload stands for one destination outside.
 
+use crate::capacity::Capacity;
 use crate::egress::{self, ConnectError};
 use crate::listen;
 use crate::network::Namespace;
 use std::io;
+use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
+use wire::io::Plain as _;
 use wire::spec::{Destination, Forward};
 
-const MAX_CONNECTIONS: usize = 1024;
-
 /// Listens inside `workload`, in the background. Must be called within the async runtime.
-pub(crate) fn serve(rule: &Forward, workload: &Namespace) -> io::Result<()> {
-    let destination = rule.to.clone();
+pub(crate) fn serve(rule: &Forward, workload: &Namespace, capacity: &Capacity) -> io::Result<()> {
+    let shared = Arc::new((rule.to.clone(), capacity.clone()));
     let listener = workload.within(|| std::net::TcpListener::bind(rule.listen))??;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    listen::spawn(listener, MAX_CONNECTIONS, move |stream| {
-        let destination = destination.clone();
+    listen::spawn(listener, capacity.limit(), move |stream| {
+        let shared = shared.clone();
         async move {
-            // The workload sees a refusal as a connection that closes.
-            relay(stream, destination).await.ok();
+            let (destination, capacity) = &*shared;
+            // The workload sees a refusal as a reset.
+            relay(stream, destination, capacity).await.ok();
         }
     });
     Ok(())
 }
 
-async fn relay(inside: TcpStream, to: Destination) -> io::Result<()> {
-    let (host, first) = egress::open(&to).await.map_err(|error| match error {
+async fn relay(inside: TcpStream, to: &Destination, capacity: &Capacity) -> io::Result<()> {
+    inside.reset_on_close()?;
+    let Some(_place) = capacity.take() else {
+        return Err(io::Error::other("too many connections"));
+    };
+    let (host, first) = egress::open(to).await.map_err(|error| match error {
         ConnectError::Refused(why) => io::Error::other(why),
         ConnectError::Io(error) => error,
     })?;

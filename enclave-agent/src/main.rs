@@ -13,6 +13,7 @@ mod attest;
 mod boot;
 mod boundary;
 mod bucket;
+mod capacity;
 mod config;
 mod console;
 mod control;

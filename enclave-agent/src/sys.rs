@@ -8,7 +8,7 @@ use nix::libc;
 use nix::sys::reboot::{RebootMode, reboot};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -17,6 +17,8 @@ use wire::control::WorkloadExit;
 /// linux/loop.h
 const LOOP_SET_FD: libc::Ioctl = 0x4C00;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+/// linux/vm_sockets.h
+const SO_VM_SOCKETS_BUFFER_SIZE: libc::c_int = 0;
 
 /// Ends the enclave. Returns only if the kernel refuses, and then PID 1 ends, which ends it too.
 pub(crate) fn power_off() {
@@ -88,6 +90,27 @@ pub(crate) fn slew_clock(milliseconds: i64) -> io::Result<()> {
     // SAFETY: adjtime reads one timeval through the first pointer, which lives until it returns, and
     // may be given no second one.
     let result = unsafe { libc::adjtime(&delta, std::ptr::null_mut()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Sets how many bytes the kernel keeps of what the other end of a vsock stream sends and this one
+/// has not read. What a listener accepts has its listener's setting.
+pub(crate) fn set_vsock_buffer(socket: &impl AsRawFd, bytes: u64) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of_val(&bytes)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads one u64 behind the pointer, which lives until the call returns; the
+    // descriptor is its owner's and open.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            SO_VM_SOCKETS_BUFFER_SIZE,
+            (&raw const bytes).cast(),
+            len,
+        )
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

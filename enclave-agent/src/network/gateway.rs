@@ -8,6 +8,7 @@
 use super::link::AGENT_V4;
 use super::names::{self, Names};
 use super::refusals::Refusals;
+use crate::capacity::Capacity;
 use crate::egress::{self, ConnectError};
 use crate::listen;
 use std::collections::BTreeSet;
@@ -15,12 +16,10 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use wire::io::Plain as _;
 use wire::network::INSIDE;
 use wire::spec::{Destination, NetworkRules};
 
-/// Connections at one time, to all ports together. Each has two descriptors.
-const MAX_CONNECTIONS: usize = 16_384;
 /// Connections of a port that wait to be accepted; the kernel's own limit (net.core.somaxconn).
 const BACKLOG: u32 = 4096;
 
@@ -28,7 +27,7 @@ struct Gateway {
     rules: NetworkRules,
     names: Arc<Names>,
     refusals: Arc<Refusals>,
-    room: Semaphore,
+    capacity: Capacity,
 }
 
 /// Listens in the background. Must be called in the agent's own namespace.
@@ -36,13 +35,14 @@ pub(super) fn serve(
     rules: &NetworkRules,
     names: Arc<Names>,
     refusals: Arc<Refusals>,
+    capacity: Capacity,
 ) -> io::Result<()> {
     let ports: BTreeSet<u16> = rules.egress.iter().map(|rule| rule.port).collect();
     let gateway = Arc::new(Gateway {
         rules: rules.clone(),
         names,
         refusals,
-        room: Semaphore::new(MAX_CONNECTIONS),
+        capacity,
     });
     for port in ports
         .into_iter()
@@ -50,7 +50,7 @@ pub(super) fn serve(
         .collect::<BTreeSet<u16>>()
     {
         let gateway = gateway.clone();
-        listen::spawn(bind(port)?, MAX_CONNECTIONS, move |inside| {
+        listen::spawn(bind(port)?, gateway.capacity.limit(), move |inside| {
             let gateway = gateway.clone();
             async move { gateway.carry(inside).await }
         });
@@ -67,7 +67,7 @@ fn bind(port: u16) -> io::Result<TcpListener> {
 }
 
 impl Gateway {
-    async fn carry(&self, mut inside: TcpStream) {
+    async fn carry(&self, inside: TcpStream) {
         let Ok(dialled) = inside.local_addr() else {
             return;
         };
@@ -77,23 +77,20 @@ impl Gateway {
             self.names.converse(inside).await.ok();
             return;
         }
-        if let Err(why) = self.relay(&mut inside, address, port).await {
-            if let Some(why) = why {
-                self.refusals.note(&why);
-            }
-            // So that the program does not take a failure for the end of what it reads. If the
-            // socket refuses this it is closed all the same.
-            inside.set_zero_linger().ok();
+        if let Err(Some(why)) = self.relay(inside, address, port).await {
+            self.refusals.note(&why);
         }
     }
 
-    /// Ends with the reason if there was no stream, and without one if it broke.
+    /// Ends with the reason if there was no stream, and without one if it broke. The program sees
+    /// either as a reset: it must not take a failure for the end of what it reads.
     async fn relay(
         &self,
-        inside: &mut TcpStream,
+        inside: TcpStream,
         address: IpAddr,
         port: u16,
     ) -> Result<(), Option<String>> {
+        inside.reset_on_close().map_err(|_| None)?;
         let Some(host) = self.host(address) else {
             return Err(Some(format!("no name stands behind {address}")));
         };
@@ -101,10 +98,9 @@ impl Gateway {
         if !self.rules.allows(&to.host, to.port) {
             return Err(Some(format!("network.egress does not allow {to}")));
         }
-        let Ok(_room) = self.room.try_acquire() else {
-            return Err(Some(format!(
-                "{to}: {MAX_CONNECTIONS} connections are open"
-            )));
+        let Some(_place) = self.capacity.take() else {
+            let limit = self.capacity.limit();
+            return Err(Some(format!("{to}: {limit} connections are open")));
         };
         let (host, first) = egress::open(&to).await.map_err(|error| match error {
             ConnectError::Refused(why) => Some(format!("{to}: {why}")),

@@ -16,6 +16,7 @@ mod resolver;
 pub(crate) use namespace::Namespace;
 pub(crate) use refusals::Refusals;
 
+use crate::capacity::Capacity;
 use crate::error::BootError;
 use crate::sys;
 use names::Names;
@@ -37,6 +38,7 @@ pub(crate) async fn open(
     rules: &NetworkRules,
     workload: &Namespace,
     refusals: Refusals,
+    capacity: Capacity,
     give_to_root: impl Fn(&Path) -> io::Result<()>,
 ) -> Result<(), BootError> {
     if rules.egress.is_empty() {
@@ -49,5 +51,6 @@ pub(crate) async fn open(
     let names = Arc::new(Names::new(rules.clone(), refusals.clone()));
     let serving = names.clone().serve().await;
     serving.map_err(failed("cannot listen for questions for names"))?;
-    gateway::serve(rules, names, refusals).map_err(failed("cannot listen for connections out"))
+    gateway::serve(rules, names, refusals, capacity)
+        .map_err(failed("cannot listen for connections out"))
 }
