@@ -62,7 +62,7 @@ async fn carry(
         return Ok(());
     };
     let dialled = dial(policy, &host, port).await;
-    let mut outside = match dialled {
+    let outside = match dialled {
         Ok(outside) => outside,
         Err(why) => {
             log_refusal(&host, port, why, refusals);
@@ -70,13 +70,8 @@ async fn carry(
         }
     };
     wire::io::write(&mut enclave, &OpenReply::Opened).await?;
-    let relayed = wire::io::relay(&mut outside, enclave, reader.into_rest(), IDLE).await;
-    if relayed.is_err() {
-        // The destination must not take a broken stream for a whole one. If the socket refuses this
-        // it is closed all the same.
-        outside.set_zero_linger().ok();
-    }
-    relayed.map(drop)
+    wire::io::relay(outside, enclave, reader.into_rest(), IDLE).await?;
+    Ok(())
 }
 
 /// An enclave can be refused as often as it likes: what it writes into the log is bounded.

@@ -7,18 +7,22 @@ use launch::{Stream, Vsock};
 use std::borrow::Cow;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wire::frame::Reader;
-use wire::io::Overflow;
-use wire::relay::{OpenReply, OpenRequest};
-use wire::spec::{IngressSpec, NetworkSpec};
+use wire::io::{Overflow, Plain as _, SourceLimit, Sources};
+use wire::proxy_protocol;
+use wire::relay::{OpenReply, OpenRequest, chunk, connection_limit, ingress_limit};
+use wire::spec::{IngressSpec, NetworkSpec, Resources};
 
-const MAX_CONNECTIONS: usize = 10_000;
 /// The agent answers 32 at a time.
 const MAX_REQUESTS: usize = 32;
+/// One source may have this part of the connections, so that no stranger has them all.
+const PER_SOURCE: usize = 4;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is held of each direction.
 const CHUNK: usize = 16 * 1024;
@@ -26,47 +30,77 @@ const CHUNK: usize = 16 * 1024;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(15 * 60);
 
-/// The listeners of one enclave. Dropping it closes them and every connection.
+/// The listeners of one enclave. Dropping it closes them and cuts every connection.
 #[derive(Debug)]
 pub struct IngressListeners {
     /// Where the host listens for each port of the enclave.
     pub addresses: Vec<Ingress>,
     /// Where it listens for relying parties.
     pub attestation: Option<SocketAddr>,
-    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<JoinSet<()>>,
 }
 
+/// Connections whose listeners are closed. Dropping it cuts them.
+#[derive(Debug, Default)]
+pub struct OpenConnections(Vec<JoinSet<()>>);
+
 impl IngressListeners {
-    /// Closes the listeners for certain before it returns: their addresses are free then.
-    pub async fn close(mut self) {
-        self.tasks.shutdown().await;
+    /// Closes the listeners for certain before it returns: clients are refused from then on, and the addresses are free. What is open
+    /// goes on.
+    pub async fn close(mut self) -> OpenConnections {
+        self.stop.send_replace(true);
+        let mut open = OpenConnections::default();
+        while let Some(connections) = self.tasks.join_next().await {
+            open.0.extend(connections);
+        }
+        open
+    }
+
+    /// Has connections of earlier listeners for as long as its own.
+    pub fn keep(&mut self, open: OpenConnections) {
+        for connections in open.0 {
+            self.tasks.spawn(async move { connections });
+        }
     }
 }
 
 /// Listens for every port. An address that is taken is an error; without one a free port of 127.0.0.1 is used.
-pub async fn open(network: &NetworkSpec, vsock: &Vsock) -> Result<IngressListeners, ListenError> {
+pub async fn open(
+    network: &NetworkSpec,
+    resources: Resources,
+    vsock: &Vsock,
+) -> Result<IngressListeners, ListenError> {
     // All of them first: a task that accepts would hold its address for a moment longer than an error does.
     let (mut bound, mut addresses, mut attestation) = (Vec::new(), Vec::new(), None);
-    for IngressSpec { port, listen } in &network.ingress {
-        let listener = bind(listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await?;
+    // Counted together: a stranger does not get more by way of another port.
+    let clients = Sources::default();
+    for spec in &network.ingress {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = bind(spec.listen.unwrap_or(listen)).await?;
         addresses.push(Ingress {
-            port: *port,
+            port: spec.port,
             address: local(&listener)?,
         });
-        bound.push((listener, Target::Port(*port)));
+        bound.push((
+            listener,
+            ListenerRules::of_port(spec, resources, &clients, vsock),
+        ));
     }
     if let Some(listen) = network.attestation {
         let listener = bind(listen).await?;
         attestation = Some(local(&listener)?);
-        bound.push((listener, Target::Attestation));
+        bound.push((listener, ListenerRules::of_attestation(network, vsock)));
     }
+    let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    for (listener, target) in bound {
-        tasks.spawn(accept(listener, target, vsock.clone()));
+    for (listener, rules) in bound {
+        tasks.spawn(accept(listener, rules, stopped.clone()));
     }
     Ok(IngressListeners {
         addresses,
         attestation,
+        stop,
         tasks,
     })
 }
@@ -105,30 +139,102 @@ impl Explain for ListenError {
 }
 
 /// What a listener leads to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Target {
-    Port(u16),
+    Port(IngressSpec),
     Attestation,
 }
 
-async fn accept(listener: TcpListener, target: Target, vsock: Vsock) {
-    let limit = match target {
-        Target::Port(_) => MAX_CONNECTIONS,
-        Target::Attestation => MAX_REQUESTS,
-    };
-    let handle = move |client| {
-        let vsock = vsock.clone();
+/// A listener's rules.
+#[derive(Debug, Clone)]
+struct ListenerRules {
+    target: Target,
+    vsock: Vsock,
+    limit: usize,
+    sources: Sources,
+    per_source: SourceLimit,
+}
+
+impl ListenerRules {
+    fn of_port(
+        spec: &IngressSpec,
+        resources: Resources,
+        clients: &Sources,
+        vsock: &Vsock,
+    ) -> ListenerRules {
+        let memory = u64::from(resources.memory_mib) << 20;
+        let limit = ingress_limit(connection_limit(memory));
+        ListenerRules {
+            target: Target::Port(spec.clone()),
+            vsock: vsock.clone(),
+            limit,
+            sources: clients.clone(),
+            per_source: SourceLimit {
+                open: spec.per_source.map_or(limit / PER_SOURCE, saturating),
+                per_second: None,
+            },
+        }
+    }
+
+    fn of_attestation(network: &NetworkSpec, vsock: &Vsock) -> ListenerRules {
+        let own = network.attestation_per_source.map(saturating);
+        let open = own.unwrap_or(MAX_REQUESTS / PER_SOURCE);
+        ListenerRules {
+            target: Target::Attestation,
+            vsock: vsock.clone(),
+            limit: MAX_REQUESTS,
+            sources: Sources::default(),
+            per_source: SourceLimit {
+                open,
+                per_second: u32::try_from(open).ok(),
+            },
+        }
+    }
+
+    /// Handles one client. The client sees a reset unless it is served to its end.
+    async fn serve(&self, client: TcpStream) -> io::Result<()> {
+        match &self.target {
+            Target::Port(spec) => carry(client, spec, &self.vsock).await,
+            Target::Attestation => attest(client, &self.vsock).await,
+        }
+    }
+}
+
+fn saturating(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+async fn accept(
+    listener: TcpListener,
+    rules: ListenerRules,
+    mut stop: watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let limit = rules.limit;
+    let handle = move |client: TcpStream| {
+        let rules = rules.clone();
+        let peer = client.peer_addr();
+        let admit = |peer: SocketAddr| {
+            let now = Instant::now();
+            rules.sources.admit(peer.ip(), rules.per_source, now)
+        };
+        // A client that is gone already has no address.
+        let place = peer.as_ref().ok().and_then(|peer| admit(*peer));
         async move {
-            let ended = match target {
-                Target::Port(port) => carry(client, port, &vsock).await,
-                Target::Attestation => attest(client, &vsock).await,
+            let served = client.reset_on_close().map(|()| place);
+            let ended = match served {
+                Ok(Some(_place)) => rules.serve(client).await,
+                Ok(None) => Err(io::Error::other(
+                    "its source has as many connections as it may",
+                )),
+                Err(error) => Err(error),
             };
             if let Err(error) = ended {
-                tracing::debug!(?target, %error, "an ingress connection ended");
+                tracing::debug!(target = ?rules.target, ?peer, %error, "an ingress connection ended");
             }
         }
     };
-    wire::io::serve(listener, limit, Overflow::Wait, handle).await;
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    wire::io::serve_until(stopped, listener, limit, Overflow::Wait, handle).await
 }
 
 /// HTTP between a relying party and the agent, as it is: the agent limits what it reads and how long it takes.
@@ -141,15 +247,20 @@ async fn attest(mut client: TcpStream, vsock: &Vsock) -> io::Result<()> {
     timeout(REQUEST_TIMEOUT, exchange)
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
-    Ok(())
+    client.end_on_close()
 }
 
-async fn carry(client: TcpStream, port: u16, vsock: &Vsock) -> io::Result<()> {
+async fn carry(client: TcpStream, spec: &IngressSpec, vsock: &Vsock) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let (enclave, first) = timeout(OPEN_TIMEOUT, dial(vsock, port))
+    let (mut enclave, first) = timeout(OPEN_TIMEOUT, dial(vsock, spec.port))
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
-    wire::io::relay(client, enclave, first, IDLE).await?;
+    if spec.proxy_protocol {
+        let header = proxy_protocol::header(client.peer_addr()?, client.local_addr()?);
+        enclave.write_all(&chunk(&header)).await?;
+    }
+    let idle = spec.idle_seconds.map(u64::from).map(Duration::from_secs);
+    wire::io::relay(client, enclave, first, idle.unwrap_or(IDLE)).await?;
     Ok(())
 }
 

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use wire::spec::{NetworkSpec, Spec};
+use wire::spec::{NetworkSpec, Resources, Spec};
 
 /// What every deploy of this daemon shares.
 #[derive(Debug)]
@@ -116,8 +116,9 @@ impl AttestedEnclave {
     pub async fn open(
         self,
         network: &NetworkSpec,
+        resources: Resources,
     ) -> Result<ServingEnclave, (AttestedEnclave, DeployError)> {
-        match ingress::open(network, self.instance.vsock()).await {
+        match ingress::open(network, resources, self.instance.vsock()).await {
             Ok(listeners) => Ok(ServingEnclave {
                 enclave: self,
                 listeners,
@@ -134,14 +135,17 @@ pub async fn run(
     logs: Logs,
     events: mpsc::Sender<DeployEvent>,
 ) -> Result<ServingEnclave, DeployError> {
-    let network = request.spec.network.clone();
+    let (network, resources) = (request.spec.network.clone(), request.spec.resources);
     let mut stages = Stages {
         events,
         current: Stage::Credentials,
     };
     let attested = deploy(&context, request, &logs, &mut stages).await;
     let opened = match attested {
-        Ok(attested) => attested.open(&network).await.map_err(|(_, error)| error),
+        Ok(attested) => {
+            let opened = attested.open(&network, resources).await;
+            opened.map_err(|(_, error)| error)
+        }
         Err(error) => Err(error),
     };
     opened.map_err(|error| stages.locate(error))

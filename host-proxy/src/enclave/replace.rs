@@ -150,17 +150,19 @@ impl Enclave {
             rule.listen = held.map(|held| held.address).or(rule.listen);
         }
         network.attestation = listeners.attestation.or(network.attestation);
-        listeners.close().await;
-        match next.open(&network).await {
+        let open = listeners.close().await;
+        let resources = self.record.spec.resources;
+        match next.open(&network, resources).await {
             Ok(serving) => {
                 self.record.config = Some(config);
                 self.serve(serving);
-                self.ending.spawn(end(old));
+                self.ending.spawn(end(old, open));
                 Ok(())
             }
             Err((next, error)) => {
                 drop(next);
-                if let Ok(serving) = old.open(&network).await {
+                if let Ok(mut serving) = old.open(&network, resources).await {
+                    serving.listeners.keep(open);
                     self.serve(serving);
                 }
                 Err(error)

@@ -3,6 +3,7 @@
 use super::OrderError;
 use super::state::{Deploying, Enclave};
 use crate::deploy::{self, AttestedEnclave, DeployEvent, DeployRequest, ServingEnclave};
+use crate::ingress::OpenConnections;
 use crate::lifecycle::{Effect, Event, step};
 use crate::store::StoreError;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State};
@@ -187,8 +188,8 @@ impl Enclave {
         }
         self.give_up_replacement().await;
         if let Some(ServingEnclave { enclave, listeners }) = self.serving.take() {
-            listeners.close().await;
-            end(enclave).await;
+            let open = listeners.close().await;
+            end(enclave, open).await;
         }
         while self.ending.join_next().await.is_some() {}
         if self.relaunch.is_none()
@@ -224,8 +225,8 @@ impl Enclave {
     }
 }
 
-/// Gives a workload time to end, and then its enclave. Its way out stays open until then.
-pub(super) async fn end(enclave: AttestedEnclave) {
+/// Gives a workload time to end, and then its enclave. Its way out and what is open to its clients stay open until then.
+pub(super) async fn end(enclave: AttestedEnclave, open: OpenConnections) {
     let AttestedEnclave {
         mut instance,
         control,
@@ -237,5 +238,5 @@ pub(super) async fn end(enclave: AttestedEnclave) {
         tracing::info!("an enclave did not power off by itself");
     }
     instance.kill().await;
-    drop(egress);
+    drop((egress, open));
 }
