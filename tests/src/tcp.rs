@@ -1,11 +1,13 @@
 //! Connections by hand: requests as another make of client writes them, servers of a few lines, and
 //! a wire with an ear.
 
+use std::future::Future;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::net::TcpSocket;
 
 /// Sends a request, and reads until the other side closes; at most a minute between two bytes.
 #[must_use]
@@ -69,6 +71,38 @@ pub fn serve(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
         }
     });
     port
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(work)
+}
+
+async fn dial(source: Ipv4Addr, address: SocketAddr) -> std::io::Result<tokio::net::TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    socket.connect(address).await
+}
+
+/// A connection from this address of 127.0.0.0/8, with a minute for each read.
+#[must_use]
+pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    let stream = block_on(async { dial(source, address).await.unwrap().into_std().unwrap() });
+    stream.set_nonblocking(false).unwrap();
+    let limit = Some(Duration::from_secs(60));
+    stream.set_read_timeout(limit).unwrap();
+    stream
+}
+
+/// Ends a connection by a reset.
+pub fn reset(stream: TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    block_on(async {
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        stream.set_zero_linger().unwrap();
+    });
 }
 
 type Tape = Arc<Mutex<Vec<u8>>>;

@@ -1,9 +1,11 @@
 //! The network that a workload sees: ordinary programs of Debian, unchanged, and what they cannot
 //! reach. The image has them all; `scripts/test-programs` makes it.
 
+mod flood;
 mod load;
 mod programs;
 mod refusals;
+mod streams;
 
 use serde_json::json;
 use tests::daemon::Daemon;
@@ -37,6 +39,12 @@ fn image(files: &[(&str, &str)], start: &str) -> Image {
 /// Runs an image whose host resolves these names to itself, and lets enclaves reach its loopback.
 /// Gives what the workload said.
 fn said(image: &Image, names: &[&str], egress: &[String], seconds: u64) -> String {
+    let (scene, _names, daemon) = start(image, names);
+    run(&daemon, &scene.reference, egress, seconds)
+}
+
+/// A daemon on such a host.
+fn start(image: &Image, names: &[&str]) -> (Scene, Names, Daemon) {
     let scene = Scene::new(image, "org/programs:v1");
     let names = Names::of_this_machine(names);
     let mut settings = names.environment().to_vec();
@@ -46,7 +54,7 @@ fn said(image: &Image, names: &[&str], egress: &[String], seconds: u64) -> Strin
     ));
     let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
     let daemon = scene.start(&settings);
-    run(&daemon, &scene.reference, egress, seconds)
+    (scene, names, daemon)
 }
 
 fn run(daemon: &Daemon, reference: &str, egress: &[String], seconds: u64) -> String {
