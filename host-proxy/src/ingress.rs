@@ -274,3 +274,110 @@ async fn dial(vsock: &Vsock, port: u16) -> io::Result<(Stream, Vec<u8>)> {
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+    use tempfile::TempDir;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpSocket, UnixListener, UnixStream};
+
+    /// An agent whose services send back what they get.
+    async fn enclave(spec: &str) -> (TempDir, IngressListeners) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("v");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move { drop(answer(stream).await) });
+            }
+        });
+        let spec = wire::spec::Spec::parse(&format!("[network]\n{spec}")).unwrap();
+        let vsock = Vsock::unix(path);
+        let opened = open(&spec.network, spec.resources, &vsock).await;
+        (directory, opened.unwrap())
+    }
+
+    async fn answer(mut stream: UnixStream) -> io::Result<()> {
+        while stream.read_u8().await? != b'\n' {}
+        stream.write_all(b"OK 1\n").await?;
+        let mut reader = Reader::default();
+        let _asked: Option<OpenRequest> = wire::io::read(&mut stream, &mut reader).await?;
+        wire::io::write(&mut stream, &OpenReply::Opened).await?;
+        let (service, plain) = tokio::io::duplex(1024);
+        let (mut from, mut to) = tokio::io::split(service);
+        tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+        wire::io::relay(plain, stream, reader.into_rest(), IDLE).await?;
+        Ok(())
+    }
+
+    async fn connect(source: [u8; 4], listeners: &IngressListeners) -> io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        socket.connect(listeners.addresses[0].address).await
+    }
+
+    async fn echo(client: &mut TcpStream) -> io::Result<u8> {
+        client.write_u8(7).await?;
+        client.read_u8().await
+    }
+
+    #[tokio::test]
+    async fn a_client_is_announced_before_it_speaks() {
+        let (_directory, listeners) =
+            enclave("ingress = [{ port = 1, proxy_protocol = true }]").await;
+        let mut client = connect([127, 0, 0, 2], &listeners).await.unwrap();
+        let own = client.local_addr().unwrap();
+        assert_eq!(own.ip(), IpAddr::from([127, 0, 0, 2]));
+        let expected = proxy_protocol::header(own, listeners.addresses[0].address);
+        let mut header = vec![0; expected.len()];
+        client.read_exact(&mut header).await.unwrap();
+        assert_eq!(header, expected);
+        assert_eq!(echo(&mut client).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_source_has_its_part_and_others_have_theirs() {
+        let (_directory, listeners) = enclave("ingress = [{ port = 1, per_source = 1 }]").await;
+        let mut held = connect([127, 0, 0, 2], &listeners).await.unwrap();
+        assert_eq!(echo(&mut held).await.unwrap(), 7);
+        let mut second = connect([127, 0, 0, 2], &listeners).await.unwrap();
+        let error = second.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let mut other = connect([127, 0, 0, 3], &listeners).await.unwrap();
+        assert_eq!(echo(&mut other).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn closed_listeners_refuse_and_what_is_open_goes_on() {
+        let (_directory, listeners) = enclave("ingress = [{ port = 1 }]").await;
+        let mut client = connect([127, 0, 0, 1], &listeners).await.unwrap();
+        assert_eq!(echo(&mut client).await.unwrap(), 7);
+        let address = listeners.addresses[0].address;
+        let open = listeners.close().await;
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(echo(&mut client).await.unwrap(), 7);
+        drop(open);
+        let cut = client.read_u8().await.unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn one_source_has_a_quarter() {
+        let spec = wire::spec::Spec::parse("[network]\ningress = [{ port = 1 }]").unwrap();
+        let vsock = Vsock::unix("v".into());
+        let clients = Sources::default();
+        let rules =
+            ListenerRules::of_port(&spec.network.ingress[0], spec.resources, &clients, &vsock);
+        assert_eq!((rules.limit, rules.per_source.open), (3072, 768));
+        let rules = ListenerRules::of_attestation(&spec.network, &vsock);
+        let expected = SourceLimit {
+            open: 8,
+            per_second: Some(8),
+        };
+        assert_eq!((rules.limit, rules.per_source), (32, expected));
+    }
+}
