@@ -112,7 +112,14 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
     let give_to_root = |path: &Path| boundary.users().give_to_root(path);
     let refusals = Refusals::new(log);
     let network = boundary.network();
-    network::open(&spec.network, network, refusals, capacity, give_to_root).await?;
+    network::open(
+        &spec.network,
+        network,
+        refusals,
+        capacity.clone(),
+        give_to_root,
+    )
+    .await?;
     let workload = workload::start(&spec, user, &secrets, boundary, &reports)?;
     drop(secrets);
     boundary::retire().map_err(BootError::of(
@@ -126,7 +133,7 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
     ))?;
     tokio::spawn(gates::discipline(clock, requester));
     control.send(Report::Started(workload.pid())).await;
-    Ok(supervise(workload, children, outgoing, control).await)
+    Ok(supervise(workload, children, outgoing, control, &capacity).await)
 }
 
 /// Opens the sealed config, if the spec asks for one. Gives the variables that it adds to the
@@ -193,6 +200,7 @@ async fn supervise(
     mut children: Signal,
     mut outgoing: mpsc::Receiver<Report>,
     control: &mut Control,
+    capacity: &Capacity,
 ) -> WorkloadExit {
     let mut alive = tokio::time::interval(Duration::from_millis(ALIVE_EVERY_MS));
     let mut kill_at: Option<Instant> = None;
@@ -221,6 +229,7 @@ async fn supervise(
             },
             () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
                 kill_at = None;
+                capacity.cut().await;
                 Workload::kill_all();
             }
         }

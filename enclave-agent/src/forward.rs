@@ -29,13 +29,12 @@ pub(crate) fn serve(rule: &Forward, workload: &Namespace, capacity: &Capacity) -
 
 async fn relay(inside: TcpStream, to: &Destination, capacity: &Capacity) -> io::Result<()> {
     inside.reset_on_close()?;
-    let Some(_place) = capacity.take() else {
+    let Some(place) = capacity.take() else {
         return Err(io::Error::other("too many connections"));
     };
     let (host, first) = egress::open(to).await.map_err(|error| match error {
         ConnectError::Refused(why) => io::Error::other(why),
         ConnectError::Io(error) => error,
     })?;
-    wire::io::relay(inside, host, first, egress::IDLE).await?;
-    Ok(())
+    place.relay(inside, host, first, egress::IDLE).await
 }

@@ -56,15 +56,14 @@ async fn relay(
     if !allowed.contains(&port) {
         return refuse(&mut host, RefuseReason::NotAllowed).await;
     }
-    let Some(_place) = capacity.take() else {
+    let Some(place) = capacity.take() else {
         return refuse(&mut host, RefuseReason::Unreachable).await;
     };
     let Ok(service) = connect(port, workload).await else {
         return refuse(&mut host, RefuseReason::Unreachable).await;
     };
     wire::io::write(&mut host, &OpenReply::Opened).await?;
-    wire::io::relay(service, host, reader.into_rest(), IDLE).await?;
-    Ok(())
+    place.relay(service, host, reader.into_rest(), IDLE).await
 }
 
 async fn refuse(host: &mut VsockStream, why: RefuseReason) -> io::Result<()> {

@@ -163,7 +163,7 @@ impl ListenerRules {
         vsock: &Vsock,
     ) -> ListenerRules {
         let memory = u64::from(resources.memory_mib) << 20;
-        let limit = ingress_limit(connection_limit(memory));
+        let limit = saturating(ingress_limit(connection_limit(memory)));
         ListenerRules {
             target: Target::Port(spec.clone()),
             vsock: vsock.clone(),
@@ -219,9 +219,9 @@ async fn accept(
         };
         // A client that is gone already has no address.
         let place = peer.as_ref().ok().and_then(|peer| admit(*peer));
+        let admitted = client.reset_on_close().map(|()| place);
         async move {
-            let served = client.reset_on_close().map(|()| place);
-            let ended = match served {
+            let ended = match admitted {
                 Ok(Some(_place)) => rules.serve(client).await,
                 Ok(None) => Err(io::Error::other(
                     "its source has as many connections as it may",

@@ -18,9 +18,9 @@ pub const MAX_CHUNK: usize = crate::MAX_WRITE - PREFIX;
 
 /// The most connections that any enclave carries at one time, in and out together: two descriptors
 /// each are half of what a process may have.
-const MAX_CONNECTIONS: u64 = 16_384;
+const MAX_CONNECTIONS: u32 = 16_384;
 /// The least, so that the smallest enclave is of use.
-const MIN_CONNECTIONS: u64 = 256;
+const MIN_CONNECTIONS: u32 = 256;
 /// Memory of the enclave for each of them, in bytes. An idle one takes about 8 KiB of it; one whose
 /// reader does not read takes up to 96 KiB (its buffer and [`VSOCK_BUFFER`]), and the kernel bounds
 /// what TCP takes of all of them together (tcp(7), tcp_mem).
@@ -32,14 +32,14 @@ pub const VSOCK_BUFFER: u64 = 64 * 1024;
 
 /// How many connections an enclave with so many bytes of memory carries at one time, in and out
 /// together.
-pub fn connection_limit(memory: u64) -> usize {
-    let limit = (memory / MEMORY_EACH).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
-    usize::try_from(limit).unwrap_or(usize::MAX)
+pub fn connection_limit(memory: u64) -> u32 {
+    let limit = u32::try_from(memory / MEMORY_EACH).unwrap_or(u32::MAX);
+    limit.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
 }
 
 /// How many of `limit` connections may come in: what strangers open leaves a quarter to those that
 /// the workload itself opens.
-pub fn ingress_limit(limit: usize) -> usize {
+pub fn ingress_limit(limit: u32) -> u32 {
     limit / 4 * 3
 }
 

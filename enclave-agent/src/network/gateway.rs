@@ -98,7 +98,7 @@ impl Gateway {
         if !self.rules.allows(&to.host, to.port) {
             return Err(Some(format!("network.egress does not allow {to}")));
         }
-        let Some(_place) = self.capacity.take() else {
+        let Some(place) = self.capacity.take() else {
             let limit = self.capacity.limit();
             return Err(Some(format!("{to}: {limit} connections are open")));
         };
@@ -106,10 +106,8 @@ impl Gateway {
             ConnectError::Refused(why) => Some(format!("{to}: {why}")),
             ConnectError::Io(error) => Some(format!("{to}: {error}")),
         })?;
-        match wire::io::relay(inside, host, first, egress::IDLE).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(None),
-        }
+        let relayed = place.relay(inside, host, first, egress::IDLE).await;
+        relayed.map_err(|_| None)
     }
 
     /// What a dialled address stands for: a name, or itself.
