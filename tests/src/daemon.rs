@@ -146,6 +146,11 @@ impl Daemon {
         serde_json::from_str(&answer.stdout).unwrap()
     }
 
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     /// The environment that the daemon was started with.
     #[must_use]
     pub fn environment(&self) -> String {

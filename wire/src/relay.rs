@@ -28,7 +28,7 @@ const MEMORY_EACH: u64 = 128 * 1024;
 
 /// What an enclave's kernel keeps of one stream that the agent has not read, in bytes: the host's
 /// credit (virtio 1.2, 5.10.6.3). Linux would keep 256 KiB.
-pub const VSOCK_BUFFER: u64 = 64 * 1024;
+pub const VSOCK_BUFFER: u64 = 256 * 1024;
 
 /// How many connections an enclave with so many bytes of memory carries at one time, in and out
 /// together.

@@ -17,7 +17,8 @@ where
     M: for<'b> minicbor::Decode<'b, ()>,
     S: AsyncRead + Unpin,
 {
-    let mut piece = [0; 4096];
+    // Not in the future, whose size every connection has for life.
+    let mut piece = vec![0; 4096];
     loop {
         if let Some(message) = reader.message().map_err(io::Error::other)? {
             return Ok(Some(message));
