@@ -43,6 +43,7 @@ pub(crate) fn start(
         user: _,
         working_dir,
         stop_signal,
+        restart: _,
     } = &spec.run;
     let (program, arguments) = line
         .split_first()

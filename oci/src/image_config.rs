@@ -7,12 +7,13 @@ use crate::error::PullError;
 use crate::json;
 use crate::platform::Platform;
 use oci_spec::image as oci;
-use wire::spec::ImageDefaults;
+use serde::Deserialize;
+use wire::spec::{ImageDefaults, ImageHealthcheck};
 
 /// An image's config: how the image says it is run, and what its layers unpack to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageConfig {
-    /// `Entrypoint`, `Cmd`, `Env`, `User`, `WorkingDir` and `StopSignal`.
+    /// `Entrypoint`, `Cmd`, `Env`, `User`, `WorkingDir` and `StopSignal`, and Docker's `Healthcheck`.
     pub run: ImageDefaults,
     /// Digests of the uncompressed layers, lowest first; as many as the manifest has layers.
     pub(crate) diff_ids: Vec<Digest>,
@@ -39,10 +40,63 @@ pub(crate) fn read(
     }
     let diff_ids = read_layers(&config, layers).map_err(invalid)?;
     let run = config.config().as_ref().map(run_defaults);
+    let docker: DockerDocument = json::parse(bytes).map_err(|e| invalid(e.into()))?;
     Ok(ImageConfig {
-        run: run.unwrap_or_default(),
+        run: ImageDefaults {
+            health: docker.healthcheck(),
+            ..run.unwrap_or_default()
+        },
         diff_ids,
     })
+}
+
+/// What Docker and podman add to an image's config (moby, image/spec/spec.md): the OCI specification
+/// has no such keys.
+#[derive(Deserialize)]
+struct DockerDocument {
+    #[serde(default)]
+    config: Option<DockerConfig>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct DockerConfig {
+    healthcheck: Option<Healthcheck>,
+    shell: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct Healthcheck {
+    test: Option<Vec<String>>,
+    interval: i64,
+    timeout: i64,
+    retries: i64,
+    start_period: i64,
+    start_interval: i64,
+}
+
+impl DockerDocument {
+    fn healthcheck(self) -> Option<ImageHealthcheck> {
+        let DockerConfig { healthcheck, shell } = self.config?;
+        let Healthcheck {
+            test,
+            interval,
+            timeout,
+            retries,
+            start_period,
+            start_interval,
+        } = healthcheck?;
+        Some(ImageHealthcheck {
+            test: test.unwrap_or_default(),
+            shell: shell.unwrap_or_default(),
+            interval,
+            timeout,
+            retries,
+            start_period,
+            start_interval,
+        })
+    }
 }
 
 /// The config names its layers twice, in `rootfs` and in the history: both must agree with the
@@ -82,6 +136,7 @@ fn run_defaults(config: &oci::Config) -> ImageDefaults {
         user: config.user().clone().unwrap_or_default(),
         working_dir: config.working_dir().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone(),
+        health: None,
     }
 }
 
@@ -90,6 +145,31 @@ mod tests {
     use super::*;
 
     const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn dockers_healthcheck_is_read_with_its_shell() {
+        let health = |config: &str| {
+            let text = format!(
+                r#"{{"os":"linux","architecture":"amd64","config":{config},
+                    "rootfs":{{"type":"layers","diff_ids":["{D}"]}}}}"#
+            );
+            let read = read(text.as_bytes(), 1, &Platform::linux_amd64());
+            read.unwrap().run.health
+        };
+        assert_eq!(health(r#"{"Cmd":["a"]}"#), None);
+        assert_eq!(health("null"), None);
+        let found = health(
+            r#"{"Shell":["/bin/ash","-c"],"Healthcheck":{"Test":["CMD-SHELL","x"],"Interval":5000000000,"Retries":2}}"#,
+        );
+        let expected = ImageHealthcheck {
+            test: vec!["CMD-SHELL".to_owned(), "x".to_owned()],
+            shell: vec!["/bin/ash".to_owned(), "-c".to_owned()],
+            interval: 5_000_000_000,
+            retries: 2,
+            ..ImageHealthcheck::default()
+        };
+        assert_eq!(found, Some(expected));
+    }
 
     #[test]
     fn a_config_must_agree_with_the_manifest() {

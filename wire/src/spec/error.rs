@@ -131,6 +131,23 @@ pub enum InvalidValue {
         "'{0}' is neither \"env\" nor a file in a directory of its own, like \"/run/config/app.json\""
     )]
     Deliver(String),
+    /// `[health]` without a check, or with more than one.
+    #[error("name exactly one of http, tcp, command and none")]
+    HealthChecks,
+    /// Times or retries beyond what a health check may have.
+    #[error(
+        "times must be 1 to 86400 seconds, start_period may be 0, and retries must be 1 to 100"
+    )]
+    HealthTimes,
+    /// A health check that connects to port 0.
+    #[error("a port is 1 to 65535")]
+    HealthPort,
+    /// A health check leads to the workload only.
+    #[error("'{0}' is not http://127.0.0.1:PORT/PATH, or the same with localhost or [::1]")]
+    HealthUrl(String),
+    /// The image has a `Healthcheck` of a form that Docker does not define.
+    #[error("the image's HEALTHCHECK is of an unknown kind, '{0}'; set [health] in the spec")]
+    Healthcheck(String),
 }
 
 impl InvalidValue {

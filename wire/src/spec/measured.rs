@@ -3,7 +3,9 @@
 use super::attestation::AttestationRules;
 use super::config::MeasuredConfig;
 use super::error::{InvalidValue, MAX_LEN, SpecError};
+use super::health::HealthRules;
 use super::network::NetworkRules;
+use super::restart::RestartPolicy;
 use super::security::SecurityRules;
 use super::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,9 @@ pub struct MeasuredSpec {
     /// The sealed config that the agent opens; none if absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub config: Option<MeasuredConfig>,
+    /// How the workload's health is checked; not at all if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub health: Option<HealthRules>,
     /// What may leave of the workload's output.
     pub logs: LogRules,
     /// How far the workload is kept away from the agent; the default if absent.
@@ -56,6 +61,9 @@ pub struct Run {
     pub working_dir: String,
     /// What ends the workload when the host asks for it.
     pub stop_signal: Signal,
+    /// When it is started once more; never if absent.
+    #[serde(skip_serializing_if = "RestartPolicy::is_never", default)]
+    pub restart: RestartPolicy,
 }
 
 /// What may leave of the workload's output.
@@ -97,6 +105,7 @@ impl MeasuredSpec {
             run,
             network,
             config,
+            health,
             logs: _,
             security,
             attestation,
@@ -110,6 +119,7 @@ impl MeasuredSpec {
         network.check()?;
         security.check()?;
         attestation.check()?;
+        health.as_ref().map_or(Ok(()), HealthRules::check)?;
         config.as_ref().map_or(Ok(()), |config| {
             config.check(name.as_deref(), &run.env, network)
         })
@@ -124,6 +134,7 @@ impl Run {
             user,
             working_dir,
             stop_signal: _,
+            restart: _,
         } = self;
         command
             .iter()

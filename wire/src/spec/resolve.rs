@@ -2,6 +2,7 @@
 
 use super::config::ConfigSpec;
 use super::error::{InvalidValue, SpecError};
+use super::health::{HealthSpec, ImageHealthcheck};
 use super::measured::{MeasuredSpec, Run, VERSION};
 use super::signal::Signal;
 use super::written::{RunOverrides, Spec};
@@ -22,6 +23,8 @@ pub struct ImageDefaults {
     pub working_dir: String,
     /// StopSignal: SIGTERM if absent.
     pub stop_signal: Option<String>,
+    /// Healthcheck: counts where the spec has no `[health]`.
+    pub health: Option<ImageHealthcheck>,
 }
 
 impl ImageDefaults {
@@ -41,17 +44,21 @@ impl Spec {
     /// # Errors
     /// [`SpecError::NoCommand`] if neither names a program, and [`SpecError::Value`] with the key
     /// of a value that cannot be used, the image's included.
-    pub fn resolve(&self, image: ImageDefaults) -> Result<MeasuredSpec, SpecError> {
+    pub fn resolve(&self, mut image: ImageDefaults) -> Result<MeasuredSpec, SpecError> {
         let Spec {
             name,
             run,
             resources: _,
             network,
             config,
+            health,
             logs,
             security,
             attestation,
         } = self;
+        let own = health.as_ref().map(HealthSpec::resolve);
+        let of_image = image.health.take();
+        let health = own.or_else(|| of_image.map(ImageHealthcheck::resolve));
         let spec = MeasuredSpec {
             version: VERSION,
             name: name.clone(),
@@ -59,6 +66,7 @@ impl Spec {
             run: run.resolve(image)?,
             network: network.resolve()?,
             config: config.as_ref().map(ConfigSpec::resolve).transpose()?,
+            health: health.transpose()?.flatten(),
             logs: *logs,
             security: security.resolve(),
             attestation: attestation.resolve(),
@@ -76,6 +84,7 @@ impl RunOverrides {
             user,
             working_dir,
             stop_signal,
+            restart,
         } = self;
         let command = match command {
             Some(command) => command.clone(),
@@ -97,6 +106,7 @@ impl RunOverrides {
             stop_signal: stop_signal
                 .as_deref()
                 .map_or(Ok(Signal::TERM), Signal::parse)?,
+            restart: *restart,
         })
     }
 }
@@ -139,6 +149,7 @@ mod tests {
             user: "web".into(),
             working_dir: String::new(),
             stop_signal: Some("SIGINT".into()),
+            health: None,
         }
     }
 

@@ -3,8 +3,10 @@
 use super::attestation::AttestationRules;
 use super::config::ConfigSpec;
 use super::error::{InvalidValue, MAX_LEN, SpecError};
+use super::health::HealthSpec;
 use super::measured::LogRules;
 use super::network::NetworkSpec;
+use super::restart::RestartPolicy;
 use super::security::SecurityRules;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,6 +30,8 @@ pub struct Spec {
     pub network: NetworkSpec,
     /// The sealed config to open; none if left out.
     pub config: Option<ConfigSpec>,
+    /// How the workload's health is checked; as the image says if left out.
+    pub health: Option<HealthSpec>,
     /// What may leave of the workload's output.
     pub logs: LogRules,
     /// How far the workload is kept away from the agent.
@@ -50,6 +54,8 @@ pub struct RunOverrides {
     pub working_dir: Option<String>,
     /// As [`Signal::parse`](super::Signal::parse) reads it.
     pub stop_signal: Option<String>,
+    /// When the program is started once more; images say nothing of that.
+    pub restart: RestartPolicy,
 }
 
 /// For the host only: changing these changes no measurement.
