@@ -1,7 +1,7 @@
 //! What the daemon knows of one enclave: stored, served by the API, shown by `enclavectl`. Holds no
 //! secret, only the name of one.
 
-use crate::{State, now};
+use crate::{State, WorkloadRecord, now};
 use attestation::Measurements;
 use oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
@@ -151,6 +151,9 @@ pub struct Record {
     /// Where relying parties can ask for attestation documents while the enclave is deployed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attestation: Option<SocketAddr>,
+    /// What the enclave reports of its workload; of the last one, if none runs.
+    #[serde(skip_serializing_if = "WorkloadRecord::is_empty", default)]
+    pub workload: WorkloadRecord,
     /// RFC 3339.
     pub created_at: String,
     /// RFC 3339; the last change of the state.

@@ -3,28 +3,29 @@
 use crate::boundary::Boundary;
 use crate::capacity::Capacity;
 use crate::config::{BootPayload, Variables};
-use crate::control::{Control, Order, Report};
+use crate::control::{Control, Report};
 use crate::error::BootError;
 use crate::gates::{self, Findings};
 use crate::network::Refusals;
 use crate::nsm::{Device, Lane, Nsm, Requester};
+use crate::output::LogQueue;
+use crate::service::Service;
 use crate::user::User;
-use crate::workload::Workload;
 use crate::{
-    attest, boundary, config, console, control, forward, ingress, mounts, network, nsm, parent,
-    rootfs, workload,
+    attest, boundary, config, console, forward, ingress, mounts, network, nsm, parent, rootfs,
+    workload,
 };
 use nix::sys::resource::{Resource, setrlimit};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
-use wire::control::{ALIVE_EVERY_MS, AbortReason, WorkloadExit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use wire::control::{AbortReason, WorkloadExit};
 use wire::spec::MeasuredSpec;
 
-/// How long the host may take for the heartbeat, and the workload to end once the host is gone.
+/// How long the host may take for the heartbeat.
 const HOST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The limit of open file descriptors, for the agent and the workload each.
 const DESCRIPTORS: u64 = 65_536;
@@ -107,33 +108,32 @@ async fn run(control: &mut Control, payload: BootPayload) -> Result<WorkloadExit
         "cannot find out how much memory there is",
     ))?;
     listen(&spec, &requester, findings, &boundary, &capacity)?;
-    let (reports, outgoing) = mpsc::channel(control::QUEUE);
-    let log = spec.logs.forward.then(|| reports.downgrade());
+    let logs = spec.logs.forward.then(Arc::<LogQueue>::default);
     let give_to_root = |path: &Path| boundary.users().give_to_root(path);
-    let refusals = Refusals::new(log);
-    let network = boundary.network();
+    let refusals = Refusals::new(logs.clone());
+    let network = boundary.network().clone();
     network::open(
         &spec.network,
-        network,
+        &network,
         refusals,
         capacity.clone(),
         give_to_root,
     )
     .await?;
-    let workload = workload::start(&spec, user, &secrets, boundary, &reports)?;
+    let workload = workload::start(&spec, user, &secrets, boundary, logs.as_ref())?;
     drop(secrets);
     boundary::retire().map_err(BootError::of(
         AbortReason::RootFs,
         "cannot give up what is not needed any more",
     ))?;
-    drop(reports);
     nsm_thread.start().map_err(BootError::of(
         AbortReason::Nsm,
         "cannot start the thread of the NSM",
     ))?;
     tokio::spawn(gates::discipline(clock, requester));
     control.send(Report::Started(workload.pid())).await;
-    Ok(supervise(workload, children, outgoing, control, &capacity).await)
+    let service = Service::new(&spec, workload, &network, logs, capacity);
+    Ok(service.run(children, control).await)
 }
 
 /// Opens the sealed config, if the spec asks for one. Gives the variables that it adds to the
@@ -194,61 +194,8 @@ fn listen(
     Ok(())
 }
 
-/// Reports to the host and obeys it until the workload has ended.
-async fn supervise(
-    mut workload: Workload,
-    mut children: Signal,
-    mut outgoing: mpsc::Receiver<Report>,
-    control: &mut Control,
-    capacity: &Capacity,
-) -> WorkloadExit {
-    let mut alive = tokio::time::interval(Duration::from_millis(ALIVE_EVERY_MS));
-    let mut kill_at: Option<Instant> = None;
-    loop {
-        tokio::select! {
-            _ = children.recv() => {
-                if let Some(exit) = workload.reap() {
-                    drain(&mut outgoing, control).await;
-                    return exit;
-                }
-            }
-            _ = alive.tick() => control.send(Report::Alive).await,
-            Some(report) = outgoing.recv() => control.send(report).await,
-            order = control.order() => match order {
-                Ok(Order::Stop { deadline }) => {
-                    workload.stop();
-                    kill_at.get_or_insert(Instant::now() + deadline);
-                }
-                // Without its host the enclave has no one to serve.
-                Err(error) => {
-                    console::say(&format!("the control connection ended: {error}"));
-                    kill_at.get_or_insert(Instant::now() + HOST_TIMEOUT);
-                    workload.stop();
-                    control.expect_no_orders();
-                }
-            },
-            () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
-                kill_at = None;
-                capacity.cut().await;
-                Workload::kill_all();
-            }
-        }
-    }
-}
-
 fn read_spec() -> Result<MeasuredSpec, BootError> {
     let bytes = rootfs::read_bounded(SPEC, wire::spec::MAX_LEN)
         .map_err(BootError::of(AbortReason::Spec, SPEC))?;
     MeasuredSpec::parse(&bytes).map_err(BootError::of(AbortReason::Spec, SPEC))
-}
-
-/// What the workload wrote before it ended. A process that it left behind may hold the pipes: it
-/// gets half a second.
-async fn drain(outgoing: &mut mpsc::Receiver<Report>, control: &mut Control) {
-    let reports = async {
-        while let Some(report) = outgoing.recv().await {
-            control.send(report).await;
-        }
-    };
-    timeout(Duration::from_millis(500), reports).await.ok();
 }

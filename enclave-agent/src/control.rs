@@ -2,30 +2,39 @@
 
 use crate::config::BootPayload;
 use crate::error::BootError;
+use crate::output::Batch;
 use crate::parent;
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use tokio_vsock::{OwnedReadHalf, OwnedWriteHalf};
-use wire::control::{FromAgent, FromHost, OutputStream, WorkloadExit};
+use wire::control::{FromAgent, FromHost, WorkloadExit, WorkloadHealth};
 use wire::frame::Reader;
 use wire::kms::{SignRefusal, SignedHeaders};
 
-/// Reports that may wait to be sent; the workload's output then waits too.
-pub(crate) const QUEUE: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the host may take to read the last message.
 const FAREWELL: Duration = Duration::from_secs(5);
 const STOPPED: &str = "the host stopped the enclave before it booted";
 const TWICE: &str = "the host sent Boot twice";
 const UNASKED: &str = "the host signed what it was not asked to";
+/// The longest words about the workload's health, in characters.
+const MAX_HEALTH_DETAIL: usize = 500;
 
 #[derive(Debug)]
 pub(crate) enum Report {
     Started(u32),
     Alive,
-    Log(OutputStream, Vec<u8>),
+    Log(Batch),
+    Restarted {
+        exit: WorkloadExit,
+        count: u32,
+    },
+    Health {
+        state: WorkloadHealth,
+        detail: String,
+    },
     Exited(WorkloadExit),
     Failed(BootError),
 }
@@ -122,7 +131,12 @@ impl Control {
         let message = match report {
             Report::Started(pid) => FromAgent::Started { pid },
             Report::Alive => FromAgent::Alive,
-            Report::Log(stream, bytes) => FromAgent::Log { stream, bytes },
+            Report::Log(Batch { dropped, lines }) => FromAgent::Log { dropped, lines },
+            Report::Restarted { exit, count } => FromAgent::Restarted { exit, count },
+            Report::Health { state, detail } => FromAgent::Health {
+                state,
+                detail: detail.chars().take(MAX_HEALTH_DETAIL).collect(),
+            },
             Report::Exited(status) => FromAgent::Exited { status },
             Report::Failed(BootError { reason, detail }) => FromAgent::Failed {
                 reason,

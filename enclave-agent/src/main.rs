@@ -2,8 +2,8 @@
 //!
 //! The sequence: [`boot`] mounts what the kernel needs, tells the host that it is alive, and reads
 //! the measured spec; [`rootfs`] mounts the image; [`config`] opens the sealed config, if the spec
-//! asks for one; [`workload`] runs the image's program; [`control`] reports to the host until the
-//! program has ended. Then the enclave powers off. Whatever goes wrong, the host gets the reason,
+//! asks for one; [`workload`] runs the image's program; [`service`] keeps it running as the spec says
+//! and reports to the host until it has ended for good. Then the enclave powers off. Whatever goes wrong, the host gets the reason,
 //! and the enclave powers off all the same: it never runs on in a state that was not measured.
 //!
 //! The agent talks over vsock only. It trusts nothing that comes from there; what it may do is in
@@ -30,6 +30,7 @@ mod nsm;
 mod output;
 mod parent;
 mod rootfs;
+mod service;
 mod sys;
 mod user;
 mod workload;

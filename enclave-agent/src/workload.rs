@@ -1,11 +1,12 @@
 //! Runs the program of the measured spec as the user of the spec, behind the [`boundary`]; reaps
 //! whatever dies.
 
-use crate::boundary::{self, Boundary, Event, IDENTITY_FAILED, Init, Plan, WORKING_DIR_FAILED};
+use crate::boundary::{
+    self, Boundary, Event, IDENTITY_FAILED, Init, Order, Plan, WORKING_DIR_FAILED,
+};
 use crate::config::Variables;
-use crate::control::Report;
 use crate::error::BootError;
-use crate::output::Output;
+use crate::output::{LogQueue, Output};
 use crate::rootfs::{self, ROOT, read_bounded};
 use crate::sys;
 use crate::user::{self, User};
@@ -14,7 +15,7 @@ use nix::unistd::Pid;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
-use tokio::sync::mpsc;
+use std::sync::Arc;
 use wire::control::{AbortReason, WorkloadExit};
 use wire::spec::{MeasuredSpec, Run};
 
@@ -28,20 +29,19 @@ pub(crate) struct Workload {
     stop_signal: u8,
 }
 
-/// Starts the program. Its output goes to `reports` if the spec lets it leave, and nowhere
-/// otherwise.
+/// Starts the program. Its output goes into the queue, or nowhere without one.
 pub(crate) fn start(
     spec: &MeasuredSpec,
     user: User,
     secrets: &Variables,
     boundary: Boundary,
-    reports: &mpsc::Sender<Report>,
+    logs: Option<&Arc<LogQueue>>,
 ) -> Result<Workload, BootError> {
     let Run {
         command: line,
         env: env_of_spec,
         user: _,
-        working_dir,
+        working_dir: _,
         stop_signal,
         restart: _,
     } = &spec.run;
@@ -49,10 +49,7 @@ pub(crate) fn start(
         .split_first()
         .ok_or_else(|| BootError::new(AbortReason::Spec, "the spec names no program"))?;
 
-    let output = spec
-        .logs
-        .forward
-        .then(|| Output::new(&boundary.users().owner(&user)));
+    let output = logs.map(|_| Output::new(&boundary.users().owner(&user)));
     let (output, ends) = match output.transpose()? {
         Some((output, ends)) => (Some(output), ends),
         None => (None, (Stdio::null(), Stdio::null())),
@@ -65,10 +62,10 @@ pub(crate) fn start(
     env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let secret = secrets.iter();
     env.extend(secret.map(|(name, value)| (name.clone(), value.as_str().to_owned())));
-    let plan = Plan::new(&spec.security, (program, arguments), env, working_dir, user);
+    let plan = Plan::new(spec, (program, arguments), env, user);
     let init = run(boundary, &plan, ends)?;
-    if let Some(output) = output {
-        output.forward(reports)?;
+    if let (Some(output), Some(logs)) = (output, logs) {
+        output.forward(logs)?;
     }
     Ok(Workload {
         init,
@@ -91,7 +88,9 @@ fn run(boundary: Boundary, plan: &Plan, output: (Stdio, Stdio)) -> Result<Init, 
             let error = io::Error::from_raw_os_error(errno);
             Err(explain(&plan.program, &plan.directory, &error))
         }
-        Event::Exited { .. } => Err(failed("init reports an end before a start".to_owned())),
+        Event::Exited { .. } | Event::Checked { .. } => {
+            Err(failed("init reports an end before a start".to_owned()))
+        }
     }
 }
 
@@ -150,23 +149,40 @@ impl Workload {
         u32::try_from(self.init.pid()).unwrap_or_default()
     }
 
-    /// Collects every child that has ended; gives the workload's own end, as init reports it. An
-    /// init that was killed reports nothing, and its end is the workload's.
+    /// Collects every child that has ended; gives init's own end, which is the last of the workload's
+    /// processes.
     pub(crate) fn reap(&mut self) -> Option<WorkloadExit> {
         let mut own = None;
         loop {
             match sys::reap() {
-                Ok(Some((pid, exit))) if pid == self.init.pid() => {
-                    own = match self.init.next() {
-                        Ok(Event::Exited { status }) => Some(status),
-                        _ => Some(exit),
-                    };
-                }
+                Ok(Some((pid, exit))) if pid == self.init.pid() => own = Some(exit),
                 Ok(Some(_)) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(None) | Err(_) => return own,
             }
         }
+    }
+
+    /// What init reports next; never returns once it has hung up. Cancel-safe.
+    pub(crate) async fn event(&mut self) -> Event {
+        match self.init.next().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What init, which is gone, reported before.
+    pub(crate) async fn last_event(&mut self) -> Option<Event> {
+        self.init.next().await
+    }
+
+    pub(crate) async fn order(&mut self, order: Order) {
+        self.init.order(order).await;
+    }
+
+    /// Nothing is started any more: init ends, and all that is left of the workload.
+    pub(crate) async fn leave(&mut self) {
+        self.init.leave().await;
     }
 
     /// Asks the workload to end, with the signal of the spec. One that has ended just now is asked

@@ -1,6 +1,6 @@
 //! The command line as `--help` shows it.
 
-use crate::{configure, create, doctor, document, events, orders, registry, seal, show};
+use crate::{configure, create, doctor, document, events, logs, orders, registry, seal, show};
 use explain::Exit;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub(crate) enum Command {
     /// Show what happened to an enclave
     Events(events::Args),
     /// Print the workload's output (needs [logs] forward = true in the spec)
-    Logs(events::Args),
+    Logs(logs::Args),
     /// Pull, build and launch again, with the stored credentials
     Redeploy(orders::Args),
     /// Replace an enclave's sealed config; a deployed enclave keeps serving until the next one is

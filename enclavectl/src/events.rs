@@ -1,4 +1,4 @@
-//! `enclavectl events` and `logs`: what happened to an enclave, and what its workload printed.
+//! `enclavectl events`: what happened to an enclave.
 
 use crate::{show, ui};
 use api::client::Client;
@@ -28,16 +28,6 @@ pub(crate) async fn events(
         } else if let Some(text) = describe(&event) {
             ui::print(&text)?;
         }
-    }
-    Ok(())
-}
-
-pub(crate) async fn logs(client: &Client, Args { name, follow }: &Args) -> Result<(), CliError> {
-    show::warn_of_debug(client, name).await?;
-    let rest = if *follow { "/logs?follow" } else { "/logs" };
-    let mut stream = client.stream(&ui::path(name, rest)?).await?;
-    while let Some(piece) = stream.piece().await {
-        ui::print_bytes(&piece)?;
     }
     Ok(())
 }

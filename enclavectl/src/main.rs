@@ -12,6 +12,7 @@ mod doctor;
 mod document;
 mod events;
 mod follow;
+mod logs;
 mod orders;
 mod progress;
 mod registry;
@@ -71,7 +72,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::List => show::list(client, json).await,
         Command::Show(args) => show::one(client, &args, json).await,
         Command::Events(args) => events::events(client, &args, json).await,
-        Command::Logs(args) => events::logs(client, &args).await,
+        Command::Logs(args) => logs::logs(client, &args, json).await,
         Command::Redeploy(args) => orders::redeploy(client, &args, json).await,
         Command::Configure(args) => configure::run(client, &args, json).await,
         Command::Seal(args) => seal::run(&args, json),

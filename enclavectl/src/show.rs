@@ -2,7 +2,7 @@
 
 use crate::ui;
 use api::client::Client;
-use api::{DeployError, Record};
+use api::{DeployError, HealthRecord, Record, Status, WorkloadRecord};
 use explain::CliError;
 use hyper::Method;
 
@@ -47,19 +47,40 @@ fn table(records: &[Record]) -> String {
     }
     let names = records.iter().map(|record| record.name.len());
     let width = names.max().unwrap_or(0).max(4);
+    let statuses: Vec<String> = records.iter().map(status).collect();
+    let lengths = statuses.iter().map(String::len);
+    let status_width = lengths.max().unwrap_or(0).max(15);
     let row = |name: &str, status: &str, id: &str, image: &str| {
-        format!("{name:<width$}  {status:<15}  {id:<18}  {image}")
+        format!("{name:<width$}  {status:<status_width$}  {id:<18}  {image}")
     };
     let mut lines = vec![row("NAME", "STATUS", "ID", "IMAGE")];
-    lines.extend(records.iter().map(|record| {
-        let status = record.state.status().to_string();
+    lines.extend(records.iter().zip(&statuses).map(|(record, status)| {
         let mut image = record.image.to_string();
         if let Some(notice) = record.debug_notice() {
             image = format!("{image}  {notice}");
         }
-        row(&record.name, &status, record.id.as_str(), &image)
+        row(&record.name, status, record.id.as_str(), &image)
     }));
     lines.join("\n")
+}
+
+/// While it is deployed, with how its workload is.
+fn status(record: &Record) -> String {
+    let status = record.state.status();
+    let WorkloadRecord {
+        restarts, health, ..
+    } = &record.workload;
+    let health = health.as_ref().map(|health| health.state.to_string());
+    let restarts = match restarts {
+        0 => None,
+        1 => Some("1 restart".to_owned()),
+        n => Some(format!("{n} restarts")),
+    };
+    let known: Vec<String> = health.into_iter().chain(restarts).collect();
+    if known.is_empty() || status != Status::Deployed {
+        return status.to_string();
+    }
+    format!("{status} ({})", known.join(", "))
 }
 
 /// One line for each fact.
@@ -107,10 +128,42 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
     }
     let arn = record.credentials_arn.iter();
     facts.extend(arn.map(|arn| ("credentials", arn.clone())));
+    facts.extend(workload_facts(&record.workload));
     if let Some(failure) = record.state.failure() {
         facts.extend(failure_facts(failure));
     }
     facts.push(("updated", record.updated_at.clone()));
+    facts
+}
+
+fn workload_facts(workload: &WorkloadRecord) -> Vec<(&'static str, String)> {
+    let WorkloadRecord {
+        restarts,
+        last_exit,
+        health,
+        dropped_lines,
+    } = workload;
+    let mut facts = Vec::new();
+    if let Some(HealthRecord {
+        state,
+        detail,
+        since,
+    }) = health
+    {
+        let detail = match detail.as_str() {
+            "" => String::new(),
+            detail => format!(": {detail}"),
+        };
+        facts.push(("health", format!("{state} since {since}{detail}")));
+    }
+    if *restarts > 0 {
+        facts.push(("restarts", restarts.to_string()));
+    }
+    facts.extend(last_exit.map(|exit| ("last exit", exit.to_string())));
+    if *dropped_lines > 0 {
+        let text = format!("{dropped_lines} lines of output, because the host was too slow");
+        facts.push(("dropped", text));
+    }
     facts
 }
 
@@ -185,6 +238,28 @@ mod tests {
         let plain = record(json!({}));
         assert!(!summary(&plain).contains("DEBUG"));
         assert!(!table(std::slice::from_ref(&plain)).contains("DEBUG"));
+    }
+
+    #[test]
+    fn a_workloads_health_restarts_and_end_are_shown() {
+        let workload = json!({
+            "restarts": 2, "last_exit": { "code": 7 }, "dropped_lines": 5,
+            "health": { "state": "unhealthy", "detail": "status 503", "since": "T" },
+        });
+        let ill = record(json!({ "workload": workload }));
+        let expected = [
+            "  health       unhealthy since T: status 503",
+            "  restarts     2",
+            "  last exit    exit code 7",
+            "  dropped      5 lines of output, because the host was too slow",
+        ];
+        assert!(summary(&ill).contains(&expected.join("\n")), "{ill:?}");
+        let list = table(std::slice::from_ref(&ill));
+        let row = "web   DEPLOYED (unhealthy, 2 restarts)  e-";
+        assert!(list.contains(row), "{list}");
+        let failed = json!({ "code": "INTERNAL", "stage": null, "retryable": false, "message": "", "next_step": "" });
+        let ended = record(json!({ "status": "FAILED", "failure": failed, "workload": workload }));
+        assert!(table(&[ended]).contains("web   FAILED           e-"));
     }
 
     #[test]

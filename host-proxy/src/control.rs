@@ -1,12 +1,12 @@
 //! The host's side of the control connection (port 9001).
 
-use crate::logs::{Logs, Piece};
-use launch::Listener;
+use api::WorkloadRecord;
+use launch::{Listener, Logs};
 use secrets::Signer;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::control::{AbortReason, FromAgent, FromHost, WorkloadExit};
 use wire::frame::Reader;
@@ -41,6 +41,7 @@ pub enum Report {
 pub struct Control {
     orders: mpsc::Sender<FromHost>,
     reports: mpsc::Receiver<Report>,
+    workload: watch::Receiver<WorkloadRecord>,
     /// The last report was given out.
     ended: bool,
 }
@@ -77,14 +78,18 @@ impl Control {
         written.map_err(|_| io::ErrorKind::TimedOut)??;
         let (orders, taken) = mpsc::channel(QUEUE);
         let (sender, reports) = mpsc::channel(QUEUE);
+        let (known, workload) = watch::channel(WorkloadRecord::default());
         tokio::spawn(async move {
-            if let Some(last) = converse(stream, reader, signer, &logs, taken, &sender).await {
+            if let Some(last) =
+                converse(stream, reader, signer, (&logs, &known), taken, &sender).await
+            {
                 sender.send(last).await.ok();
             }
         });
         Ok(Control {
             orders,
             reports,
+            workload,
             ended: false,
         })
     }
@@ -98,6 +103,11 @@ impl Control {
             }
             None => std::future::pending().await,
         }
+    }
+
+    /// What the agent says of its workload, up to its last report.
+    pub fn workload(&self) -> watch::Receiver<WorkloadRecord> {
+        self.workload.clone()
     }
 
     /// Asks the workload to end within `deadline`, waits for the agent's last word, and hangs up: that is what the agent
@@ -122,7 +132,7 @@ async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     mut reader: Reader,
     mut signer: Option<Signer>,
-    logs: &Logs,
+    (logs, workload): (&Logs, &watch::Sender<WorkloadRecord>),
     mut orders: mpsc::Receiver<FromHost>,
     reports: &mpsc::Sender<Report>,
 ) -> Option<Report> {
@@ -139,8 +149,12 @@ async fn converse(
             }
         };
         heard = Instant::now();
+        if let Ok(Some(message)) = &message {
+            workload.send_if_modified(|record| record.note(message));
+        }
         match message {
-            Ok(Some(FromAgent::Alive)) => {}
+            Ok(Some(FromAgent::Alive | FromAgent::Restarted { .. } | FromAgent::Health { .. })) => {
+            }
             Ok(Some(FromAgent::Started { .. })) => {
                 signer = None;
                 reports.send(Report::Started).await.ok()?;
@@ -154,7 +168,7 @@ async fn converse(
                     return Some(Report::Lost(format!("the control connection: {error}")));
                 }
             }
-            Ok(Some(FromAgent::Log { stream, bytes })) => logs.add(Piece { stream, bytes }),
+            Ok(Some(FromAgent::Log { dropped, lines })) => logs.add(dropped, lines),
             Ok(Some(FromAgent::Exited { status })) => return Some(Report::Exited(status)),
             Ok(Some(FromAgent::Failed { reason, detail })) => {
                 let detail = detail
@@ -188,9 +202,10 @@ mod tests {
     use super::*;
 
     const BOOT: FromHost = FromHost::Boot { config: None };
+    use api::{ExitRecord, LogEntry, LogStream};
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::{UnixListener, UnixStream};
-    use wire::control::OutputStream;
+    use wire::control::{OutputLine, OutputStream};
 
     async fn meet() -> (tempfile::TempDir, UnixStream, Listener) {
         let directory = tempfile::tempdir().unwrap();
@@ -229,16 +244,23 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(control.report().await, Report::Started);
+        let workload = control.workload();
         let stopping = tokio::spawn(control.stop(Duration::from_secs(3)));
         assert_eq!(
             wire::io::read(&mut agent, &mut reader).await.unwrap(),
             Some(FromHost::Stop { deadline_ms: 3000 })
         );
-        let line = FromAgent::Log {
+        let line = OutputLine {
             stream: OutputStream::Stderr,
-            bytes: b"bye\n".to_vec(),
+            time_ms: 1,
+            bytes: b"bye".to_vec(),
+            partial: false,
         };
-        wire::io::write(&mut agent, &line).await.unwrap();
+        let log = FromAgent::Log {
+            dropped: 2,
+            lines: vec![line],
+        };
+        wire::io::write(&mut agent, &log).await.unwrap();
         wire::io::write(
             &mut agent,
             &FromAgent::Exited {
@@ -255,13 +277,17 @@ mod tests {
                 .unwrap(),
             None
         );
-        assert_eq!(
-            logs.follow().0,
-            [Piece {
-                stream: OutputStream::Stderr,
-                bytes: b"bye\n".to_vec()
-            }]
-        );
+        let bye = LogEntry::Line {
+            time: "1970-01-01T00:00:00.001Z".to_owned(),
+            stream: LogStream::Stderr,
+            text: "bye".to_owned(),
+            partial: false,
+        };
+        let dropped = LogEntry::Dropped { lines: 2 };
+        assert_eq!(logs.reader().take(), [dropped, bye]);
+        let workload = workload.borrow();
+        assert_eq!(workload.last_exit, Some(ExitRecord::Signal(15)));
+        assert_eq!(workload.dropped_lines, 2);
     }
 
     #[tokio::test]
@@ -326,15 +352,9 @@ mod tests {
         let (sender, _reports) = mpsc::channel(1);
         let (_orders, taken) = mpsc::channel(1);
         let talk = tokio::spawn(async move {
-            converse(
-                host,
-                Reader::default(),
-                None,
-                &Logs::default(),
-                taken,
-                &sender,
-            )
-            .await
+            let known = watch::channel(WorkloadRecord::default()).0;
+            let kept = (&Logs::default(), &known);
+            converse(host, Reader::default(), None, kept, taken, &sender).await
         });
         tokio::time::sleep(SILENCE - Duration::from_secs(1)).await;
         wire::io::write(&mut agent, &FromAgent::Alive)

@@ -17,7 +17,6 @@ pub mod egress;
 pub mod enclave;
 pub mod ingress;
 pub mod lifecycle;
-pub mod logs;
 pub mod sealed;
 pub mod server;
 pub mod store;

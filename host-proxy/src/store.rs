@@ -253,6 +253,7 @@ mod tests {
             config: None,
             ingress: vec![],
             attestation: None,
+            workload: Default::default(),
             created_at: now(),
             updated_at: now(),
         }

@@ -3,6 +3,8 @@
 //! ended.
 
 use crate::kms::{SignRefusal, SignedHeaders};
+pub use crate::workload::{MAX_LINE, OutputLine, OutputStream, WorkloadExit, WorkloadHealth};
+
 use minicbor::{Decode, Encode};
 
 /// From the agent. The host takes each field as a claim of the enclave, never as a command.
@@ -28,15 +30,14 @@ pub enum FromAgent {
     /// Output of the workload; sent only if the measured spec allows it.
     #[n(2)]
     Log {
-        /// Where the workload wrote it.
+        /// How many lines were dropped before these, because the host was too slow.
         #[n(0)]
-        stream: OutputStream,
-        /// As written: any bytes, cut anywhere. At most one frame.
+        dropped: u64,
+        /// In the order in which they arrived; as many as fit into one frame, or none.
         #[n(1)]
-        #[cbor(with = "minicbor::bytes")]
-        bytes: Vec<u8>,
+        lines: Vec<OutputLine>,
     },
-    /// The workload ended; the agent sends nothing after this.
+    /// The workload ended for good; the agent sends nothing after this.
     #[n(3)]
     Exited {
         /// How it ended.
@@ -66,6 +67,26 @@ pub enum FromAgent {
         #[n(0)]
         #[cbor(with = "minicbor::bytes")]
         body: Vec<u8>,
+    },
+    /// The workload ended and is started once more, in the same enclave.
+    #[n(7)]
+    Restarted {
+        /// How it ended.
+        #[n(0)]
+        exit: WorkloadExit,
+        /// How many times that has happened, this one included.
+        #[n(1)]
+        count: u32,
+    },
+    /// The workload's health has changed.
+    #[n(8)]
+    Health {
+        /// What it is now.
+        #[n(0)]
+        state: WorkloadHealth,
+        /// What the last check found, for a person; 500 characters at most.
+        #[n(1)]
+        detail: String,
     },
 }
 
@@ -97,38 +118,6 @@ pub enum FromHost {
         #[n(0)]
         answer: Result<SignedHeaders, SignRefusal>,
     },
-}
-
-/// Where the workload wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum OutputStream {
-    /// File descriptor 1.
-    #[n(1)]
-    Stdout,
-    /// File descriptor 2.
-    #[n(2)]
-    Stderr,
-}
-
-/// How the workload ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum WorkloadExit {
-    /// It returned this code, 0 to 255.
-    #[n(0)]
-    Code(#[n(0)] u8),
-    /// It was ended by this signal.
-    #[n(1)]
-    Signal(#[n(0)] u8),
-}
-
-impl std::fmt::Display for WorkloadExit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            WorkloadExit::Code(code) => write!(f, "exit code {code}"),
-            WorkloadExit::Signal(signal) => write!(f, "signal {signal}"),
-        }
-    }
 }
 
 /// Why an enclave gave up. The host has a next step for each.
@@ -260,16 +249,32 @@ mod tests {
         let exited = FromAgent::Exited {
             status: WorkloadExit::Code(3),
         };
-        let log = FromAgent::Log {
+        let line = OutputLine {
             stream: OutputStream::Stderr,
+            time_ms: 5,
             bytes: vec![1],
+            partial: false,
+        };
+        let log = FromAgent::Log {
+            dropped: 2,
+            lines: vec![line],
+        };
+        let restarted = FromAgent::Restarted {
+            exit: WorkloadExit::Signal(9),
+            count: 2,
+        };
+        let health = FromAgent::Health {
+            state: WorkloadHealth::Unhealthy,
+            detail: "d".to_owned(),
         };
         let sign = FromAgent::Sign { body: vec![7] };
         for (message, bytes) in [
             (sign, b"\x82\x06\x81\x41\x07".as_slice()),
             (failed, b"\x82\x04\x82\x12\x61d"),
             (exited, b"\x82\x03\x81\x82\x00\x81\x03"),
-            (log, b"\x82\x02\x82\x02\x41\x01"),
+            (log, b"\x82\x02\x82\x02\x81\x84\x02\x05\x41\x01\xf4"),
+            (restarted, b"\x82\x07\x82\x82\x01\x81\x09\x02"),
+            (health, b"\x82\x08\x82\x02\x61d"),
         ] {
             assert_eq!(minicbor::to_vec(&message).unwrap(), bytes);
         }

@@ -46,6 +46,7 @@ pub mod proxy_protocol;
 pub mod relay;
 pub mod sealed;
 pub mod spec;
+mod workload;
 
 /// Version of this protocol. The agent sends it in `Hello`; a host that speaks another version
 /// closes the connection.

@@ -6,6 +6,8 @@ use wire::spec::Capability;
 
 /// linux/capability.h, CAP_KILL.
 const KILL: u8 = 5;
+/// linux/capability.h, CAP_SYS_RESOURCE.
+const RESOURCE: u8 = 24;
 /// linux/capability.h: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_BOOT,
 /// CAP_SYS_TIME.
 const AGENT: [u8; 6] = [KILL, 10, 12, 21, 22, 25];
@@ -26,6 +28,13 @@ impl Set {
     /// What init needs: it signals the workload, which is another user's.
     pub(super) fn init() -> Set {
         Set::numbered([KILL])
+    }
+
+    /// What init needs to start programs once more: those must not be able to take back that they
+    /// die first when memory runs out (`oom_score_adj`, proc_pid_oom_score_adj(5)). It needs nothing
+    /// to enter the workload's user namespace, which it owns (user_namespaces(7)).
+    pub(super) fn resident_init() -> Set {
+        Set::numbered([KILL, RESOURCE])
     }
 
     /// What the agent needs once the workload runs: to signal it, to enter its network, to set the

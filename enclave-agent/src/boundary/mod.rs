@@ -3,7 +3,8 @@
 //! ```text
 //! agent       PID 1 of the enclave, in the namespaces and with the users that the kernel booted with
 //!  └ init     PID 1 of the workload's namespaces, this same program started anew: builds the
-//!     │       workload's view of the machine, passes signals on, reports how it ended
+//!     │       workload's view of the machine, passes signals on, reports how it ended, starts it
+//!     │       once more or checks its health if the spec says so
 //!     └ workload   another user namespace, few capabilities, filtered system calls, limited memory
 //! ```
 //!
@@ -21,13 +22,15 @@ mod plan;
 mod retire;
 mod root;
 mod spawn;
+mod stage;
+mod supervise;
 mod sys;
 mod users;
 
 pub(crate) use devices::populate;
 pub(crate) use enter::{IDENTITY_FAILED, WORKING_DIR_FAILED};
 pub(crate) use init::{ARGUMENT_ZERO as INIT, run as run_init};
-pub(crate) use plan::{Event, Plan};
+pub(crate) use plan::{Event, Order, Plan};
 pub(crate) use retire::retire;
 pub(crate) use root::TARGETS;
 pub(crate) use spawn::{Init, spawn};

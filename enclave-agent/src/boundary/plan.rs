@@ -4,11 +4,11 @@ use super::capabilities::Set;
 use crate::user::User;
 use minicbor::{Decode, Encode};
 use wire::control::WorkloadExit;
-use wire::spec::{Capability, SecurityRules};
+use wire::spec::{Capability, HealthCheck, HealthRules, MeasuredSpec, RestartPolicy};
 use zeroize::Zeroize as _;
 
 /// The longest plan, in bytes: a spec and a sealed config, twice as long as text may get in CBOR.
-pub(super) const MAX_LEN: u64 = 1024 * 1024;
+pub(super) const MAX_LEN: usize = 1024 * 1024;
 
 /// The program, and what it runs as.
 #[derive(Encode, Decode)]
@@ -36,6 +36,12 @@ pub(crate) struct Plan {
     /// Whether it may attach to processes as a debugger does.
     #[n(9)]
     pub(crate) tracing: bool,
+    /// Whether programs may have to be started later: init then keeps this plan.
+    #[n(10)]
+    pub(crate) resident: bool,
+    /// The program that checks the workload's health, and its arguments; empty if none does.
+    #[n(11)]
+    pub(crate) check: Vec<String>,
 }
 
 /// A sealed config may be in the environment.
@@ -49,12 +55,19 @@ impl Drop for Plan {
 
 impl Plan {
     pub(crate) fn new(
-        rules: &SecurityRules,
+        spec: &MeasuredSpec,
         (program, arguments): (&str, &[String]),
         env: Vec<(String, String)>,
-        directory: &str,
         user: User,
     ) -> Plan {
+        let rules = &spec.security;
+        let check = match &spec.health {
+            Some(HealthRules {
+                check: HealthCheck::Command(command),
+                ..
+            }) => command.clone(),
+            _ => Vec::new(),
+        };
         let User {
             uid,
             gid,
@@ -65,18 +78,21 @@ impl Plan {
             program: program.to_owned(),
             arguments: arguments.to_vec(),
             env,
-            directory: directory.to_owned(),
+            directory: spec.run.working_dir.clone(),
             uid,
             gid,
             groups,
             privileged: rules.privileged,
             capabilities: Set::of(&rules.capabilities).bits(),
             tracing: rules.capabilities.contains(&Capability::SysPtrace),
+            resident: spec.run.restart != RestartPolicy::Never || !check.is_empty(),
+            check,
         }
     }
 }
 
-/// What init reports: one of the first three, and after `Started` the last.
+/// What init reports: one of the first three, and after `Started` how the program ended. If the plan
+/// makes it resident, it then waits for orders; each start has the same reports.
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Event {
     #[n(0)]
@@ -98,4 +114,31 @@ pub(crate) enum Event {
         #[n(0)]
         status: WorkloadExit,
     },
+    /// The program that checks the workload's health has ended.
+    #[n(4)]
+    Checked {
+        #[n(0)]
+        status: WorkloadExit,
+        /// The last of what it wrote.
+        #[n(1)]
+        output: String,
+    },
+}
+
+/// What the agent tells a resident init to do. Hanging up tells any init to end.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub(crate) enum Order {
+    /// Start the program once more; its end was reported.
+    #[n(0)]
+    Start,
+    /// Check the workload's health.
+    #[n(1)]
+    Check,
+    /// End the check.
+    #[n(2)]
+    EndCheck,
+    /// End everything but init.
+    #[n(3)]
+    Kill,
 }

@@ -7,7 +7,6 @@
 use nix::libc;
 use std::ffi::CString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -186,15 +185,4 @@ pub(super) fn go_on_as_child() -> io::Result<()> {
             unsafe { libc::_exit(0) }
         }
     }
-}
-
-/// Waits for a blocked signal and takes it.
-pub(super) fn next_signal() -> io::Result<libc::c_int> {
-    let mut all = MaybeUninit::uninit();
-    // SAFETY: sigfillset writes one set behind the pointer.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: the set was filled, and no details are asked for.
-    let signal = unsafe { libc::sigwaitinfo(all.as_ptr(), std::ptr::null_mut()) };
-    checked(signal.into())?;
-    Ok(signal)
 }

@@ -2,19 +2,16 @@
 //! console otherwise. The workload decides how often it is refused, so lines are limited.
 
 use crate::console;
-use crate::control::Report;
+use crate::output::{LogQueue, own_line};
 use std::fmt::Display;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::WeakSender;
-use wire::control::OutputStream;
 
 const LINES: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 
 pub(crate) struct Refusals {
-    /// Weak: the log ends with the workload, not with this.
-    log: Option<WeakSender<Report>>,
+    log: Option<Arc<LogQueue>>,
     window: Mutex<Window>,
 }
 
@@ -26,7 +23,7 @@ struct Window {
 }
 
 impl Refusals {
-    pub(crate) fn new(log: Option<WeakSender<Report>>) -> Refusals {
+    pub(crate) fn new(log: Option<Arc<LogQueue>>) -> Refusals {
         Refusals {
             log,
             window: Mutex::default(),
@@ -45,13 +42,8 @@ impl Refusals {
             n => format!(" ({n} lines left out before)"),
         };
         let line = format!("refused: {what}{more}");
-        match self.log.as_ref().map(WeakSender::upgrade) {
-            Some(Some(log)) => {
-                let line = format!("enclave-agent: {line}\n").into_bytes();
-                // A log that is full already is longer than anyone reads.
-                log.try_send(Report::Log(OutputStream::Stderr, line)).ok();
-            }
-            Some(None) => {}
+        match &self.log {
+            Some(log) => log.offer(own_line(&line)),
             None => console::say(&line),
         }
     }

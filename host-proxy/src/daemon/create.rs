@@ -3,7 +3,7 @@
 use super::admission::{Admitted, admit};
 use super::{Daemon, Rejected};
 use crate::store::StoreError;
-use api::{CreateEnclave, EnclaveId, Record, State, now};
+use api::{CreateEnclave, EnclaveId, Record, State, WorkloadRecord, now};
 use explain::{Code, Explain};
 use secrets::{RegistryCredentials, SecretError};
 use std::borrow::Cow;
@@ -98,6 +98,7 @@ impl Daemon {
             config: admitted.config.as_ref().map(|config| config.record.clone()),
             ingress: Vec::new(),
             attestation: None,
+            workload: WorkloadRecord::default(),
             updated_at: created_at.clone(),
             created_at,
         }

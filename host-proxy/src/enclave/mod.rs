@@ -10,13 +10,12 @@ mod task;
 use self::state::Enclave;
 use crate::deploy::Context;
 use crate::lifecycle::Refused;
-use crate::logs::Logs;
 use crate::sealed::CheckedConfig;
 use crate::store::{Store, StoreError};
 use api::{EnclaveEvent, Record};
 use explain::{Code, Explain};
-use launch::Vsock;
 use launch::attest::{self, FetchError};
+use launch::{Logs, Vsock};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -153,6 +152,7 @@ pub(crate) fn spawn(
         logs,
         deploying: None,
         serving: None,
+        workload: None,
         replacing: None,
         ending: Default::default(),
         relaunch: None,

@@ -2,15 +2,19 @@
 
 use super::Order;
 use crate::deploy::{AttestedEnclave, Context, DeployEvent, ServingEnclave};
-use crate::logs::Logs;
 use crate::store::Store;
-use api::{ConfigRecord, DeployError, EnclaveEvent, Record};
+use api::{ConfigRecord, DeployError, EnclaveEvent, Record, WorkloadRecord};
 use eif_builder::build::Built;
-use launch::Vsock;
+use launch::{Logs, Vsock};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+/// How often a workload's news are written down at most: the enclave decides how much it says.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// What the task works with.
 #[derive(Debug)]
@@ -28,11 +32,44 @@ pub(super) struct Enclave {
     pub(super) logs: Logs,
     pub(super) deploying: Option<Deploying>,
     pub(super) serving: Option<ServingEnclave>,
+    /// What the enclave that serves says of its workload.
+    pub(super) workload: Option<Reported>,
     pub(super) replacing: Option<Replacing>,
     /// Enclaves that were replaced, and get time to end.
     pub(super) ending: JoinSet<()>,
     /// The next deploy launches this instead of pulling and building.
     pub(super) relaunch: Option<Built>,
+}
+
+/// What an enclave says of its workload, taken in at a pace that the host sets.
+#[derive(Debug)]
+pub(super) struct Reported {
+    latest: watch::Receiver<WorkloadRecord>,
+    not_before: Instant,
+}
+
+impl Reported {
+    /// All of it is news.
+    pub(super) fn new(mut latest: watch::Receiver<WorkloadRecord>) -> Reported {
+        latest.mark_changed();
+        Reported {
+            latest,
+            not_before: Instant::now(),
+        }
+    }
+
+    /// Waits for news; never returns once the enclave has said its last.
+    pub(super) async fn changed(&mut self) {
+        sleep_until(self.not_before).await;
+        if self.latest.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    pub(super) fn take(&mut self) -> WorkloadRecord {
+        self.not_before = Instant::now() + WRITE_EVERY;
+        self.latest.borrow_and_update().clone()
+    }
 }
 
 /// A deploy under way.

@@ -1,12 +1,12 @@
 //! What an enclave's task does: takes steps and writes them down, deploys, serves, stops, and clears away.
 
 use super::OrderError;
-use super::state::{Deploying, Enclave};
+use super::state::{Deploying, Enclave, Reported};
 use crate::deploy::{self, AttestedEnclave, DeployEvent, DeployRequest, ServingEnclave};
 use crate::ingress::OpenConnections;
 use crate::lifecycle::{Effect, Event, step};
 use crate::store::StoreError;
-use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State};
+use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State, WorkloadRecord};
 use eif_builder::build::Built;
 use launch::{Launcher, Reservation};
 use std::time::Duration;
@@ -125,6 +125,7 @@ impl Enclave {
     }
 
     fn deploy(&mut self) {
+        self.record.workload = WorkloadRecord::default();
         let (sender, events) = mpsc::channel(EVENTS);
         let built = self.relaunch.take();
         let request = self.request(self.record.config.clone(), built, None);
@@ -173,9 +174,28 @@ impl Enclave {
     pub(super) fn serve(&mut self, serving: ServingEnclave) {
         self.record.ingress = serving.listeners.addresses.clone();
         self.record.attestation = serving.listeners.attestation;
+        self.workload = Some(Reported::new(serving.enclave.control.workload()));
         self.vsock
             .send_replace(Some(serving.enclave.instance.vsock().clone()));
         self.serving = Some(serving);
+    }
+
+    /// Takes over what the enclave said of its workload; the next record that is saved has it.
+    pub(super) fn take_workload(&mut self) {
+        if let Some(reported) = &mut self.workload {
+            self.record.workload = reported.take();
+        }
+    }
+
+    /// A record that is not written now is written with the next step.
+    pub(super) async fn report_workload(&mut self) {
+        self.take_workload();
+        let WorkloadRecord {
+            restarts, health, ..
+        } = &self.record.workload;
+        let health = health.as_ref().map(|health| health.state.to_string());
+        tracing::info!(name = self.record.name, restarts, health, "workload");
+        self.save(self.record.clone(), None, false).await.ok();
     }
 
     /// Ends whatever runs: a deploy at once, an enclave after its workload had time to end.
@@ -190,6 +210,8 @@ impl Enclave {
         if let Some(ServingEnclave { enclave, listeners }) = self.serving.take() {
             let open = listeners.close().await;
             end(enclave, open).await;
+            self.take_workload();
+            self.workload = None;
         }
         while self.ending.join_next().await.is_some() {}
         if self.relaunch.is_none()

@@ -2,12 +2,12 @@
 
 use super::Order;
 use super::replace::replacement;
-use super::state::{Deploying, Enclave};
+use super::state::{Deploying, Enclave, Reported};
 use crate::control::Report;
 use crate::deploy::{AttestedEnclave, DeployEvent, ServingEnclave, exit_error};
 use crate::lifecycle::Event;
-use crate::logs::Logs;
 use api::{DeployError, State};
+use launch::Logs;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -18,6 +18,7 @@ enum Wake {
     Deployed(Box<Result<ServingEnclave, DeployError>>),
     Replaced(Box<Result<AttestedEnclave, DeployError>>),
     Ended(DeployError),
+    Workload,
     Stop,
 }
 
@@ -36,7 +37,11 @@ impl Enclave {
                 Wake::Event(event) => self.report(event).await,
                 Wake::Deployed(result) => self.deployed(*result).await,
                 Wake::Replaced(result) => self.replaced(*result).await,
-                Wake::Ended(error) => self.step(Event::Failed(error)).await,
+                Wake::Ended(error) => {
+                    self.take_workload();
+                    self.step(Event::Failed(error)).await;
+                }
+                Wake::Workload => self.report_workload().await,
                 Wake::Stop => {
                     // The record stays as it is: the next daemon brings the enclave back.
                     self.stop().await;
@@ -54,6 +59,7 @@ impl Enclave {
             serving,
             replacing,
             logs,
+            workload,
             ..
         } = self;
         tokio::select! {
@@ -62,6 +68,7 @@ impl Enclave {
             wake = progress(deploying) => wake,
             result = replacement(replacing) => Wake::Replaced(Box::new(result)),
             error = ended(serving, logs) => Wake::Ended(error),
+            () = news(workload) => Wake::Workload,
         }
     }
 
@@ -86,6 +93,13 @@ async fn progress(deploying: &mut Option<Deploying>) -> Wake {
         result = task => {
             Wake::Deployed(Box::new(result.unwrap_or_else(|e| Err(DeployError::internal(e)))))
         }
+    }
+}
+
+async fn news(workload: &mut Option<Reported>) {
+    match workload {
+        Some(reported) => reported.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@
 //! | `POST /v1/enclaves/{…}/redeploy` | 202 and the record |
 //! | `PUT /v1/enclaves/{…}/config` | 202 and the record; `{"config": "<base64>"}` replaces the sealed config |
 //! | `GET /v1/enclaves/{…}/events` | JSON lines: what happened, and with `?follow` what happens |
-//! | `GET /v1/enclaves/{…}/logs` | the workload's output, with `?follow` as it comes |
+//! | `GET /v1/enclaves/{…}/logs` | JSON lines: the workload's output, with `?follow` as it comes |
 //! | `GET /v1/enclaves/{…}/attestation?nonce=HEX` | a fresh document, application/cbor |
 //! | `GET /v1/doctor` | what this machine needs to run enclaves, and whether it has it |
 //! | `GET /healthz` | `ok` |

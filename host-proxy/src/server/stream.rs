@@ -3,12 +3,13 @@
 use super::respond::{Answer, Body, response};
 use crate::daemon::Daemon;
 use crate::enclave::Handle;
-use crate::logs::Piece;
 use api::{EnclaveEvent, State};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
 use hyper::{Response, StatusCode};
+use launch::LogReader;
+use serde::Serialize;
 use std::convert::Infallible;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -63,40 +64,30 @@ async fn send_events(
     }
 }
 
-fn line(event: &EnclaveEvent) -> Bytes {
-    let mut json = serde_json::to_vec(event).unwrap_or_default();
+fn line(value: &impl Serialize) -> Bytes {
+    let mut json = serde_json::to_vec(value).unwrap_or_default();
     json.push(b'\n');
     Bytes::from(json)
 }
 
 /// What the workload printed, and with `follow` what it prints.
 pub(super) fn logs(handle: &Handle, follow: bool) -> Response<Body> {
-    let (past, live) = handle.logs().follow();
+    let reader = handle.logs().reader();
     let (sender, body) = Channel::<Bytes, Infallible>::new(QUEUE);
-    tokio::spawn(send_logs(sender, past, follow.then_some(live)));
-    response(StatusCode::OK, "application/octet-stream", body.boxed())
+    tokio::spawn(send_logs(sender, reader, follow));
+    response(StatusCode::OK, "application/x-ndjson", body.boxed())
 }
 
-async fn send_logs(
-    mut sender: Sender<Bytes, Infallible>,
-    past: Vec<Piece>,
-    live: Option<Receiver<Piece>>,
-) {
-    for piece in past {
-        if sender.send_data(piece.bytes.into()).await.is_err() {
-            return;
-        }
-    }
-    let Some(mut live) = live else { return };
+/// At the reader's pace: what is pushed out of the log in the meantime is missing, and said to be.
+async fn send_logs(mut sender: Sender<Bytes, Infallible>, mut reader: LogReader, follow: bool) {
     loop {
-        let bytes = match live.recv().await {
-            Ok(piece) => piece.bytes,
-            Err(RecvError::Lagged(n)) => {
-                format!("[{n} pieces of output were lost: they came too fast]\n").into_bytes()
-            }
-            Err(RecvError::Closed) => return,
+        let entries = if follow {
+            reader.next().await
+        } else {
+            reader.take()
         };
-        if sender.send_data(bytes.into()).await.is_err() {
+        let lines: Vec<Bytes> = entries.iter().map(line).collect();
+        if lines.is_empty() || sender.send_data(lines.concat().into()).await.is_err() {
             return;
         }
     }
