@@ -31,4 +31,5 @@ mod providers;
 mod pull;
 mod rules;
 mod sealed;
+mod service;
 mod tree;
