@@ -298,3 +298,25 @@ fn nothing_is_started_once_the_host_wants_the_end() {
     let runs = said.lines().filter(|line| *line == "ready").count();
     assert_eq!(daemon.show(&id)["workload"]["restarts"], runs, "{said}");
 }
+
+#[test]
+#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+fn a_privileged_program_is_privileged_each_time() {
+    let script = "busybox grep CapEff /proc/self/status
+        [ -e /n ] && exec busybox sleep 1000; echo > /n; exit 1";
+    let scene = Scene::new(&image(script), "org/app:v1");
+    let daemon = scene.start(&[]);
+    let spec = "[run]\nrestart = 'on-failure'\n[security]\nprivileged = true\n";
+    create(&daemon, &scene.reference, spec);
+    let mut said = String::new();
+    wait_for("the second run", 60, || {
+        said = daemon.logs("app");
+        said.matches("CapEff").count() == 2
+    });
+    let sets: BTreeSet<&str> = said
+        .lines()
+        .filter(|line| line.starts_with("Cap"))
+        .collect();
+    assert_eq!(sets.len(), 1, "{said}");
+    assert!(sets.iter().all(|set| set.ends_with("ffffffff")), "{said}");
+}
