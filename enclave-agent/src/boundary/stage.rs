@@ -77,8 +77,8 @@ impl Stage {
         i32::try_from(child.id()).map_err(io::Error::other)
     }
 
-    /// Takes init what it does not need once the program runs: its output, and all capabilities but
-    /// these, if there are any to spare.
+    /// Gives up what init does not need once the program runs: its output, and all capabilities but
+    /// these; `None` keeps them all.
     pub(super) fn give_up(&self, but: Option<Set>) -> io::Result<()> {
         let nothing = File::options().write(true).open("/dev/null")?;
         nix::unistd::dup2_stdout(nothing.as_fd())?;

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-/// How often a workload's news are written down at most: the enclave decides how much it says.
+/// How often a record is written for what its workload does: the enclave decides how much it says.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// What the task works with.
