@@ -13,6 +13,7 @@
     reason = "a kit for tests: what goes wrong here is to end the test with a backtrace"
 )]
 
+pub mod aws_library;
 pub mod broker;
 pub mod daemon;
 pub mod eif;

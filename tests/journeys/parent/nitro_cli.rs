@@ -2,16 +2,10 @@
 //! the same commands as we do. And the other way round: we start an image that AWS's library wrote.
 
 use super::Box;
-use aws_nitro_enclaves_image_format::defs::{EifBuildInfo, EifIdentityInfo};
-use aws_nitro_enclaves_image_format::utils::EifBuilder;
-use eif_builder::eif::{Eif, SectionKind};
-use serde_json::Value;
-use sha2::{Digest as _, Sha384};
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use eif_builder::eif::SectionKind;
 use std::path::{Path, PathBuf};
-use tests::eif;
 use tests::programs::named;
+use tests::{aws_library, eif};
 
 #[test]
 #[cfg_attr(not(parent), ignore = "needs the parent instance: run scripts/test")]
@@ -61,46 +55,22 @@ fn nitro_cli_starts_our_image_and_takes_the_same_steps() {
 
 /// The same kernel, command line and ramdisks, put together by AWS's library.
 fn written_by_awss_library(ours: &Path) -> PathBuf {
-    let eif = Eif::open(ours).unwrap();
-    let part = |kind, nth| {
-        let mut sections = eif.sections().iter().filter(|section| section.kind == kind);
-        let range = sections.nth(nth).unwrap().range();
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
-        eif.file().read_exact_at(&mut bytes, range.start).unwrap();
-        bytes
-    };
-    let put = |name: &str, bytes| {
+    let put = |name: &str, kind, nth| {
         let path = ours.with_file_name(name);
-        std::fs::write(&path, bytes).unwrap();
+        std::fs::write(&path, aws_library::section(ours, kind, nth)).unwrap();
         path
     };
-    let kernel = put("kernel", part(SectionKind::Kernel, 0));
-    let ramdisks = [0, 1].map(|nth| put(&format!("ramdisk{nth}"), part(SectionKind::Ramdisk, nth)));
-    let cmdline = String::from_utf8(part(SectionKind::Cmdline, 0)).unwrap();
-    let mut builder = EifBuilder::new(&kernel, cmdline, None, Sha384::new(), 0, identity());
-    for ramdisk in &ramdisks {
-        builder.add_ramdisk(ramdisk);
-    }
+    let kernel = put("kernel", SectionKind::Kernel, 0);
+    let ramdisks = [0, 1].map(|nth| put(&format!("ramdisk{nth}"), SectionKind::Ramdisk, nth));
+    let cmdline = aws_library::section(ours, SectionKind::Cmdline, 0);
     let theirs = ours.with_file_name("theirs.eif");
-    builder.write_to(&mut File::create(&theirs).unwrap());
+    aws_library::write_eif(
+        &kernel,
+        String::from_utf8(cmdline).unwrap(),
+        &ramdisks.each_ref().map(PathBuf::as_path),
+        &theirs,
+    );
     theirs
-}
-
-fn identity() -> EifIdentityInfo {
-    let text = || "theirs".to_owned();
-    EifIdentityInfo {
-        img_name: text(),
-        img_version: text(),
-        build_info: EifBuildInfo {
-            build_time: text(),
-            build_tool: text(),
-            build_tool_version: text(),
-            img_os: text(),
-            img_kernel: text(),
-        },
-        docker_info: Value::Null,
-        custom_info: Value::Null,
-    }
 }
 
 /// The driver's ioctls in a trace, in order; the same one several times in a row counts once.
