@@ -11,6 +11,7 @@
 mod attest;
 mod attested;
 mod broker;
+mod chaos;
 mod credentials;
 mod deploy;
 mod doctor;

@@ -16,9 +16,9 @@ pub fn exchange(address: &str, request: &str) -> String {
     let limit = Some(Duration::from_secs(60));
     stream.set_read_timeout(limit).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// The same, if there is an answer; it may be anything.

@@ -3,6 +3,7 @@
 use crate::sys;
 use std::fs::File;
 use std::io::Write as _;
+use std::time::Duration;
 
 const MIB: usize = 1024 * 1024;
 
@@ -36,15 +37,18 @@ pub(crate) fn memory() {
     }
 }
 
-/// Starts as many processes as it can, all of which stay and keep the processors busy.
-pub(crate) fn processes() -> usize {
+/// Starts as many processes as it can, all of which stay, and keep the processors busy `after` a while.
+pub(crate) fn processes(after: Duration) -> usize {
     let mut started = 0;
     loop {
         match sys::fork() {
             Ok(Some(_)) => started += 1,
-            Ok(None) => loop {
-                std::hint::spin_loop();
-            },
+            Ok(None) => {
+                std::thread::sleep(after);
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
             Err(error) => {
                 println!("fork: {error}");
                 return started;

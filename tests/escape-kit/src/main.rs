@@ -2,14 +2,17 @@
 //! `refused: SENTENCE: ERROR` or `POSSIBLE: SENTENCE`. Then come the things that it must be able to
 //! do (`works:` or `BROKEN:`), and then it uses up what it can get: files, memory, processes. It
 //! ends with `END` and stays, with as many busy processes as it got. With sentences as arguments it
-//! tries those alone and uses up nothing.
+//! tries those alone and uses up nothing. With `--chaos` it
+//! serves on port 8080 and uses up everything again and again.
 #![allow(clippy::print_stdout, reason = "what this program finds is its output")]
 
+mod chaos;
 mod exhaust;
 mod sys;
 mod tries;
 
 use std::io;
+use std::time::Duration;
 
 fn main() {
     // What the set-user-ID copy of this program says of itself.
@@ -17,6 +20,9 @@ fn main() {
     if wanted == ["--who"] {
         println!("{}", nix::unistd::geteuid());
         return;
+    }
+    if wanted == ["--chaos"] {
+        return chaos::run();
     }
     for (sentence, attempt) in tries::FORBIDDEN {
         if !wanted.is_empty() && !wanted.iter().any(|one| one == sentence) {
@@ -38,11 +44,11 @@ fn main() {
     if wanted.is_empty() {
         exhaust::files();
         exhaust::memory();
-        processes = exhaust::processes();
+        processes = exhaust::processes(Duration::ZERO);
     }
     println!("END after {processes} processes");
     loop {
-        std::thread::sleep(std::time::Duration::from_secs(3600));
+        std::thread::sleep(Duration::from_secs(3600));
     }
 }
 

@@ -34,3 +34,8 @@ pub(crate) fn wait(pid: libc::pid_t) -> Option<i32> {
     unsafe { libc::waitpid(pid, &raw mut status, 0) };
     libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
 }
+
+/// Ends every process of this one's group, and this one.
+pub(crate) fn kill_group() {
+    call(libc::SYS_kill, [0, 9, 0, 0, 0, 0]).ok();
+}
