@@ -23,6 +23,7 @@ mod error;
 mod forward;
 mod gates;
 mod ingress;
+mod initrd;
 mod listen;
 mod mounts;
 mod network;

@@ -4,7 +4,7 @@
 use crate::boundary::{self, Users};
 use crate::error::BootError;
 pub(crate) use crate::mounts::ROOT;
-use crate::{mounts, sys};
+use crate::{initrd, mounts, sys};
 use nix::mount::{self, MsFlags};
 use std::fs;
 use std::io::{self, Read as _};
@@ -12,7 +12,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use wire::control::AbortReason;
 
-const IMAGE: &str = "/app/rootfs.squashfs";
+/// What the builder calls the image in the initial RAM disk.
+const IMAGE: &str = "app/rootfs.squashfs";
 const LOWER: &str = "/run/image";
 const OVERLAY: &str = "/run/overlay";
 
@@ -52,7 +53,10 @@ fn mount_image(users: &Users, disk: u64) -> Result<(), BootError> {
     for directory in [ROOT, LOWER, OVERLAY] {
         fs::create_dir_all(directory).map_err(failed("cannot create a mount point"))?;
     }
-    let device = sys::attach_loop(Path::new(IMAGE))
+    let image = initrd::find(IMAGE).map_err(failed(
+        "cannot find the image; the kernel's command line needs 'retain_initrd'",
+    ))?;
+    let device = sys::attach_loop(Path::new(initrd::PATH), image)
         .map_err(failed("cannot attach the image to a loop device"))?;
     let safe = safe(users);
     mount::mount(

@@ -8,6 +8,8 @@ use nix::libc;
 use nix::sys::reboot::{RebootMode, reboot};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::mem::offset_of;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -15,10 +17,11 @@ use std::process::{Child, Command};
 use wire::control::WorkloadExit;
 
 /// linux/loop.h
-const LOOP_SET_FD: libc::Ioctl = 0x4C00;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 /// linux/vm_sockets.h
 const SO_VM_SOCKETS_BUFFER_SIZE: libc::c_int = 0;
+const LO_FLAGS_READ_ONLY: u32 = 1;
 
 /// Ends the enclave. Returns only if the kernel refuses, and then PID 1 ends, which ends it too.
 pub(crate) fn power_off() {
@@ -26,8 +29,8 @@ pub(crate) fn power_off() {
     reboot(RebootMode::RB_AUTOBOOT).ok();
 }
 
-/// Attaches a file to a free loop device, read-only because the file is opened so.
-pub(crate) fn attach_loop(file: &Path) -> io::Result<PathBuf> {
+/// Attaches a part of a file to a free loop device, read-only.
+pub(crate) fn attach_loop(file: &Path, part: Range<u64>) -> io::Result<PathBuf> {
     let control = OpenOptions::new()
         .read(true)
         .write(true)
@@ -39,17 +42,42 @@ pub(crate) fn attach_loop(file: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::last_os_error());
     }
     let path = PathBuf::from(format!("/dev/loop{number}"));
-    // Read-write, as LOOP_SET_FD on a device opened read-only is refused by newer kernels.
     let device = OpenOptions::new().read(true).write(true).open(&path)?;
     let backing = File::open(file)?;
-    // SAFETY: LOOP_SET_FD takes a descriptor by value; both descriptors are open, and the kernel
-    // keeps its own reference.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, backing.as_raw_fd()) };
+    let descriptor = u32::try_from(backing.as_raw_fd()).map_err(io::Error::other)?;
+    let config = LoopConfig {
+        descriptor,
+        offset: part.start,
+        size_limit: part.end.saturating_sub(part.start),
+        flags: LO_FLAGS_READ_ONLY,
+        ..LoopConfig::default()
+    };
+    // SAFETY: LOOP_CONFIGURE reads one struct loop_config, whose layout LoopConfig has, through the
+    // pointer, which lives until the call returns; both descriptors are open, and the kernel keeps
+    // its own reference to the file.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(path)
 }
+
+/// linux/loop.h, `struct loop_config` with `struct loop_info64` in it.
+#[repr(C)]
+#[derive(Default)]
+struct LoopConfig {
+    descriptor: u32,
+    block_size: u32,
+    of_the_device: [u64; 3],
+    offset: u64,
+    size_limit: u64,
+    number_and_encryption: [u32; 3],
+    flags: u32,
+    names_key_and_init: [u64; 22],
+    reserved: [u64; 8],
+}
+
+const _: () = assert!(size_of::<LoopConfig>() == 304 && offset_of!(LoopConfig, flags) == 60);
 
 /// A child that ended: its number, and how. Signals are numbers here, since real-time ones have no
 /// name in `nix`.

@@ -14,11 +14,10 @@
     reason = "a benchmark: what goes wrong is to end it, and its result is printed"
 )]
 
-use api::{EnclaveId, Provider};
+use api::{EnclaveId, LogEntry, Provider};
 use eif_builder::eif::SectionKind;
 use host_proxy::control::{Control, Report};
-use host_proxy::logs::Logs;
-use launch::{Instance, LaunchRequest, Launchers, Listeners, QemuConfig, heartbeat};
+use launch::{Instance, LaunchRequest, Launchers, Listeners, Logs, QemuConfig, heartbeat};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tests::aws_library;
@@ -131,20 +130,19 @@ async fn seconds(launchers: &Launchers, image: &Image, memory_mib: u32) -> Resul
 /// It comes over vsock, and its agent waits for its host.
 async fn first_log_line(instance: &mut Instance, listeners: &Listeners) -> Option<f64> {
     let logs = Logs::default();
-    let (_, mut lines) = logs.follow();
-    let boot = FromHost::Boot {
-        config: None,
-        credentials: None,
-    };
+    let mut reader = logs.reader();
     let host = async {
         heartbeat(&listeners.heartbeat).await.ok()?;
-        let mut control = Control::accept(&listeners.control, boot, logs.clone())
-            .await
-            .ok()?;
+        let boot = FromHost::Boot { config: None };
+        let accepted = Control::accept(&listeners.control, boot, None, logs.clone()).await;
+        let mut control = accepted.ok()?;
         if control.report().await != Report::Started {
             return None;
         }
-        uptime(&String::from_utf8_lossy(&lines.recv().await.ok()?.bytes))
+        reader.next().await.iter().find_map(|entry| match entry {
+            LogEntry::Line { text, .. } => uptime(text),
+            LogEntry::Dropped { .. } => None,
+        })
     };
     tokio::select! {
         said = host => said,

@@ -23,13 +23,15 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use wire::spec::{MeasuredSpec, Spec};
 
-/// nitro-cli's own command line for x86_64 with three changes. A panic ends the enclave at once and
+/// nitro-cli's own command line for x86_64 with four changes. A panic ends the enclave at once and
 /// not after 30 seconds. The timer is not checked at boot: that check counts on a CPU that is never
 /// taken away, and its panic ended enclaves of QEMU on busy machines; Linux leaves it out on KVM.
-/// And the root is of type ramfs: the default tmpfs holds only half of the memory that the ramdisks
-/// leave, and unpacking fails there.
+/// The root is of type ramfs: the default tmpfs holds only half of the memory that the ramdisks
+/// leave, and unpacking fails there. And the kernel keeps the ramdisks: the agent mounts the image
+/// out of them, where the kernel passed over it.
 pub const DEFAULT_CMDLINE: &str = "reboot=k panic=-1 pci=off nomodules console=ttyS0 i8042.noaux \
-     i8042.nomux i8042.nopnp i8042.dumbkbd random.trust_cpu=on no_timer_check rootfstype=ramfs";
+     i8042.nomux i8042.nopnp i8042.dumbkbd random.trust_cpu=on no_timer_check rootfstype=ramfs \
+     retain_initrd";
 
 /// What goes into an enclave image beside the container image. All of it is measured but
 /// `build_time`.
@@ -207,7 +209,7 @@ fn application_ramdisk(
     let mut cpio = Cpio::new(file, at);
     cpio.directory("app")?;
     cpio.file("app/enclave.json", 0o444, &spec.to_json())?;
-    let root = cpio.open("app/rootfs.squashfs")?;
+    let root = cpio.open_bytes("app/rootfs.squashfs")?;
     let packed = |bytes| progress.packed(bytes);
     let len = squashfs::write(
         &tree,

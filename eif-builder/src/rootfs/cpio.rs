@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt as _;
 
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
+/// No type of file, and no permissions.
+const NO_FILE: u32 = 0;
 /// Bytes of a header without the name.
 const HEADER: usize = 110;
 /// The kernel looks for the next archive at a multiple of 4; everything here is aligned to it.
@@ -25,9 +27,9 @@ pub struct Cpio<'a> {
     inode: u32,
 }
 
-/// A file in an archive whose length is known only once its body was written.
+/// Bytes that the kernel passes over, whose length is known only once they were written.
 #[derive(Debug)]
-pub struct UnfinishedFile {
+pub struct UnfinishedBytes {
     header_at: u64,
     name: &'static str,
     inode: u32,
@@ -66,16 +68,18 @@ impl<'a> Cpio<'a> {
         self.align()
     }
 
-    /// Starts a file of mode 0444 whose length is not known yet: the caller writes its body at
-    /// [`body_at`](UnfinishedFile::body_at) and then calls [`Cpio::close`].
+    /// Starts bytes that become no file: the kernel passes over the body of an entry that is neither
+    /// a regular file nor a symbolic link (Linux, init/initramfs.c, `do_header`). They stay where
+    /// they are in memory. The caller writes them at [`body_at`](UnfinishedBytes::body_at) and then
+    /// calls [`Cpio::close`].
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn open(&mut self, name: &'static str) -> io::Result<UnfinishedFile> {
+    pub fn open_bytes(&mut self, name: &'static str) -> io::Result<UnfinishedBytes> {
         let inode = self.next_inode();
         let header_at = self.base + self.len;
-        self.append(&header(name, inode, S_IFREG | 0o444, 0)?)?;
-        Ok(UnfinishedFile {
+        self.append(&header(name, inode, NO_FILE, 0)?)?;
+        Ok(UnfinishedBytes {
             header_at,
             name,
             inode,
@@ -83,19 +87,19 @@ impl<'a> Cpio<'a> {
         })
     }
 
-    /// Ends a file whose body of `len` bytes was written.
+    /// Ends an entry whose `len` bytes were written.
     ///
     /// # Errors
     /// The file cannot be written, or the body has 4 GiB or more.
-    pub fn close(&mut self, file: UnfinishedFile, len: u64) -> io::Result<()> {
-        let UnfinishedFile {
+    pub fn close(&mut self, bytes: UnfinishedBytes, len: u64) -> io::Result<()> {
+        let UnfinishedBytes {
             header_at,
             name,
             inode,
             body_at: _,
-        } = file;
+        } = bytes;
         self.file
-            .write_all_at(&header(name, inode, S_IFREG | 0o444, len)?, header_at)?;
+            .write_all_at(&header(name, inode, NO_FILE, len)?, header_at)?;
         self.len += len;
         self.align()
     }

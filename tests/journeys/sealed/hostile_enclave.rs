@@ -3,8 +3,7 @@
 
 use super::parent::credentials;
 use host_proxy::control::{Control, Report};
-use host_proxy::logs::Logs;
-use launch::Listener;
+use launch::{Listener, Logs};
 use secrets::Signer;
 use serde_json::{Value, json};
 use tests::files::holds;
