@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use wire::io::Plain as _;
-use wire::relay::{connection_limit, ingress_limit};
+use wire::relay::{connection_limit, ingress_limit, window};
 
 /// Connections have so long to go when they are cut: one turn of each.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ pub(crate) struct Capacity {
 #[derive(Debug)]
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
+    /// What the kernel keeps of its stream with the host, in bytes.
+    pub(crate) window: u64,
     cut: watch::Receiver<()>,
 }
 
@@ -59,8 +61,10 @@ impl Capacity {
     /// One of them, if one is free.
     pub(crate) fn take(&self) -> Option<Place> {
         let permit = self.places.clone().try_acquire_owned().ok()?;
+        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX);
         Some(Place {
             _permit: permit,
+            window: window(free, self.limit),
             cut: self.cut.subscribe(),
         })
     }

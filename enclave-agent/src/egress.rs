@@ -9,7 +9,7 @@ use tokio::io::DuplexStream;
 use tokio::time::timeout;
 use tokio_vsock::VsockStream;
 use wire::frame::Reader;
-use wire::relay::{ConnectRequest, MAX_CHUNK, OpenReply, RefuseReason, VSOCK_BUFFER};
+use wire::relay::{ConnectRequest, MAX_CHUNK, OpenReply, RefuseReason};
 use wire::spec::Destination;
 
 /// The host resolves and connects within this.
@@ -23,11 +23,17 @@ pub(crate) enum ConnectError {
     Io(io::Error),
 }
 
-/// A stream to the host that stands for one to `to`, chunked, and what already came on it.
-pub(crate) async fn open(to: &Destination) -> Result<(VsockStream, Vec<u8>), ConnectError> {
+/// A stream to the host that stands for one to `to`, chunked, and what already came on it. The kernel
+/// keeps `window` bytes of what is not read, or as many as it likes.
+pub(crate) async fn open(
+    to: &Destination,
+    window: Option<u64>,
+) -> Result<(VsockStream, Vec<u8>), ConnectError> {
     let opening = async {
         let mut host = parent::connect(wire::EGRESS_PORT).await?;
-        sys::set_vsock_buffer(&host, VSOCK_BUFFER)?;
+        if let Some(window) = window {
+            sys::set_vsock_buffer(&host, window)?;
+        }
         let request = ConnectRequest {
             host: to.host.clone(),
             port: to.port,
@@ -50,7 +56,7 @@ pub(crate) async fn open(to: &Destination) -> Result<(VsockStream, Vec<u8>), Con
 
 /// A plain stream to `to` for the agent itself.
 pub(crate) async fn connect(to: &Destination) -> Result<DuplexStream, ConnectError> {
-    let (host, first) = open(to).await?;
+    let (host, first) = open(to, None).await?;
     let (ours, relayed) = tokio::io::duplex(MAX_CHUNK);
     tokio::spawn(async move { wire::io::relay(relayed, host, first, IDLE).await });
     Ok(ours)

@@ -32,7 +32,8 @@ async fn relay(inside: TcpStream, to: &Destination, capacity: &Capacity) -> io::
     let Some(place) = capacity.take() else {
         return Err(io::Error::other("too many connections"));
     };
-    let (host, first) = egress::open(to).await.map_err(|error| match error {
+    let opened = egress::open(to, Some(place.window)).await;
+    let (host, first) = opened.map_err(|error| match error {
         ConnectError::Refused(why) => io::Error::other(why),
         ConnectError::Io(error) => error,
     })?;

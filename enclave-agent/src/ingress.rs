@@ -4,6 +4,7 @@
 use crate::capacity::Capacity;
 use crate::listen::{self, Vsock};
 use crate::network::Namespace;
+use crate::sys;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ async fn relay(
     let Ok(service) = connect(port, workload).await else {
         return refuse(&mut host, RefuseReason::Unreachable).await;
     };
+    sys::set_vsock_buffer(&host, place.window)?;
     wire::io::write(&mut host, &OpenReply::Opened).await?;
     place.relay(service, host, reader.into_rest(), IDLE).await
 }

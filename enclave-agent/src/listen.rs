@@ -1,7 +1,6 @@
 //! Listeners on vsock, and serving in the background. The accept loop itself is `wire::io::serve`.
 
 use crate::bucket::Bucket;
-use crate::sys;
 use std::future::Future;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -15,9 +14,7 @@ pub(crate) struct Vsock(VsockListener);
 
 impl Vsock {
     pub(crate) fn bind(port: wire::Port) -> io::Result<Vsock> {
-        let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port.0))?;
-        sys::set_vsock_buffer(&listener, wire::relay::VSOCK_BUFFER)?;
-        Ok(Vsock(listener))
+        VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port.0)).map(Vsock)
     }
 }
 

@@ -19,7 +19,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tests::daemon::Daemon;
 use tests::image::{Compression, Image, Layer};
 use tests::names::Names;
@@ -30,6 +30,7 @@ use tests::{free_port, tcp, wait_for};
 const LEN: usize = 32 << 20;
 const SOCAT_OUT: u32 = 7777;
 const SOCAT_IN: u32 = 7778;
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Serves zeros, and fetches when it is told to.
 const PROGRAM: &str = r#"
@@ -67,8 +68,8 @@ def obey():
         s = listener.accept()[0]
         order = s.recv(100).decode().split()
         if order[0] == "idle":
-            before = available()
-            held.extend(socket.create_connection(("outside.test", idle_port)) for _ in range(int(order[1])))
+            before, where = available(), (socket.gethostbyname("outside.test"), idle_port)
+            held.extend(socket.create_connection(where) for _ in range(int(order[1])))
             time.sleep(2)
             s.sendall(b"%d" % (before - available()))
         else:
@@ -175,7 +176,7 @@ fn main() {
             ("ingress, flood elsewhere", elsewhere),
         ] {
             let _flood = Beside::python(FLOOD, port);
-            std::thread::sleep(std::time::Duration::from_secs(5));
+            std::thread::sleep(Duration::from_secs(5));
             add(&mut results, (what, bench.fetch()));
         }
     }
@@ -263,10 +264,14 @@ impl Bench {
 
     fn order(&self, order: &str) -> f64 {
         let mut stream = TcpStream::connect(self.orders).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(order.as_bytes()).unwrap();
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.parse().unwrap()
+        let answered = stream.read_to_string(&mut answer);
+        let said = || self.daemon.logs("bench");
+        answered.unwrap_or_else(|error| panic!("{order}: {error}\n{}", said()));
+        let number = answer.parse();
+        number.unwrap_or_else(|_| panic!("{order}: '{answer}'\n{}", said()))
     }
 
     fn fetch(&self) -> f64 {

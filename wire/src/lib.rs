@@ -75,7 +75,7 @@ pub const INGRESS_PORT: Port = Port(9003);
 pub const ATTESTATION_PORT: Port = Port(9004);
 
 /// The largest single write on a stream, in bytes: it bounds what relays hold of each direction.
-pub const MAX_WRITE: usize = 16 * 1024;
+pub const MAX_WRITE: usize = 32 * 1024;
 
 /// The longest nonce that an attestation request may carry, in bytes (nsm-api: 1024 in practice).
 pub const MAX_NONCE: usize = 1024;

@@ -21,14 +21,28 @@ pub const MAX_CHUNK: usize = crate::MAX_WRITE - PREFIX;
 const MAX_CONNECTIONS: u32 = 16_384;
 /// The least, so that the smallest enclave is of use.
 const MIN_CONNECTIONS: u32 = 256;
-/// Memory of the enclave for each of them, in bytes. An idle one takes about 8 KiB of it; one whose
-/// reader does not read takes up to 96 KiB (its buffer and [`VSOCK_BUFFER`]), and the kernel bounds
-/// what TCP takes of all of them together (tcp(7), tcp_mem).
+/// Memory of the enclave for each of them, in bytes. An idle one takes about 20 KiB of it, sockets
+/// included; one whose reader does not read takes 32 KiB and its [`window`], 92 KiB on average. What
+/// TCP takes of all of them together is bounded by the kernel (tcp(7), tcp_mem).
 const MEMORY_EACH: u64 = 128 * 1024;
 
-/// What an enclave's kernel keeps of one stream that the agent has not read, in bytes: the host's
-/// credit (virtio 1.2, 5.10.6.3). Linux would keep 256 KiB.
-pub const VSOCK_BUFFER: u64 = 256 * 1024;
+/// What Linux keeps of a stream that is not read, in bytes (af_vsock.c,
+/// `VSOCK_DEFAULT_BUFFER_SIZE`).
+const WINDOW: u64 = 256 * 1024;
+/// The same, where there are many streams.
+const SMALL_WINDOW: u64 = 32 * 1024;
+
+/// How many bytes an enclave's kernel is to keep of a stream that the agent has not read: the host's
+/// credit (virtio 1.2, 5.10.6.3). `free` of `limit` connections are left. The first eighth of them
+/// has a window for full speed; where there are more, the window is not what each one's speed
+/// depends on.
+pub fn window(free: u32, limit: u32) -> u64 {
+    if free >= limit / 8 * 7 {
+        WINDOW
+    } else {
+        SMALL_WINDOW
+    }
+}
 
 /// How many connections an enclave with so many bytes of memory carries at one time, in and out
 /// together.
@@ -115,6 +129,7 @@ mod tests {
         assert_eq!([of(31), of(64), of(512)], [256, 512, 4096]);
         assert_eq!([of(2048), of(2049), of(1 << 20)], [16_384; 3]);
         assert_eq!(ingress_limit(of(512)), 3072);
+        assert_eq!([7, 6].map(|free| window(free, 8)), [256 << 10, 32 << 10]);
     }
 
     /// Host and agent may be of different releases: these bytes were written once and do not

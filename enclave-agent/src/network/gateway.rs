@@ -102,7 +102,8 @@ impl Gateway {
             let limit = self.capacity.limit();
             return Err(Some(format!("{to}: {limit} connections are open")));
         };
-        let (host, first) = egress::open(&to).await.map_err(|error| match error {
+        let opened = egress::open(&to, Some(place.window)).await;
+        let (host, first) = opened.map_err(|error| match error {
             ConnectError::Refused(why) => Some(format!("{to}: {why}")),
             ConnectError::Io(error) => Some(format!("{to}: {error}")),
         })?;

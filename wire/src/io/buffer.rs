@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// In bytes: two writes of the other side.
-pub(super) const SIZE: usize = 2 * crate::MAX_WRITE;
+/// In bytes: one write of the other side.
+pub(super) const SIZE: usize = crate::MAX_WRITE;
 /// Buffers that a thread keeps for the next stream.
 const SPARE: usize = 16;
 
