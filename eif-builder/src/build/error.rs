@@ -12,6 +12,8 @@ use wire::spec::SpecError;
 /// Longest kernel command line, in bytes: x86's COMMAND_LINE_SIZE without its NUL (Linux,
 /// arch/x86/include/asm/setup.h).
 pub(super) const MAX_CMDLINE: usize = 2047;
+/// Linux, Documentation/admin-guide/kernel-parameters.txt.
+pub(super) const KEEP_RAMDISKS: &str = "retain_initrd";
 
 /// Why [`build`](super::build()) made no enclave image.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,10 @@ pub enum BuildError {
     /// The kernel's command line is empty, too long, or has other characters than printable ASCII.
     #[error("the kernel command line must be 1 to {MAX_CMDLINE} printable ASCII characters")]
     Cmdline,
+    /// The kernel's command line lets the kernel drop the ramdisks, out of which the agent mounts the
+    /// image.
+    #[error("the kernel command line lacks '{KEEP_RAMDISKS}'")]
+    CmdlineDropsRamdisks,
     /// The output cannot be written.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -54,7 +60,9 @@ impl Explain for BuildError {
     fn code(&self) -> Code {
         match self {
             BuildError::Artifact(error) => error.code(),
-            BuildError::Spec(_) | BuildError::Cmdline => Code::SpecInvalid,
+            BuildError::Spec(_) | BuildError::Cmdline | BuildError::CmdlineDropsRamdisks => {
+                Code::SpecInvalid
+            }
             BuildError::Rootfs(error) => error.code(),
             BuildError::Write { .. } if self.is_disk_full() => Code::OutOfDisk,
             BuildError::Write { .. } | BuildError::Eif(_) => Code::BuildFailed,
@@ -66,6 +74,7 @@ impl Explain for BuildError {
             BuildError::Artifact(error) => error.next_step(),
             BuildError::Rootfs(error) => error.next_step(),
             BuildError::Cmdline => "Correct --cmdline.".into(),
+            BuildError::CmdlineDropsRamdisks => "Add it to --cmdline.".into(),
             BuildError::Write { .. } if !self.is_disk_full() => Code::DiskFailed.next_step().into(),
             _ => self.code().next_step().into(),
         }
@@ -76,7 +85,10 @@ impl Explain for BuildError {
             BuildError::Artifact(error) => error.class(),
             BuildError::Rootfs(error) => error.class(),
             BuildError::Write { .. } => Class::Unavailable,
-            BuildError::Spec(_) | BuildError::Cmdline | BuildError::Eif(_) => self.code().class(),
+            BuildError::Spec(_)
+            | BuildError::Cmdline
+            | BuildError::CmdlineDropsRamdisks
+            | BuildError::Eif(_) => self.code().class(),
         }
     }
 }
@@ -126,6 +138,11 @@ mod tests {
                 Exit::Config,
             ),
             (BuildError::Cmdline, Code::SpecInvalid, Exit::Config),
+            (
+                BuildError::CmdlineDropsRamdisks,
+                Code::SpecInvalid,
+                Exit::Config,
+            ),
             (too_many.into(), Code::ImageInvalid, Exit::Data),
             (layer.into(), Code::ImageInvalid, Exit::Data),
             (

@@ -13,7 +13,7 @@ use crate::eif::{BuildMetadata, Eif, EifWriter, Metadata, SectionKind};
 use crate::rootfs::squashfs::{self, Options};
 use crate::rootfs::{self, RootfsError, cpio::Cpio};
 use attestation::Measurements;
-use error::MAX_CMDLINE;
+use error::{KEEP_RAMDISKS, MAX_CMDLINE};
 use oci::{Digest, VerifiedImage};
 use serde::Serialize;
 use std::fs::File;
@@ -41,7 +41,8 @@ pub struct Inputs {
     pub kernel: PathBuf,
     /// Path of a statically linked enclave-agent.
     pub agent: PathBuf,
-    /// The kernel's command line: 1 to 2047 printable ASCII characters. See [`DEFAULT_CMDLINE`].
+    /// The kernel's command line: 1 to 2047 printable ASCII characters, `retain_initrd` among them.
+    /// See [`DEFAULT_CMDLINE`].
     pub cmdline: String,
     /// The parsed enclave.toml.
     pub spec: Spec,
@@ -164,11 +165,13 @@ fn read_artifact(name: &'static str, path: &Path) -> Result<Vec<u8>, ArtifactErr
 
 fn check_cmdline(cmdline: &str) -> Result<(), BuildError> {
     let printable = |b: u8| (b' '..=b'~').contains(&b);
-    if (1..=MAX_CMDLINE).contains(&cmdline.len()) && cmdline.bytes().all(printable) {
-        Ok(())
-    } else {
-        Err(BuildError::Cmdline)
+    if !(1..=MAX_CMDLINE).contains(&cmdline.len()) || !cmdline.bytes().all(printable) {
+        return Err(BuildError::Cmdline);
     }
+    if !cmdline.split(' ').any(|option| option == KEEP_RAMDISKS) {
+        return Err(BuildError::CmdlineDropsRamdisks);
+    }
+    Ok(())
 }
 
 fn temporary_beside(output: &Path) -> io::Result<NamedTempFile> {
@@ -262,17 +265,29 @@ mod tests {
 
     #[test]
     fn a_command_line_is_1_to_2047_printable_characters() {
-        for cmdline in ["x".to_owned(), "x".repeat(2047), DEFAULT_CMDLINE.to_owned()] {
-            assert!(check_cmdline(&cmdline).is_ok(), "{cmdline}");
+        let longest = format!("{KEEP_RAMDISKS} {}", "x".repeat(2047 - 14));
+        for cmdline in [KEEP_RAMDISKS, &longest, DEFAULT_CMDLINE] {
+            assert!(check_cmdline(cmdline).is_ok(), "{cmdline}");
         }
         for cmdline in [
             String::new(),
-            "x".repeat(2048),
+            format!("{longest}x"),
             "a\nb".to_owned(),
             "\u{fc}".to_owned(),
         ] {
             let error = check_cmdline(&cmdline);
             assert!(matches!(error, Err(BuildError::Cmdline)), "{cmdline}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_keeps_the_ramdisks() {
+        for cmdline in ["x", "retain_initrd=1", "no_retain_initrd"] {
+            let error = check_cmdline(cmdline);
+            assert!(
+                matches!(error, Err(BuildError::CmdlineDropsRamdisks)),
+                "{cmdline}"
+            );
         }
     }
 
