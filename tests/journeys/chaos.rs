@@ -12,7 +12,7 @@ use tests::{tcp, wait_for};
 const CLIENTS: usize = 10_000;
 /// How often the workload takes all files, all memory and all processes meanwhile.
 const ROUNDS: usize = 2;
-const SPEC: &str = "[resources]\nmemory_mib = 512\ncpus = 2\n[network]\nattestation = '127.0.0.1:0'\n\
+const SPEC: &str = "[resources]\nmemory_mib = 512\ncpus = 2\n[network]\nattestation = '127.0.0.1:0'\nattestation_per_source = 64\n\
     ingress = [{ port = 8080 }]\n[logs]\nforward = true\n";
 
 /// Opens all connections from an address of its own, one after the other, and keeps what it gets: a
@@ -92,7 +92,7 @@ fn ask(address: &str) -> Duration {
 }
 
 #[test]
-#[cfg_attr(not(sandbox), ignore = "needs the sandbox: run scripts/test")]
+#[ignore = "takes all processors for minutes: run scripts/bench chaos"]
 #[allow(clippy::print_stdout, reason = "a figure for scripts/bench")]
 fn an_agent_answers_while_workload_and_strangers_take_all_they_can() {
     let scene = Scene::new(&image(), "org/chaos:v1");

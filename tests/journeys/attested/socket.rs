@@ -6,11 +6,12 @@ use sha2::{Digest as _, Sha384};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 use tests::daemon::CommandOutput;
 use tests::{tcp, wait_for};
 
 const SPEC: &str = "[resources]\nmemory_mib = 512\ncpus = 2\n[logs]\nforward = true\n\
-    [network]\nattestation = '127.0.0.1:0'\n[attestation]\nusers = ['app']\nextend = [17]\n";
+    [network]\nattestation = '127.0.0.1:0'\nattestation_per_source = 300\n[attestation]\nusers = ['app']\nextend = [17]\n";
 /// What a program that serves a service must not take as its own agent's word.
 const FORGED: &[u8] = b"redoubt/1 endpoint\nmine";
 /// Clients at a time; several times what the agent serves.
@@ -140,6 +141,7 @@ fn a_flood_is_refused_and_the_workload_answered(enclave: &Enclave) {
         })
         .collect();
     let (stop, refused, served) = &*shared;
+    let until = Until(stop);
     wait_for(
         "answers for the workload and refusals for the flood",
         120,
@@ -149,12 +151,21 @@ fn a_flood_is_refused_and_the_workload_answered(enclave: &Enclave) {
                 && served.load(Ordering::Relaxed) > 0
         },
     );
-    stop.store(true, Ordering::Relaxed);
+    drop(until);
     clients
         .into_iter()
         .for_each(|client| client.join().unwrap());
     let said = enclave.daemon.logs("app");
     assert!(!said.contains("workload refused"), "{said}");
+}
+
+/// Stops the flood, also when the test fails: its threads would go on beside the other tests.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One client after another, each with a question that no other asks.
@@ -167,6 +178,7 @@ fn flood(client: usize, address: &str, shared: &(AtomicBool, AtomicUsize, Atomic
         let path = format!("/attestation?nonce={client:08x}{round:08x}");
         // The host may have no place for a connection either.
         let Ok(answer) = tcp::try_get(address, &path) else {
+            thread::sleep(Duration::from_millis(10));
             continue;
         };
         if answer.starts_with(b"HTTP/1.0 429") || answer.starts_with(b"HTTP/1.1 429") {
