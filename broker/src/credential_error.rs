@@ -3,6 +3,7 @@
 use crate::limits::MINUTE;
 use crate::provider::ProviderError;
 use api::credentials::{ParseRequestError, UNKNOWN};
+use audit::AuditError;
 use explain::{Code, Explain};
 use hyper::StatusCode;
 use std::borrow::Cow;
@@ -35,6 +36,16 @@ pub(super) enum CredentialError {
     ProviderTimedOut,
     #[error("the registry's service is out of order")]
     ProviderUnavailable,
+    /// Its paths and sources are the operator's to know: the journal has them.
+    #[error("the audit log cannot be written")]
+    Audit,
+}
+
+impl From<AuditError> for CredentialError {
+    fn from(error: AuditError) -> CredentialError {
+        tracing::error!(%error, "no credentials are handed out");
+        CredentialError::Audit
+    }
 }
 
 impl CredentialError {
@@ -65,7 +76,8 @@ impl CredentialError {
             CredentialError::ProviderRefused { .. } => StatusCode::BAD_GATEWAY,
             CredentialError::KeysUnavailable
             | CredentialError::ProviderThrottled { .. }
-            | CredentialError::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | CredentialError::ProviderUnavailable
+            | CredentialError::Audit => StatusCode::SERVICE_UNAVAILABLE,
             CredentialError::ProviderTimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -75,7 +87,8 @@ impl CredentialError {
         match self {
             CredentialError::KeysUnavailable
             | CredentialError::RateLimited
-            | CredentialError::ProviderUnavailable => Some(MINUTE),
+            | CredentialError::ProviderUnavailable
+            | CredentialError::Audit => Some(MINUTE),
             CredentialError::ProviderThrottled { retry_after } => Some(*retry_after),
             _ => None,
         }
@@ -96,6 +109,7 @@ impl Explain for CredentialError {
             | CredentialError::ProviderThrottled { .. }
             | CredentialError::ProviderTimedOut
             | CredentialError::ProviderUnavailable => Code::ProviderUnavailable,
+            CredentialError::Audit => Code::AuditUnavailable,
         }
     }
 

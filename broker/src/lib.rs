@@ -7,8 +7,8 @@
 //! registry's own service issue new ones for that project alone. The daemon's own pulls use the
 //! same [`Issuer`].
 //!
-//! Every credential that is handed out is a line of the audit log (`target: audit`), never with the
-//! credential itself. The client is `api::credentials::client`.
+//! Every credential that is handed out is a line of the audit log first, never with the credential
+//! itself; the journal has it too (`target: audit`). The client is `api::credentials::client`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::missing_errors_doc)]
 

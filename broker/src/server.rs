@@ -8,12 +8,13 @@ use crate::limits::{ConnectionLimiter, ConnectionPermit, RateLimiter};
 use crate::service::CredentialService;
 use crate::tls::Tls;
 use crate::token::Tokens;
+use audit::AuditLog;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use oci::https::Https;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -34,7 +35,9 @@ const MAX_HEADERS: usize = 16 * 1024;
 pub struct Broker {
     listener: TcpListener,
     tls: Option<Tls>,
-    service: Arc<CredentialService>,
+    tokens: Tokens,
+    issuer: Arc<Issuer>,
+    rate_limiter: RateLimiter,
 }
 
 impl Broker {
@@ -78,7 +81,9 @@ impl Broker {
         Ok(Some(Broker {
             listener,
             tls,
-            service: Arc::new(CredentialService::new(tokens, issuer, rate_limiter)),
+            tokens,
+            issuer,
+            rate_limiter,
         }))
     }
 
@@ -90,13 +95,18 @@ impl Broker {
         self.listener.local_addr()
     }
 
-    /// Serves until the future is dropped, which ends every connection.
-    pub async fn serve(self) {
+    /// Serves until the future is dropped, which ends every connection. Credentials are handed out
+    /// once that is in the audit log.
+    pub async fn serve(self, audit: AuditLog) {
         let Broker {
             listener,
             tls,
-            service,
+            tokens,
+            issuer,
+            rate_limiter,
         } = self;
+        let service = CredentialService::new(tokens, issuer, rate_limiter, audit);
+        let service = Arc::new(service);
         let listener = PeerListener {
             listener,
             limiter: ConnectionLimiter::default(),
@@ -105,16 +115,16 @@ impl Broker {
             listener,
             MAX_CONNECTIONS,
             Overflow::Wait,
-            move |(stream, permit): Connection| {
+            move |(stream, peer, permit): Connection| {
                 let (service, acceptor) = (service.clone(), tls.as_ref().map(Tls::acceptor));
                 async move {
                     let _permit = permit;
                     let Some(acceptor) = acceptor else {
-                        return serve_connection(stream, service).await;
+                        return serve_connection(stream, peer, service).await;
                     };
                     let handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
                     if let Ok(Ok(stream)) = handshake {
-                        serve_connection(stream, service).await;
+                        serve_connection(stream, peer, service).await;
                     }
                 }
             },
@@ -131,7 +141,7 @@ struct PeerListener {
 }
 
 /// Without a permit it comes from loopback.
-type Connection = (TcpStream, Option<ConnectionPermit>);
+type Connection = (TcpStream, IpAddr, Option<ConnectionPermit>);
 
 impl Accept for PeerListener {
     type Stream = Connection;
@@ -141,7 +151,7 @@ impl Accept for PeerListener {
             let (stream, peer) = self.listener.accept().await?;
             let permit = self.limiter.acquire(peer.ip());
             if permit.is_some() || peer.ip().is_loopback() {
-                return Ok((stream, permit));
+                return Ok((stream, peer.ip(), permit));
             }
         }
     }
@@ -169,11 +179,12 @@ async fn prepare(
 
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    peer: IpAddr,
     service: Arc<CredentialService>,
 ) {
     let respond = service_fn(|request| {
         let service = service.clone();
-        async move { Ok::<_, Infallible>(service.respond(&request).await) }
+        async move { Ok::<_, Infallible>(service.respond(&request, peer).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -208,7 +219,8 @@ mod tests {
         let broker = Broker::start(&config, Some(Arc::new(issuer)), &https).await;
         let broker = broker.unwrap().unwrap();
         let address = broker.address().unwrap();
-        tokio::spawn(broker.serve());
+        let audit = AuditLog::open(&directory.join("audit")).unwrap();
+        tokio::spawn(broker.serve(audit));
         address
     }
 

@@ -11,10 +11,11 @@
 //! | 405 | another method than GET |
 //! | 429 | too many requests of this subject |
 //! | 502 | the registry's service refused; the operator has to act |
-//! | 503, 504 | it is busy, out of order, or too slow; or tokens cannot be checked now |
+//! | 503, 504 | it is busy, out of order, or too slow; tokens cannot be checked now; or the audit log cannot be written |
 //!
 //! Errors are `{"error":{"code","message","next_step"}}`. Every answer has the request's id in
-//! `x-request-id`, and the audit log has it too.
+//! `x-request-id`, and the audit log has it too. Credentials leave once their line is on disk there;
+//! refusals of one address are counted. The journal has a line for each.
 
 use crate::credential_error::CredentialError;
 use crate::issuer::Issuer;
@@ -26,7 +27,9 @@ use api::credentials::project::Project;
 use api::credentials::{
     Action, CredentialRequest, CredentialResponse, CredentialScope, GrantedCredentials,
 };
+use audit::{Actor, AuditAction, AuditEntry, AuditLog, AuditOutcome};
 use bytes::Bytes;
+use explain::Explain as _;
 use http_body_util::Full;
 use hyper::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
@@ -34,6 +37,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use oci::{Reference, Secret};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use zeroize::Zeroizing;
@@ -49,11 +53,13 @@ pub(super) struct CredentialService {
     tokens: Tokens,
     issuer: Arc<Issuer>,
     rate_limiter: RateLimiter,
+    audit: AuditLog,
 }
 
 /// What every line of the audit log names: who asks, and in which request.
 struct AuditContext<'a> {
     subject: String,
+    by: Actor,
     /// The request's, as in `x-request-id`.
     id: &'a str,
 }
@@ -63,22 +69,29 @@ impl CredentialService {
         tokens: Tokens,
         issuer: Arc<Issuer>,
         rate_limiter: RateLimiter,
+        audit: AuditLog,
     ) -> CredentialService {
         CredentialService {
             tokens,
             issuer,
             rate_limiter,
+            audit,
         }
     }
 
     /// Never fails: errors are answers too.
-    pub(super) async fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(super) async fn respond<B>(
+        &self,
+        request: &Request<B>,
+        peer: IpAddr,
+    ) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/healthz") => response(StatusCode::OK, "text/plain", "ok\n"),
             (&Method::GET, "/registry/credentials") => {
                 let id = request_id();
                 let query = request.uri().query().unwrap_or_default();
-                let mut response = match self.credentials(request.headers(), query, &id).await {
+                let answer = self.credentials(request.headers(), query, &id, peer).await;
+                let mut response = match answer {
                     Ok(body) => response(
                         StatusCode::OK,
                         "application/json",
@@ -102,14 +115,33 @@ impl CredentialService {
         headers: &HeaderMap,
         query: &str,
         id: &str,
+        peer: IpAddr,
     ) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
-        let caller = self.authenticate(headers, id).await?;
+        let refused = |by: Actor| {
+            move |error: CredentialError| {
+                self.audit.count_refusal(by, error.code());
+                error
+            }
+        };
+        let caller = self.authenticate(headers, id).await;
+        let caller = caller.map_err(refused(Actor::caller(None, peer)))?;
+        let by = Actor::caller(Some(&caller.subject), peer);
         let subject = escaped(&caller.subject, MAX_LOGGED);
-        let audit = AuditContext { subject, id };
-        self.admit(&caller, &audit)?;
+        let audit = AuditContext { subject, by, id };
+        let answer = self.answer(&caller, query, &audit).await;
+        answer.map_err(refused(audit.by))
+    }
+
+    async fn answer(
+        &self,
+        caller: &Caller,
+        query: &str,
+        audit: &AuditContext<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
+        self.admit(caller, audit)?;
         let CredentialRequest { scope, action } = CredentialRequest::parse(query)?;
-        let project = self.find_project(scope, &caller, &audit)?;
-        let issued = self.issue(&project, action, &audit).await?;
+        let project = self.find_project(scope, caller, audit)?;
+        let issued = self.issue(&project, action, audit).await?;
         Ok(body(issued, &project))
     }
 
@@ -131,7 +163,7 @@ impl CredentialService {
 
     /// A public issuer signs tokens for all the world: callers without projects are not counted.
     fn admit(&self, caller: &Caller, audit: &AuditContext<'_>) -> Result<(), CredentialError> {
-        let AuditContext { subject, id } = audit;
+        let AuditContext { subject, id, .. } = audit;
         if caller.has_no_projects() {
             tracing::info!(target: "audit", subject, id, "the caller has no projects");
             return Err(CredentialError::UnknownProject);
@@ -161,7 +193,7 @@ impl CredentialService {
             .find(|project| caller.is_allowed(project));
         found.ok_or_else(|| {
             let (CredentialScope::Project(name) | CredentialScope::Image(name)) = &scope;
-            let AuditContext { subject, id } = audit;
+            let AuditContext { subject, id, .. } = audit;
             let project = escaped(name, MAX_LOGGED_NAME);
             tracing::info!(target: "audit", subject, id, project, "no such project, or not this caller's");
             CredentialError::UnknownProject
@@ -172,7 +204,7 @@ impl CredentialService {
         &self,
         project: &Project,
         action: Action,
-        AuditContext { subject, id }: &AuditContext<'_>,
+        AuditContext { subject, by, id }: &AuditContext<'_>,
     ) -> Result<IssuedCredentials, CredentialError> {
         let issued = self.issuer.credentials(project, action).await;
         let (project, action) = (project.as_str(), action.as_str());
@@ -186,6 +218,10 @@ impl CredentialService {
         } else {
             "registry URL returned"
         };
+        let entry = AuditEntry::new(AuditAction::Credentials, AuditOutcome::Issued, by.clone())
+            .credentials(project, action, expires_at.as_deref())
+            .request(id);
+        self.audit.record(entry).await?;
         tracing::info!(target: "audit", subject, id, project, action, expires_at, "{what}");
         Ok(issued)
     }

@@ -114,6 +114,12 @@ codes! {
     DiskFailed "DISK_FAILED" Unavailable 500
         "A file or directory cannot be read or written."
         "Check that it exists, that it is writable, and that the disk has room.",
+    AuditUnavailable "AUDIT_UNAVAILABLE" Unavailable 503
+        "The audit log cannot be written, so the order was refused and nothing was changed."
+        "Free disk space, or correct owner and mode of the directory audit in state_dir; then try again.",
+    AuditBroken "AUDIT_BROKEN" Data 500
+        "A line of the audit log was changed, removed, inserted, moved or cut."
+        "Compare the file with a copy that is kept elsewhere, and find out who could write to it.",
     KernelMissing "KERNEL_MISSING" Config 500
         "No enclave kernel was found on this machine."
         "Build one with scripts/sandbox, or name AWS's, /usr/share/nitro_enclaves/blobs/bzImage: with --kernel, or build.kernel in the daemon's configuration.",

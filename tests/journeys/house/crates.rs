@@ -6,17 +6,18 @@ use std::process::Command;
 use tests::programs::run;
 
 /// Every crate, and those of ours that it may depend on.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("explain", &[]),
     ("wire", &[]),
     ("attestation", &["explain"]),
     ("oci", &["explain", "wire"]),
     ("eif-builder", &["attestation", "explain", "oci", "wire"]),
     ("api", &["attestation", "explain", "oci", "wire"]),
-    ("broker", &["api", "explain", "oci", "wire"]),
+    ("audit", &["api", "explain"]),
+    ("broker", &["api", "audit", "explain", "oci", "wire"]),
     (
         "enclavectl",
-        &["api", "attestation", "explain", "oci", "wire"],
+        &["api", "attestation", "audit", "explain", "oci", "wire"],
     ),
     ("launch", &["api", "attestation", "explain", "wire"]),
     ("secrets", &["api", "explain", "oci", "wire"]),
@@ -25,6 +26,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         &[
             "api",
             "attestation",
+            "audit",
             "broker",
             "eif-builder",
             "explain",
@@ -45,6 +47,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
         &[
             "api",
             "attestation",
+            "audit",
             "broker",
             "eif-builder",
             "explain",

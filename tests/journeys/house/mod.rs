@@ -10,13 +10,14 @@ mod sizes;
 use std::path::{Path, PathBuf};
 
 /// What is shipped.
-const CRATES: [&str; 13] = [
+const CRATES: [&str; 14] = [
     "explain",
     "wire",
     "attestation",
     "oci",
     "eif-builder",
     "api",
+    "audit",
     "broker",
     "enclavectl",
     "launch",

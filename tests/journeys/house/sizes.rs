@@ -9,12 +9,13 @@ use syn::visit::Visit;
 use syn::{Attribute, Item, Visibility};
 
 /// What strangers link.
-const LIBRARIES: [&str; 7] = [
+const LIBRARIES: [&str; 8] = [
     "attestation",
     "wire",
     "oci",
     "eif-builder",
     "api",
+    "audit",
     "broker",
     "secrets",
 ];
