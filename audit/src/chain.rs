@@ -29,7 +29,7 @@ impl ChainHead {
 }
 
 /// A line whose own hash is right.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditLine {
     /// Its number; the first is 1.
     pub seq: u64,

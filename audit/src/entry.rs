@@ -104,7 +104,7 @@ impl AuditAction {
 pub enum AuditOutcome {
     /// An order arrived, and nothing is done yet. Another line names this one in `order`.
     Begun,
-    /// The order is on disk.
+    /// The order is on disk. Of credentials: the caller may have some, and logs in without us.
     Accepted,
     /// It was refused, with `code`.
     Refused,

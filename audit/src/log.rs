@@ -96,7 +96,10 @@ impl AuditLog {
 
     /// Writes what has happened already, as long as there is any room; the journal has what cannot
     /// be written.
-    pub async fn note(&self, entry: AuditEntry) {
+    pub async fn note(&self, entry: impl Into<Option<AuditEntry>>) {
+        let Some(entry) = entry.into() else {
+            return;
+        };
         let (action, outcome) = (entry.action.clone(), entry.outcome.clone());
         if let Err(error) = self.write(entry, Room::Reserve).await {
             tracing::error!(action, outcome, %error, "the audit log lacks a line");

@@ -121,6 +121,7 @@ impl Explain for CredentialError {
             CredentialError::ProviderRefused { id } => {
                 format!("Ask the broker's operator; its log has the reason under {id}.").into()
             }
+            CredentialError::Audit => "Tell the broker's operator, and try again later.".into(),
             _ => self.code().next_step().into(),
         }
     }
@@ -133,6 +134,7 @@ impl Explain for CredentialError {
                 | CredentialError::ProviderThrottled { .. }
                 | CredentialError::ProviderTimedOut
                 | CredentialError::ProviderUnavailable
+                | CredentialError::Audit
         )
     }
 }

@@ -213,12 +213,12 @@ impl CredentialService {
             CredentialError::from_provider(&error, id)
         })?;
         let expires_at = issued.expiry_rfc3339();
-        let what = if issued.login.is_some() {
-            "credentials issued"
+        let (what, outcome) = if issued.login.is_some() {
+            ("credentials issued", AuditOutcome::Issued)
         } else {
-            "registry URL returned"
+            ("registry URL returned", AuditOutcome::Accepted)
         };
-        let entry = AuditEntry::new(AuditAction::Credentials, AuditOutcome::Issued, by.clone())
+        let entry = AuditEntry::new(AuditAction::Credentials, outcome, by.clone())
             .credentials(project, action, expires_at.as_deref())
             .request(id);
         self.audit.record(entry).await?;

@@ -1,6 +1,8 @@
 //! The command line as `--help` shows it.
 
-use crate::{configure, create, doctor, document, events, logs, orders, registry, seal, show};
+use crate::{
+    audit, configure, create, doctor, document, events, logs, orders, registry, seal, show,
+};
 use explain::Exit;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     /// Fetch a fresh attestation document and compare it with the build, without verifying its
     /// signature
     Attestation(document::Args),
+    /// Print the audit log of this machine, or check it
+    Audit(audit::Args),
     /// Check what the daemon needs to run enclaves, and that it answers
     Doctor(doctor::Args),
 }

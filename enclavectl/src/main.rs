@@ -5,6 +5,7 @@
 //! nothing, and holds no secret longer than a request takes.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod cli;
 mod configure;
 mod create;
@@ -79,6 +80,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Terminate(args) => orders::terminate(client, &args, json).await,
         Command::Registry(args) => registry::run(client, args, json).await,
         Command::Attestation(args) => document::run(client, &args, json).await,
+        Command::Audit(args) => self::audit::run(args, json),
         Command::Doctor(args) => doctor::run(client, &args, json).await,
     }
 }

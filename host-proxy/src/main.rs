@@ -1,6 +1,7 @@
 //! `host-proxy`: the daemon. `serve` runs it, `check-config` shows what it would run with, `doctor` what this machine lacks.
 
 use api::FixPlan;
+use audit::AuditLog;
 use broker::{Broker, Issuer};
 use clap::Parser as _;
 use explain::{CliError, Exit};
@@ -173,7 +174,7 @@ async fn live(Loaded { config, files, .. }: Loaded) -> Result<(), CliError> {
     tracing::info!(?files, "configuration");
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let serving = tokio::spawn(server::serve(listener, daemon.clone()));
-    let brokering = start_broker(broker)?;
+    let brokering = start_broker(broker, daemon.audit().clone())?;
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());
 
@@ -185,6 +186,7 @@ async fn live(Loaded { config, files, .. }: Loaded) -> Result<(), CliError> {
         brokering.abort();
     }
     daemon.stop().await;
+    daemon.audit().flush().await;
     watchdog.abort();
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "the socket could not be removed");
@@ -204,7 +206,10 @@ async fn issuer(config: &DaemonConfig, https: &Https) -> Result<Option<Arc<Issue
     )))
 }
 
-fn start_broker(broker: Option<Broker>) -> Result<Option<JoinHandle<()>>, CliError> {
+fn start_broker(
+    broker: Option<Broker>,
+    audit: AuditLog,
+) -> Result<Option<JoinHandle<()>>, CliError> {
     let Some(broker) = broker else {
         tracing::info!("no credential broker: broker.listen is not set");
         return Ok(None);
@@ -213,7 +218,7 @@ fn start_broker(broker: Option<Broker>) -> Result<Option<JoinHandle<()>>, CliErr
         .address()
         .map_err(|e| system("the credential broker", e))?;
     tracing::info!(%address, "brokering registry credentials");
-    Ok(Some(tokio::spawn(broker.serve())))
+    Ok(Some(tokio::spawn(broker.serve(audit))))
 }
 
 async fn wait_for_either(mut one: Signal, mut other: Signal) {

@@ -15,6 +15,7 @@ use crate::enclave::{self, Handle};
 use crate::sealed::SealedConfigs;
 use crate::store::{Store, StoreError};
 use api::{EnclaveId, Record, State};
+use audit::{AuditError, AuditLog};
 use broker::Issuer;
 use explain::{Class, Code, Explain};
 use launch::Launchers;
@@ -41,6 +42,9 @@ pub enum StartError {
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// No order could be written down.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The encrypted files cannot be opened.
     #[error("the secret store: {0}")]
     Secrets(io::Error),
@@ -52,6 +56,7 @@ impl Explain for StartError {
             StartError::Directory { .. } | StartError::Secrets(_) => Code::DiskFailed,
             StartError::Locked(_) => Code::StateConflict,
             StartError::Store(error) => error.code(),
+            StartError::Audit(error) => error.code(),
         }
     }
 
@@ -66,6 +71,7 @@ impl Explain for StartError {
                 "Run it as the daemon's user, or set state_dir and run_dir to directories of your own.".into()
             }
             StartError::Locked(_) => "Stop the other one, or set another state_dir.".into(),
+            StartError::Audit(error) => error.next_step(),
             _ => self.code().next_step().into(),
         }
     }
@@ -106,10 +112,12 @@ impl Daemon {
                 .map_err(|source| StartError::Directory { path, source })?;
         }
         let lock = lock(&state)?;
+        let audit = AuditLog::open(&state.join("audit"))?;
         let store = Store::open(&state.join("redoubt.db"))?;
         let secrets = open_secrets(&config).await?;
         let configs = SealedConfigs::new(state.join("configs"));
         let context = Arc::new(Context {
+            audit,
             config,
             secrets,
             configs,
@@ -177,6 +185,11 @@ impl Daemon {
     /// Records and events.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where orders are written before they are carried out.
+    pub fn audit(&self) -> &AuditLog {
+        &self.context.audit
     }
 
     /// What all deploys share.

@@ -5,6 +5,7 @@ use super::{Context, DeployEvent, DeployRequest, Stages};
 use crate::config::BuildConfig;
 use api::credentials::Action;
 use api::{DeployError, SourceType, Stage};
+use audit::{Actor, AuditAction, AuditEntry, AuditOutcome};
 use broker::provider::ProviderError;
 use eif_builder::artifacts;
 use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
@@ -96,6 +97,16 @@ async fn issue_credentials(
             Ok(issued) => {
                 let (enclave, expires_at) = (&request.id, issued.expiry_rfc3339());
                 let project = project.as_str();
+                let entry = AuditEntry::new(
+                    AuditAction::Credentials,
+                    AuditOutcome::Issued,
+                    Actor::daemon(),
+                )
+                .enclave(Some(enclave.as_str()), None)
+                .image(&request.image.to_string())
+                .credentials(project, "pull", expires_at.as_deref());
+                let written = context.audit.record(entry).await;
+                written.map_err(|error| DeployError::from(error).retryable())?;
                 tracing::info!(target: "audit", %enclave, project, action = "pull", expires_at, "credentials issued for a deploy");
                 let login = issued.login;
                 return Ok(

@@ -18,6 +18,7 @@ use crate::ingress::{self, IngressListeners};
 use crate::sealed::SealedConfigs;
 use api::{ConfigRecord, DeployError, EnclaveId, Provider, SourceType, Stage};
 use attestation::Measurements;
+use audit::AuditLog;
 use broker::Issuer;
 use eif_builder::build::Built;
 use explain::Code;
@@ -33,6 +34,8 @@ use wire::spec::{NetworkSpec, Resources, Spec};
 /// What every deploy of this daemon shares.
 #[derive(Debug)]
 pub struct Context {
+    /// Where orders and issued credentials are written before they count.
+    pub audit: AuditLog,
     /// The daemon's configuration.
     pub config: DaemonConfig,
     /// Where registry credentials live.

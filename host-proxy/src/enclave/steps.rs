@@ -7,6 +7,7 @@ use crate::ingress::OpenConnections;
 use crate::lifecycle::{Effect, Event, step};
 use crate::store::StoreError;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State, WorkloadRecord};
+use audit::{Actor, AuditAction, AuditEntry, AuditOutcome};
 use eif_builder::build::Built;
 use launch::{Launcher, Reservation};
 use std::time::Duration;
@@ -47,7 +48,12 @@ impl Enclave {
             generation: record.generation,
             state: record.state.clone(),
         };
+        // What becomes of an enclave is written before it is shown; an end that may not come, once it is on disk.
+        let (audit, entry) = (self.context.audit.clone(), audited(&record));
+        let (early, late) = if strict { (None, entry) } else { (entry, None) };
+        audit.note(early).await;
         self.save(record, Some(event), strict).await?;
+        audit.note(late).await;
         self.log_state();
         for action in actions {
             match action {
@@ -245,6 +251,21 @@ impl Enclave {
             }
         }
     }
+}
+
+/// What the audit log says of a state that an enclave came to, if anything.
+fn audited(record: &Record) -> Option<AuditEntry> {
+    let outcome = match record.state {
+        State::Deployed => AuditOutcome::Deployed,
+        State::Failed(_) => AuditOutcome::Failed,
+        State::Destroyed => AuditOutcome::Destroyed,
+        _ => return None,
+    };
+    let entry = AuditEntry::new(AuditAction::Enclave, outcome, Actor::daemon()).record(record);
+    Some(match record.state.failure() {
+        Some(failure) => entry.code(failure.code),
+        None => entry,
+    })
 }
 
 /// Gives a workload time to end, and then its enclave. Its way out and what is open to its clients stay open until then.

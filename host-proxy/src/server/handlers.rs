@@ -1,12 +1,13 @@
 //! What a request does.
 
-use super::respond::no_enclave;
-use super::respond::{Answer, Body, bytes, empty, json};
+use super::orders;
+use super::respond::{Answer, Body, bytes, json, no_enclave};
 use crate::daemon::{Daemon, Rejected};
 use crate::doctor;
-use crate::enclave::{Handle, OrderError};
+use crate::enclave::Handle;
 use crate::sealed::CheckedConfig;
-use api::{ApiError, CreateEnclave, Record, ReplaceConfig};
+use api::{ApiError, CreateEnclave, ReplaceConfig};
+use audit::{Actor, AuditAction, AuditEntry};
 use explain::Code;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -33,16 +34,14 @@ pub(super) async fn doctor(daemon: &Arc<Daemon>) -> Answer {
     Ok(json(StatusCode::OK, &findings))
 }
 
-pub(super) fn forget_credentials(daemon: &Daemon) -> Answer {
-    let issuer = daemon.issuer().ok_or_else(|| ApiError {
+pub(super) fn no_registry() -> ApiError {
+    ApiError {
         next_step: "Check its configuration with 'host-proxy check-config'.".to_owned(),
         ..ApiError::new(
             Code::NotFound,
             "the daemon has no [registry], and so no issued credentials",
         )
-    })?;
-    issuer.invalidate();
-    Ok(empty(StatusCode::NO_CONTENT))
+    }
 }
 
 pub(super) async fn list(daemon: &Daemon) -> Answer {
@@ -59,25 +58,28 @@ pub(super) async fn show(daemon: &Daemon, name: &str) -> Answer {
     Ok(json(StatusCode::OK, &record))
 }
 
-pub(super) async fn create(daemon: &Arc<Daemon>, body: Incoming) -> Answer {
+pub(super) async fn create(daemon: &Arc<Daemon>, by: Actor, body: Incoming) -> Answer {
     let request: CreateEnclave = read(body).await?;
-    // A task of its own: a caller that hangs up must not leave half of an enclave behind.
+    let (name, image) = (request.name.clone(), request.image.clone());
+    let describe = |entry: AuditEntry| entry.enclave(None, Some(&name)).image(&image);
     let creating = daemon.clone();
-    let created = tokio::spawn(async move { creating.create(request).await }).await;
-    let record = created.map_err(|e| internal(&e))??;
+    let work = async move { Ok(creating.create(request).await?) };
+    let record = orders::carry_out(daemon, (AuditAction::Create, by), describe, work).await?;
     Ok(json(StatusCode::CREATED, &record))
 }
 
-pub(super) async fn replace_config(handle: &Handle, body: Incoming) -> Answer {
+pub(super) async fn replace_config(
+    daemon: &Daemon,
+    by: Actor,
+    handle: Handle,
+    body: Incoming,
+) -> Answer {
     let ReplaceConfig { config } = read(body).await?;
     let checked =
         CheckedConfig::check(&handle.record().spec, Some(&config)).map_err(Rejected::from)?;
     let checked = checked.ok_or_else(|| internal(&"a config was provided and is gone"))?;
-    accepted(handle.replace_config(checked).await)
-}
-
-pub(super) fn accepted(result: Result<Record, OrderError>) -> Answer {
-    Ok(json(StatusCode::ACCEPTED, &result?))
+    let order = |handle: Handle| async move { handle.replace_config(checked).await };
+    orders::to_enclave(daemon, (AuditAction::Configure, by), handle, order).await
 }
 
 pub(super) async fn attestation(handle: &Handle, query: &str) -> Answer {
@@ -141,6 +143,6 @@ fn kind(error: &serde_json::Error) -> &'static str {
     }
 }
 
-fn internal(error: &dyn std::fmt::Display) -> ApiError {
+pub(super) fn internal(error: &dyn std::fmt::Display) -> ApiError {
     ApiError::new(Code::Internal, error.to_string())
 }

@@ -18,14 +18,16 @@
 //!
 //! Errors are `{"error":{"code","message","next_step"}}` with a fitting status (`docs/errors.md`).
 //!
-//! `routes` finds the handler, `handlers` do what is asked, `stream` goes on for as long as the client listens, `respond` writes answers.
+//! `routes` finds the handler, `handlers` do what is asked, `orders` writes to the audit log who ordered it, `stream` goes on for as long as the client listens, `respond` writes answers.
 
 mod handlers;
+mod orders;
 mod respond;
 mod routes;
 mod stream;
 
 use crate::daemon::Daemon;
+use audit::Actor;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -81,7 +83,7 @@ async fn converse(stream: UnixStream, daemon: Arc<Daemon>) {
     }
 }
 
-/// Whatever changes something is a line of the audit log.
+/// Whatever changes something is a line of the journal too; `orders` writes the audit log.
 async fn answer(
     daemon: &Arc<Daemon>,
     peer: Option<UCred>,
@@ -89,13 +91,13 @@ async fn answer(
 ) -> Response<respond::Body> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let answer = routes::dispatch(daemon, request).await;
+    let (uid, pid) = (
+        peer.map(|peer| peer.uid()),
+        peer.and_then(|peer| peer.pid()),
+    );
+    let answer = routes::dispatch(daemon, request, Actor::process(uid, pid)).await;
     let response = answer.unwrap_or_else(|error| respond::error(&error));
     if method != Method::GET {
-        let (uid, pid) = (
-            peer.map(|peer| peer.uid()),
-            peer.and_then(|peer| peer.pid()),
-        );
         let status = response.status().as_u16();
         tracing::info!(target: "audit", uid, pid, %method, path, status, "API");
     }

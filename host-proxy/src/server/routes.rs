@@ -1,28 +1,33 @@
 //! Which request goes to which handler; the table is in the module above.
 
 use super::respond::{Answer, no_enclave, shown, text};
-use super::{handlers, stream};
+use super::{handlers, orders, stream};
 use crate::daemon::Daemon;
 use crate::enclave::Handle;
 use api::ApiError;
+use audit::{Actor, AuditAction};
 use explain::Code;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use std::sync::Arc;
 
-pub(super) async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -> Answer {
+pub(super) async fn dispatch(
+    daemon: &Arc<Daemon>,
+    request: Request<Incoming>,
+    by: Actor,
+) -> Answer {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let body = request.into_body();
     match parts.as_slice() {
-        ["v1", "enclaves", rest @ ..] => enclaves(daemon, &method, rest, &query, body).await,
+        ["v1", "enclaves", rest @ ..] => enclaves(daemon, by, (&method, rest), &query, body).await,
         ["healthz"] if method == Method::GET => Ok(text("ok\n")),
         ["metrics"] if method == Method::GET => Ok(handlers::metrics(daemon)),
         ["v1", "doctor"] if method == Method::GET => handlers::doctor(daemon).await,
         ["v1", "registry", "credentials"] if method == Method::DELETE => {
-            handlers::forget_credentials(daemon)
+            orders::forget_credentials(daemon, by).await
         }
         ["healthz" | "metrics"] | ["v1", "doctor"] | ["v1", "registry", "credentials"] => {
             Err(wrong_method(&method))
@@ -33,19 +38,29 @@ pub(super) async fn dispatch(daemon: &Arc<Daemon>, request: Request<Incoming>) -
 
 async fn enclaves(
     daemon: &Arc<Daemon>,
-    method: &Method,
-    parts: &[&str],
+    by: Actor,
+    (method, parts): (&Method, &[&str]),
     query: &str,
     body: Incoming,
 ) -> Answer {
     let find = |name: &str| daemon.find(name).ok_or_else(|| no_enclave(name));
     match (method, parts) {
         (&Method::GET, []) => handlers::list(daemon).await,
-        (&Method::POST, []) => handlers::create(daemon, body).await,
+        (&Method::POST, []) => handlers::create(daemon, by, body).await,
         (&Method::GET, [name]) => handlers::show(daemon, name).await,
-        (&Method::DELETE, [name]) => handlers::accepted(find(name)?.destroy().await),
-        (&Method::POST, [name, "redeploy"]) => handlers::accepted(find(name)?.redeploy().await),
-        (&Method::PUT, [name, "config"]) => handlers::replace_config(&find(name)?, body).await,
+        (&Method::DELETE, [name]) => {
+            let who = (AuditAction::Terminate, by);
+            let order = |handle: Handle| async move { handle.destroy().await };
+            orders::to_enclave(daemon, who, find(name)?, order).await
+        }
+        (&Method::POST, [name, "redeploy"]) => {
+            let who = (AuditAction::Redeploy, by);
+            let order = |handle: Handle| async move { handle.redeploy().await };
+            orders::to_enclave(daemon, who, find(name)?, order).await
+        }
+        (&Method::PUT, [name, "config"]) => {
+            handlers::replace_config(daemon, by, find(name)?, body).await
+        }
         (&Method::GET, [name, what @ ("events" | "logs" | "attestation")]) => {
             watch(daemon, &find(name)?, what, query).await
         }
