@@ -31,4 +31,4 @@ pub use chain::{AuditLine, ChainHead, LineFault};
 pub use entry::{Actor, AuditAction, AuditEntry, AuditOutcome};
 pub use error::AuditError;
 pub use log::{AuditLog, BegunOrder};
-pub use verify::{AuditReport, VerifyError, verify, walk};
+pub use verify::{AuditReport, AuditVerifyError, verify, walk};

@@ -25,7 +25,7 @@ pub struct AuditReport {
 
 /// Why a log is not whole.
 #[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
+pub enum AuditVerifyError {
     /// It cannot be read.
     #[error("{path}: {source}")]
     Read {
@@ -52,18 +52,20 @@ pub enum VerifyError {
     NoHead(String),
 }
 
-impl Explain for VerifyError {
+impl Explain for AuditVerifyError {
     fn code(&self) -> Code {
         match self {
-            VerifyError::Read { .. } | VerifyError::Empty(_) => Code::DiskFailed,
-            VerifyError::Wrong { .. } | VerifyError::NoHead(_) => Code::AuditBroken,
+            AuditVerifyError::Read { .. } | AuditVerifyError::Empty(_) => Code::DiskFailed,
+            AuditVerifyError::Wrong { .. } | AuditVerifyError::NoHead(_) => Code::AuditBroken,
         }
     }
 
     fn next_step(&self) -> Cow<'_, str> {
         match self {
-            VerifyError::Read { .. } => "Run it as root or as the daemon's user.".into(),
-            VerifyError::Empty(_) => "Name the directory audit in the daemon's state_dir.".into(),
+            AuditVerifyError::Read { .. } => "Run it as root or as the daemon's user.".into(),
+            AuditVerifyError::Empty(_) => {
+                "Name the directory audit in the daemon's state_dir.".into()
+            }
             _ => self.code().next_step().into(),
         }
     }
@@ -76,7 +78,7 @@ impl Explain for VerifyError {
 ///
 /// # Errors
 /// The first line that is wrong, or why the log cannot be read.
-pub fn verify(path: &Path, head: Option<&str>) -> Result<AuditReport, VerifyError> {
+pub fn verify(path: &Path, head: Option<&str>) -> Result<AuditReport, AuditVerifyError> {
     let (mut first, mut last, mut lines) = (None, None, 0);
     let (mut notes, mut is_found) = (Vec::new(), head.is_none());
     let files = walk(path, |line| {
@@ -89,7 +91,7 @@ pub fn verify(path: &Path, head: Option<&str>) -> Result<AuditReport, VerifyErro
         last = Some(line.head());
     })?;
     match (first, last, head) {
-        (_, _, Some(head)) if !is_found => Err(VerifyError::NoHead(head.to_owned())),
+        (_, _, Some(head)) if !is_found => Err(AuditVerifyError::NoHead(head.to_owned())),
         (Some(first), Some(head), _) => Ok(AuditReport {
             files,
             lines,
@@ -97,7 +99,7 @@ pub fn verify(path: &Path, head: Option<&str>) -> Result<AuditReport, VerifyErro
             head,
             notes,
         }),
-        _ => Err(VerifyError::Empty(path.to_owned())),
+        _ => Err(AuditVerifyError::Empty(path.to_owned())),
     }
 }
 
@@ -106,9 +108,9 @@ pub fn verify(path: &Path, head: Option<&str>) -> Result<AuditReport, VerifyErro
 ///
 /// # Errors
 /// The first line that is wrong, or why the log cannot be read. The lines before it were seen.
-pub fn walk(path: &Path, mut see: impl FnMut(&AuditLine)) -> Result<usize, VerifyError> {
+pub fn walk(path: &Path, mut see: impl FnMut(&AuditLine)) -> Result<usize, AuditVerifyError> {
     let paths: Vec<PathBuf> = if path.is_dir() {
-        let found = files::list(path).map_err(|source| VerifyError::Read {
+        let found = files::list(path).map_err(|source| AuditVerifyError::Read {
             path: path.to_owned(),
             source,
         })?;
@@ -121,7 +123,7 @@ pub fn walk(path: &Path, mut see: impl FnMut(&AuditLine)) -> Result<usize, Verif
         let lines = walk_file(path, &mut head, &mut see)?;
         // A crash leaves an empty file at the end alone.
         if lines == 0 && index + 1 < paths.len() {
-            return Err(VerifyError::Empty(path.clone()));
+            return Err(AuditVerifyError::Empty(path.clone()));
         }
     }
     Ok(paths.len())
@@ -131,8 +133,8 @@ fn walk_file(
     path: &Path,
     head: &mut Option<ChainHead>,
     see: &mut impl FnMut(&AuditLine),
-) -> Result<usize, VerifyError> {
-    let failed = |source| VerifyError::Read {
+) -> Result<usize, AuditVerifyError> {
+    let failed = |source| AuditVerifyError::Read {
         path: path.to_owned(),
         source,
     };
@@ -141,7 +143,7 @@ fn walk_file(
     let mut lines = 0;
     while let Some(line) = next_line(&mut reader).map_err(failed)? {
         let number = lines + 1;
-        let wrong = |fault| VerifyError::Wrong {
+        let wrong = |fault| AuditVerifyError::Wrong {
             path: path.to_owned(),
             line: number,
             fault,

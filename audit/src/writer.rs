@@ -238,7 +238,8 @@ impl Writer {
             self.rotate()?;
         }
         if self.reserved < self.len + RESERVE / 2 {
-            reserve(&self.file, self.len).map_err(|e| AuditError::file(&self.path, e))?;
+            reserve(&self.file, self.reserved.max(self.len), self.len + RESERVE)
+                .map_err(|e| AuditError::file(&self.path, e))?;
             self.reserved = self.len + RESERVE;
         }
         Ok(())
@@ -247,7 +248,7 @@ impl Writer {
     fn rotate(&mut self) -> Result<(), AuditError> {
         let path = self.directory.join(files::name(self.head.seq + 1));
         let file = open_file(&path)?;
-        if let Err(source) = reserve(&file, 0).and_then(|()| sync(&self.directory)) {
+        if let Err(source) = reserve(&file, 0, RESERVE).and_then(|()| sync(&self.directory)) {
             // An empty one that stays is removed at the next start.
             fs::remove_file(&path).ok();
             return Err(AuditError::file(path, source));
@@ -284,10 +285,10 @@ fn open_file(path: &Path) -> Result<File, AuditError> {
 
 /// Reserves disk space without a change of the file's length. File systems that cannot do it give
 /// no such promise.
-fn reserve(file: &File, from: u64) -> io::Result<()> {
+fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
     let number = |value: u64| i64::try_from(value).map_err(io::Error::other);
     let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    match fallocate(file, flags, number(from)?, number(RESERVE)?) {
+    match fallocate(file, flags, number(from)?, number(to - from)?) {
         Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

@@ -10,6 +10,7 @@
 
 mod attest;
 mod attested;
+mod audit;
 mod broker;
 mod chaos;
 mod credentials;

@@ -104,7 +104,7 @@ fn the_first_wrong_line_is_named() {
         let mut files = files.clone();
         change.apply(&mut files[file].1);
         match verify(write(&files).path(), Some(head)) {
-            Err(VerifyError::Wrong { path, line, fault }) => {
+            Err(AuditVerifyError::Wrong { path, line, fault }) => {
                 assert_eq!(path.file_name().unwrap().to_str().unwrap(), files[file].0);
                 (line, fault)
             }
@@ -154,7 +154,7 @@ fn lines_that_are_gone_from_the_end_are_found_by_a_head_that_was_kept() {
     let directory = write(&files);
     assert!(verify(directory.path(), None).is_ok());
     let error = verify(directory.path(), Some(head)).unwrap_err();
-    assert!(matches!(&error, VerifyError::NoHead(hash) if hash == head));
+    assert!(matches!(&error, AuditVerifyError::NoHead(hash) if hash == head));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_chain_that_was_computed_anew_in_the_middle_is_found() {
     let error = verify(write(&files).path(), None).unwrap_err();
     assert!(matches!(
         error,
-        VerifyError::Wrong {
+        AuditVerifyError::Wrong {
             line: 1,
             fault: LineFault::Previous,
             ..
@@ -191,11 +191,11 @@ fn a_directory_without_a_log_is_no_whole_log() {
     let directory = tempfile::tempdir().unwrap();
     assert!(matches!(
         verify(directory.path(), None),
-        Err(VerifyError::Empty(_))
+        Err(AuditVerifyError::Empty(_))
     ));
     let missing = directory.path().join("missing");
     assert!(matches!(
         verify(&missing, None),
-        Err(VerifyError::Read { .. })
+        Err(AuditVerifyError::Read { .. })
     ));
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::chain::AuditLine;
-use crate::{LineFault, VerifyError, verify, walk};
+use crate::{AuditVerifyError, LineFault, verify, walk};
 use tempfile::TempDir;
 
 fn entry(n: usize) -> (AuditEntry, Room) {
@@ -183,7 +183,7 @@ fn a_wrong_line_stays_where_it_is_and_the_log_goes_on_elsewhere() {
     assert!(
         matches!(
             &error,
-            VerifyError::Wrong {
+            AuditVerifyError::Wrong {
                 line: 2,
                 fault: LineFault::Changed,
                 ..

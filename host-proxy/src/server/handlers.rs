@@ -1,7 +1,7 @@
 //! What a request does.
 
 use super::orders;
-use super::respond::{Answer, Body, bytes, json, no_enclave};
+use super::respond::{Answer, Body, bytes, internal, json, no_enclave};
 use crate::daemon::{Daemon, Rejected};
 use crate::doctor;
 use crate::enclave::Handle;
@@ -32,16 +32,6 @@ pub(super) async fn doctor(daemon: &Arc<Daemon>) -> Answer {
     let context = daemon.context();
     let findings = doctor::examine(&context.config, &context.launchers).await;
     Ok(json(StatusCode::OK, &findings))
-}
-
-pub(super) fn no_registry() -> ApiError {
-    ApiError {
-        next_step: "Check its configuration with 'host-proxy check-config'.".to_owned(),
-        ..ApiError::new(
-            Code::NotFound,
-            "the daemon has no [registry], and so no issued credentials",
-        )
-    }
 }
 
 pub(super) async fn list(daemon: &Daemon) -> Answer {
@@ -141,8 +131,4 @@ fn kind(error: &serde_json::Error) -> &'static str {
         serde_json::error::Category::Data => "a field is unknown, missing or of the wrong type",
         _ => "it is not JSON",
     }
-}
-
-pub(super) fn internal(error: &dyn std::fmt::Display) -> ApiError {
-    ApiError::new(Code::Internal, error.to_string())
 }

@@ -1,10 +1,11 @@
 //! Orders: each is in the audit log before it is carried out, and once more with what became of it.
 
-use super::respond::{Answer, empty, json};
+use super::respond::{Answer, empty, internal, json};
 use crate::daemon::Daemon;
 use crate::enclave::{Handle, OrderError};
 use api::{ApiError, Record};
 use audit::{Actor, AuditAction, AuditEntry};
+use explain::Code;
 use hyper::StatusCode;
 use std::future::Future;
 
@@ -26,7 +27,7 @@ pub(super) async fn carry_out(
         }
         result
     });
-    ordered.await.map_err(|e| super::handlers::internal(&e))?
+    ordered.await.map_err(|e| internal(&e))?
 }
 
 /// An order to an enclave that is there.
@@ -48,10 +49,20 @@ where
 
 /// Issued credentials are not given out again.
 pub(super) async fn forget_credentials(daemon: &Daemon, by: Actor) -> Answer {
-    let issuer = daemon.issuer().ok_or_else(super::handlers::no_registry)?;
+    let issuer = daemon.issuer().ok_or_else(no_registry)?;
     let action = AuditAction::ForgetCredentials;
     let order = daemon.audit().begin(action, by, |entry| entry).await?;
     issuer.invalidate();
     order.accepted(|entry| entry).await;
     Ok(empty(StatusCode::NO_CONTENT))
+}
+
+fn no_registry() -> ApiError {
+    ApiError {
+        next_step: "Check its configuration with 'host-proxy check-config'.".to_owned(),
+        ..ApiError::new(
+            Code::NotFound,
+            "the daemon has no [registry], and so no issued credentials",
+        )
+    }
 }

@@ -62,6 +62,10 @@ pub(super) fn no_enclave(name: &str) -> ApiError {
     )
 }
 
+pub(super) fn internal(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::new(Code::Internal, error.to_string())
+}
+
 /// Foreign text, short and on one line.
 pub(super) fn shown(name: &str) -> String {
     printable(name).chars().take(MAX_SHOWN).collect()

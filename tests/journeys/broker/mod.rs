@@ -8,7 +8,7 @@ mod tls;
 mod watched;
 
 /// `[registry] type = "docker"`: the broker says where to push, and issues nothing.
-const DOCKER: [(&str, &str); 2] = [
+pub(crate) const DOCKER: [(&str, &str); 2] = [
     ("HOST_PROXY_REGISTRY__TYPE", "docker"),
     ("HOST_PROXY_REGISTRY__REGISTRY_URL", "localhost:5000"),
 ];

@@ -229,10 +229,10 @@ fn an_enclave_whose_kernel_panics_ends_at_once() {
 }
 
 /// A file system of a few MB, which only root can have.
-struct SmallDisk<'a>(&'a Path);
+pub(crate) struct SmallDisk<'a>(&'a Path);
 
 impl SmallDisk<'_> {
-    fn mount(path: &Path) -> Option<SmallDisk<'_>> {
+    pub(crate) fn mount(path: &Path) -> Option<SmallDisk<'_>> {
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
             .arg(path)

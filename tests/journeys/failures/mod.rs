@@ -5,6 +5,7 @@ mod deploys;
 mod orders;
 mod prompts;
 
+pub(crate) use deploys::SmallDisk;
 use tests::scene::Scene;
 use tests::workloads::listing_image;
 
