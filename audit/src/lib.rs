@@ -24,6 +24,7 @@ mod error;
 mod files;
 mod log;
 mod refusals;
+mod scan;
 mod verify;
 mod writer;
 

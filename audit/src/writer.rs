@@ -4,6 +4,7 @@
 //! holds whole lines and nothing that was not answered.
 
 use crate::chain::{self, ChainHead};
+use crate::scan::{Found, Rest, end_of, remove_empty, scan, start_of};
 use crate::{Actor, AuditAction, AuditEntry, AuditError, AuditOutcome, files};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
@@ -46,28 +47,6 @@ pub(crate) struct Writer {
     _lock: Flock<File>,
 }
 
-/// What the last file of a log holds.
-struct Found {
-    /// Bytes of lines that are right.
-    len: u64,
-    /// The last of them.
-    head: Option<ChainHead>,
-    rest: Rest,
-}
-
-/// What comes after the lines that are right.
-enum Rest {
-    Nothing,
-    /// A line without its end: a crash leaves this.
-    Torn(Vec<u8>),
-    /// A whole line that is wrong: no crash leaves this. Its place in the file, and the highest
-    /// number after it.
-    Wrong {
-        line: usize,
-        seq: u64,
-    },
-}
-
 impl Writer {
     /// Locks the log, repairs its end, and says so in a line.
     pub(crate) fn open(directory: &Path, limit: u64) -> Result<Writer, AuditError> {
@@ -92,7 +71,7 @@ impl Writer {
                 (head, path.clone(), Some(found))
             }
         };
-        let (len, rest) = found.map_or((0, Rest::Nothing), |found| (found.len, found.rest));
+        let (len, rest) = found.map_or((0, Rest::Nothing), |Found { len, rest, .. }| (len, rest));
         let file = open_file(&path)?;
         let mut writer = Writer {
             directory: directory.to_owned(),
@@ -292,81 +271,6 @@ fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
         Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// Without the files at the end that a crash left before their first line; the first file stays.
-fn remove_empty(mut files: Vec<(u64, PathBuf)>) -> Result<Vec<(u64, PathBuf)>, AuditError> {
-    while let [_, .., (_, path)] = files.as_slice() {
-        let failed = |source| AuditError::file(path, source);
-        if fs::metadata(path).map_err(failed)?.len() > 0 {
-            break;
-        }
-        fs::remove_file(path).map_err(failed)?;
-        files.pop();
-    }
-    Ok(files)
-}
-
-/// What a log's first file follows, if it has no line yet.
-fn start_of(first: u64) -> ChainHead {
-    ChainHead {
-        seq: first.saturating_sub(1),
-        ..ChainHead::genesis()
-    }
-}
-
-/// The head at the end of a file, if the next one begins with a torn line.
-fn end_of(path: &Path, next: u64) -> Result<ChainHead, AuditError> {
-    let head = scan(path)?.head;
-    Ok(head
-        .filter(|head| head.seq + 1 == next)
-        .unwrap_or_else(|| start_of(next)))
-}
-
-/// Reads a whole file; it is at most a little longer than [`FILE_LIMIT`].
-fn scan(path: &Path) -> Result<Found, AuditError> {
-    let bytes = fs::read(path).map_err(|source| AuditError::file(path, source))?;
-    let (mut len, mut head): (usize, Option<ChainHead>) = (0, None);
-    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let Some(whole) = line.strip_suffix(b"\n") else {
-            let rest = Rest::Torn(line.to_vec());
-            return Ok(Found {
-                len: len as u64,
-                head,
-                rest,
-            });
-        };
-        match chain::read(whole, head.as_ref()) {
-            Ok(read) => head = Some(read.head()),
-            Err(_) => {
-                let after = bytes.split_at(len).1;
-                let seq = highest(after);
-                let rest = Rest::Wrong {
-                    line: index + 1,
-                    seq,
-                };
-                return Ok(Found {
-                    len: len as u64,
-                    head,
-                    rest,
-                });
-            }
-        }
-        len += line.len();
-    }
-    let rest = Rest::Nothing;
-    Ok(Found {
-        len: len as u64,
-        head,
-        rest,
-    })
-}
-
-/// The highest number of lines that are right by themselves.
-fn highest(bytes: &[u8]) -> u64 {
-    let lines = bytes.split(|byte| *byte == b'\n');
-    let numbers = lines.filter_map(|line| Some(chain::read(line, None).ok()?.seq));
-    numbers.max().unwrap_or_default()
 }
 
 #[cfg(test)]
