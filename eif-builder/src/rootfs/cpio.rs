@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 const S_IFDIR: u32 = 0o040_000;
@@ -130,6 +131,50 @@ impl<'a> Cpio<'a> {
         }
         Ok(())
     }
+}
+
+/// Reads one file of an archive that [`Cpio`] wrote; `archive` is where it is in the file that holds
+/// it. Blocks on the disk.
+///
+/// # Errors
+/// The file cannot be read, has no entry of this name, or one of more than `max_len` bytes.
+pub fn read_file(
+    file: &File,
+    archive: Range<u64>,
+    name: &str,
+    max_len: usize,
+) -> io::Result<Vec<u8>> {
+    let missing = || io::Error::other(format!("it has no {name}"));
+    let mut at = archive.start;
+    while at < archive.end {
+        let mut fields = [0; HEADER];
+        file.read_exact_at(&mut fields, at)?;
+        let (len, name_len) = (number(&fields, 6)?, number(&fields, 11)?);
+        let body_at = (at + HEADER as u64 + name_len).next_multiple_of(ALIGN);
+        let is_named = name_len == name.len() as u64 + 1 && {
+            let mut found = vec![0; name.len()];
+            file.read_exact_at(&mut found, at + HEADER as u64)?;
+            found == name.as_bytes()
+        };
+        if is_named {
+            let len = usize::try_from(len).ok().filter(|len| *len <= max_len);
+            let mut body = vec![0; len.ok_or_else(missing)?];
+            file.read_exact_at(&mut body, body_at)?;
+            return Ok(body);
+        }
+        at = (body_at + len).next_multiple_of(ALIGN);
+    }
+    Err(missing())
+}
+
+/// One of the thirteen numbers of a header.
+fn number(header: &[u8; HEADER], index: usize) -> io::Result<u64> {
+    let digits = header.get(6 + 8 * index..14 + 8 * index);
+    digits
+        .and_then(|digits| std::str::from_utf8(digits).ok())
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .map(u64::from)
+        .ok_or_else(|| io::Error::other("it is no cpio archive"))
 }
 
 /// Magic, thirteen numbers of eight hexadecimal digits, the name with a NUL, padding.
