@@ -1,6 +1,6 @@
 //! What happened to an enclave.
 
-use crate::{DeployError, Stage, State};
+use crate::{DeployError, Release, Stage, State};
 use serde::{Deserialize, Serialize};
 
 /// One line of `GET …/events`.
@@ -27,6 +27,23 @@ pub enum EnclaveEvent {
         /// The config's own version.
         version: u64,
         /// Why it was not taken.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        failure: Option<DeployError>,
+    },
+    /// A redeploy, a rollback or a dry run ended that was ordered while the enclave kept running,
+    /// or stayed as it was.
+    Release {
+        /// When, RFC 3339.
+        at: String,
+        /// The order that it belongs to.
+        generation: u64,
+        /// Nothing was to be launched: the release is what a redeploy would bring.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        dry_run: bool,
+        /// What runs now, or would run.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        release: Option<Box<Release>>,
+        /// Why there is none; what ran before goes on.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         failure: Option<DeployError>,
     },

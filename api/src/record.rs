@@ -1,8 +1,8 @@
 //! What the daemon knows of one enclave: stored, served by the API, shown by `enclavectl`. Holds no
 //! secret, only the name of one.
 
-use crate::{State, WorkloadRecord, now};
-use attestation::Measurements;
+use crate::{Release, State, WorkloadRecord, now};
+use attestation::{Measurements, Pcr};
 use oci::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -128,9 +128,10 @@ pub struct Record {
     pub debug: bool,
     /// Where credentials for the image come from.
     pub source_type: SourceType,
-    /// What it was created from.
+    /// What it was created from, or last redeployed to.
     pub image: Reference,
-    /// Digest of the manifest that the last deploy resolved the reference to.
+    /// Digest of the manifest that the reference was resolved to, once for this image: restarts use
+    /// it, and only a redeploy resolves the reference again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub image_digest: Option<Digest>,
     /// Name of the secret that holds the registry credentials.
@@ -139,9 +140,14 @@ pub struct Record {
     /// `enclave.toml` as it was given, and parsed.
     #[serde(skip_serializing_if = "SpecFile::is_empty", default)]
     pub spec: SpecFile,
-    /// What the last build measures to.
+    /// What the image was built to. An enclave that measures to anything else is not launched until
+    /// a redeploy is ordered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub measurements: Option<Measurements>,
+    /// What was attested last and what before that, newest first: the EIFs that are kept, and what
+    /// a rollback goes back to.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub attested: Vec<Release>,
     /// The sealed config that it runs with, or is to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub config: Option<ConfigRecord>,
@@ -167,6 +173,56 @@ impl Record {
     /// [`Record::DEBUG_NOTICE`] if it runs in debug mode.
     pub fn debug_notice(&self) -> Option<&'static str> {
         self.debug.then_some(Record::DEBUG_NOTICE)
+    }
+
+    /// How many of [`Record::attested`] are kept.
+    const MAX_ATTESTED: usize = 2;
+
+    /// What it runs or is to run, if that is resolved and built.
+    pub fn release(&self) -> Option<Release> {
+        Some(Release {
+            image: self.image.clone(),
+            digest: self.image_digest?,
+            measurements: self.measurements?,
+        })
+    }
+
+    /// Takes what it is to run from now on.
+    pub fn set_release(&mut self, release: Release) {
+        let Release {
+            image,
+            digest,
+            measurements,
+        } = release;
+        self.image = image;
+        self.image_digest = Some(digest);
+        self.measurements = Some(measurements);
+    }
+
+    /// Takes what was just attested; the last one but one is forgotten.
+    pub fn set_attested(&mut self, release: Release) {
+        self.attested
+            .retain(|earlier| earlier.measurements != release.measurements);
+        self.attested.insert(0, release.clone());
+        self.attested.truncate(Record::MAX_ATTESTED);
+        self.set_release(release);
+    }
+
+    /// What a rollback goes back to: the last that was attested and is not what it runs, or is to
+    /// run, now.
+    pub fn rollback_target(&self) -> Option<&Release> {
+        self.attested
+            .iter()
+            .find(|attested| Some(attested.measurements) != self.measurements)
+    }
+
+    /// PCR0 of every EIF that it may be launched from again: of none once it is being destroyed.
+    pub fn needed_eifs(&self) -> impl Iterator<Item = Pcr> {
+        let attested = self.attested.iter().map(|release| release.measurements);
+        let all = self.measurements.into_iter().chain(attested);
+        let is_ending = self.state.is_ending();
+        all.filter(move |_| !is_ending)
+            .map(|measurements| measurements.pcr0)
     }
 
     /// Takes a new state; an enclave that is not deployed listens nowhere.

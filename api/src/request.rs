@@ -43,6 +43,18 @@ pub struct CreateEnclave {
     pub config: Option<String>,
 }
 
+/// The body of `POST /v1/enclaves/{…}/redeploy`. An empty body is the same as `{}`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedeployEnclave {
+    /// Image reference to run from now on; the one before if left out. Its tag is resolved again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image: Option<String>,
+    /// Build and measure only; an event has the result. Nothing is launched, and nothing changes.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub dry_run: bool,
+}
+
 /// The body of `PUT /v1/enclaves/{…}/config`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -69,6 +69,8 @@ pub enum AuditAction {
     Create,
     /// An enclave is to be deployed again.
     Redeploy,
+    /// An enclave is to go back to the image before.
+    Rollback,
     /// An enclave gets another sealed config.
     Configure,
     /// An enclave is to be destroyed.
@@ -89,6 +91,7 @@ impl AuditAction {
         match self {
             AuditAction::Create => "create",
             AuditAction::Redeploy => "redeploy",
+            AuditAction::Rollback => "rollback",
             AuditAction::Configure => "configure",
             AuditAction::Terminate => "terminate",
             AuditAction::ForgetCredentials => "forget-credentials",

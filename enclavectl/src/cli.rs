@@ -47,8 +47,11 @@ pub(crate) enum Command {
     Events(events::Args),
     /// Print the workload's output (needs [logs] forward = true in the spec)
     Logs(logs::Args),
-    /// Pull, build and launch again, with the stored credentials
-    Redeploy(orders::Args),
+    /// Resolve the image's tag again, build, attest and swap; a deployed enclave keeps serving until
+    /// then
+    Redeploy(orders::RedeployArgs),
+    /// Go back to what was attested before the last redeploy, from the EIF that was kept
+    Rollback(orders::Args),
     /// Replace an enclave's sealed config; a deployed enclave keeps serving until the next one is
     /// attested
     Configure(configure::Args),

@@ -2,7 +2,7 @@
 
 use crate::{show, ui};
 use api::client::Client;
-use api::{DeployError, EnclaveEvent};
+use api::{DeployError, EnclaveEvent, Release};
 use explain::CliError;
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +55,28 @@ fn describe(event: &EnclaveEvent) -> Option<String> {
                 Some(failure) => format!("was refused{}", why(failure)),
             };
             Some(format!("{at}  config version {version} {result}"))
+        }
+        EnclaveEvent::Release {
+            at,
+            dry_run,
+            release,
+            failure,
+            ..
+        } => {
+            let what = if *dry_run { "dry run" } else { "release" };
+            let result = release.as_deref().map(|release| {
+                let Release {
+                    digest,
+                    measurements,
+                    ..
+                } = release;
+                format!("{digest} with PCR0 {}", measurements.pcr0)
+            });
+            let failure = failure
+                .as_ref()
+                .map(|failure| format!("failed{}", why(failure)));
+            let result = result.or(failure).unwrap_or_default();
+            Some(format!("{at}  {what} {result}"))
         }
         EnclaveEvent::Progress { .. } => None,
     }

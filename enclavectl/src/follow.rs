@@ -4,7 +4,7 @@
 use crate::progress::DeployProgress;
 use crate::{show, ui};
 use api::client::Client;
-use api::{DeployError, EnclaveEvent, Record, State, Status};
+use api::{DeployError, EnclaveEvent, Record, Release, State, Status};
 use explain::{CliError, Exit};
 use hyper::Method;
 
@@ -29,9 +29,9 @@ impl Order {
     /// has older events too.
     fn concerns(self, event: &EnclaveEvent) -> bool {
         match event {
-            EnclaveEvent::Status { generation, .. } | EnclaveEvent::Config { generation, .. } => {
-                *generation >= self.generation
-            }
+            EnclaveEvent::Status { generation, .. }
+            | EnclaveEvent::Config { generation, .. }
+            | EnclaveEvent::Release { generation, .. } => *generation >= self.generation,
             EnclaveEvent::Progress { .. } => true,
         }
     }
@@ -60,10 +60,101 @@ impl Order {
         }
         match event {
             EnclaveEvent::Config { failure, .. } => Some(failure.map_or(Ok(()), Err)),
-            EnclaveEvent::Status { .. } => Some(Ok(())),
+            EnclaveEvent::Status { .. } | EnclaveEvent::Release { .. } => Some(Ok(())),
             EnclaveEvent::Progress { .. } => None,
         }
     }
+
+    /// What an event means for an order of other code for a deployed enclave, or for a dry run:
+    /// `None` to wait on. Where there is no room for two enclaves, the order ends in another state.
+    fn release_result(self, event: EnclaveEvent) -> Option<Result<Option<Release>, DeployError>> {
+        if !self.concerns(&event) {
+            return None;
+        }
+        match event {
+            EnclaveEvent::Release {
+                failure: Some(failure),
+                ..
+            } => Some(Err(failure)),
+            EnclaveEvent::Release { release, .. } => Some(Ok(release.map(|release| *release))),
+            EnclaveEvent::Status { .. } if self.is_settled_by(&event) => Some(Ok(None)),
+            EnclaveEvent::Status { .. }
+            | EnclaveEvent::Config { .. }
+            | EnclaveEvent::Progress { .. } => None,
+        }
+    }
+}
+
+/// Waits until a redeploy or a rollback runs or failed. A failed enclave is deployed again.
+pub(crate) async fn until_released(
+    client: &Client,
+    record: Record,
+    no_wait: bool,
+    json: bool,
+) -> Result<(), CliError> {
+    if no_wait || record.state != State::Deployed {
+        return until_settled(client, record, no_wait, json).await;
+    }
+    ui::tell("the current enclave keeps serving until the next one is attested");
+    release(client, &record, "; the enclave runs what it ran before").await?;
+    let record = fetch(client, &record).await?;
+    print_record(&record, json)?;
+    settled(&record.state)
+}
+
+/// Waits for the end of a dry run, and prints what a redeploy would bring.
+pub(crate) async fn until_measured(
+    client: &Client,
+    record: Record,
+    json: bool,
+) -> Result<(), CliError> {
+    let release = release(client, &record, "").await?.ok_or_else(|| {
+        CliError::new(
+            Exit::Negative,
+            "something else was ordered in the meantime",
+            "Read 'enclavectl events', then order it again.",
+        )
+    })?;
+    if json {
+        return ui::print_json(&release);
+    }
+    let Release {
+        digest,
+        measurements: new,
+        ..
+    } = release;
+    let change = match record.measurements {
+        Some(old) if old == new => "as now".to_owned(),
+        Some(old) => format!("now {}", old.pcr0),
+        None => "nothing was built before".to_owned(),
+    };
+    ui::print(&format!(
+        "digest  {digest}\nPCR0    {} ({change})",
+        new.pcr0
+    ))
+}
+
+async fn release(
+    client: &Client,
+    record: &Record,
+    consequence: &str,
+) -> Result<Option<Release>, CliError> {
+    let order = Order::of(record);
+    let path = ui::path(record.id.as_str(), "/events?follow")?;
+    let mut events = client.stream(&path).await?;
+    while let Some(event) = events.line::<EnclaveEvent>().await {
+        match order.release_result(event) {
+            None => {}
+            Some(Ok(release)) => return Ok(release),
+            Some(Err(DeployError {
+                message, next_step, ..
+            })) => {
+                let message = format!("{message}{consequence}");
+                return Err(CliError::new(Exit::Negative, message, next_step));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Shows an enclave's way until it is deployed, failed or gone; a failure becomes exit code 1.

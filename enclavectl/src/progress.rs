@@ -37,7 +37,7 @@ impl DeployProgress {
     pub(crate) fn show(&mut self, event: &EnclaveEvent) {
         match event {
             EnclaveEvent::Progress { stage, done, total } => self.advance(*stage, *done, *total),
-            EnclaveEvent::Config { .. } => {}
+            EnclaveEvent::Config { .. } | EnclaveEvent::Release { .. } => {}
             EnclaveEvent::Status { state, .. } => {
                 let failed = state.status() == Status::Failed;
                 self.close_stage(if failed { "✗" } else { "✓" });

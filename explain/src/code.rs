@@ -129,6 +129,9 @@ codes! {
     BuildFailed "BUILD_FAILED" Data 500
         "The enclave image could not be assembled."
         "Build again; if it happens twice, please report it.",
+    MeasurementsChanged "MEASUREMENTS_CHANGED" Refused 409
+        "The image was built again and measures to something else than before: kernel, agent or Redoubt itself changed."
+        "Compare with 'enclavectl redeploy NAME --dry-run', tell relying parties and the owner of the KMS key, then redeploy; or install the version before.",
     LauncherMissing "LAUNCHER_MISSING" Config 500
         "What starts enclaves on this machine is missing."
         "Build the sandbox with scripts/sandbox, or set qemu.directory in the configuration.",

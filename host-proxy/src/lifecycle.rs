@@ -6,7 +6,8 @@
 //!       ▲                │ failure              │ failure
 //!       │   redeploy     ▼                      │
 //!       ├──────────── FAILED ◄──────────────────┘
-//!       │                          redeploy from DEPLOYED stops the old enclave first
+//!       │                          DEPLOYED stays while a replacement is made beside it; where there is
+//!       │                          no room for two, it goes to PENDING_DEPLOY first
 //!       │
 //!   any of these ──destroy──► PENDING_DESTROY ──► DESTROYING ──► DESTROYED
 //! ```
@@ -28,6 +29,8 @@ pub enum Event {
     Failed(DeployError),
     /// An order.
     Redeploy,
+    /// The same without an order of its own: there is no room for two enclaves, or an older one comes back.
+    Relaunch,
     /// An order.
     Destroy,
     /// The enclave is gone, its secret and its files too.
@@ -82,7 +85,7 @@ pub fn step(state: &State, event: Event) -> Result<Option<(State, Vec<Effect>)>,
         }
         (State::Destroying, Event::Cleared) => (State::Destroyed, vec![]),
 
-        (State::Deployed | State::Failed(_), Event::Redeploy) => {
+        (State::Deployed | State::Failed(_), Event::Redeploy | Event::Relaunch) => {
             (State::PendingDeploy, vec![Effect::Stop])
         }
         (_, Event::Redeploy) => return refused("redeployed"),
@@ -171,6 +174,7 @@ mod tests {
             Just(Event::Attested),
             Just(Event::Failed(failure())),
             Just(Event::Redeploy),
+            Just(Event::Relaunch),
             Just(Event::Destroy),
             Just(Event::Cleared),
             Just(Event::Recovered),

@@ -250,6 +250,7 @@ mod tests {
             credentials_arn: None,
             spec: Default::default(),
             measurements: None,
+            attested: vec![],
             config: None,
             ingress: vec![],
             attestation: None,

@@ -140,6 +140,15 @@ impl Reference {
         self.digest
     }
 
+    /// The same repository and tag, with this digest: it means one manifest for ever.
+    #[must_use]
+    pub fn with_digest(&self, digest: Digest) -> Reference {
+        Reference {
+            digest: Some(digest),
+            ..self.clone()
+        }
+    }
+
     /// What the manifest is asked for by: the digest if there is one.
     pub(crate) fn version(&self) -> String {
         match (&self.digest, &self.tag) {

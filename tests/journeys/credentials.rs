@@ -64,8 +64,11 @@ fn redeploys_use_what_it_holds_now(stack: &MiniStack, arn: &str, daemon: &Daemon
     let _ = stack.secrets_manager("PutSecretValue", &swapped);
     let refused = daemon.ctl(&["redeploy", "app"], "");
     assert_eq!(refused.code, 1);
-    let failure = &daemon.show("app")["failure"];
-    assert_eq!(failure["code"], "REGISTRY_UNAUTHORIZED");
+    let events = daemon.ctl(&["--json", "events", "app"], "").stdout;
+    let last = events.lines().last().unwrap();
+    let last: serde_json::Value = serde_json::from_str(last).unwrap();
+    assert_eq!(last["failure"]["code"], "REGISTRY_UNAUTHORIZED", "{events}");
+    assert_eq!(daemon.show("app")["status"], "DEPLOYED");
 }
 
 #[test]

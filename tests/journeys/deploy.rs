@@ -28,7 +28,7 @@ pub(crate) fn web_image() -> Image {
     .layer(Layer::default().file("srv/.wh.old.html", 0o644, 0, ""), Compression::None)
 }
 
-const WEB_SPEC: &str = "[resources]\nmemory_mib = 192\ncpus = 1\n[network]\ningress = [{ port = 8080 }]\nattestation = \"127.0.0.1:0\"\n[logs]\nforward = true\n";
+pub(crate) const WEB_SPEC: &str = "[resources]\nmemory_mib = 192\ncpus = 1\n[network]\ningress = [{ port = 8080 }]\nattestation = \"127.0.0.1:0\"\n[logs]\nforward = true\n";
 
 /// What `create` shows.
 const STAGES: [&str; 10] = [
@@ -144,7 +144,7 @@ fn termination_leaves_nothing(daemon: &mut Daemon, address: &str) {
         TcpStream::connect(address).is_err(),
         "the ingress port is closed"
     );
-    for left in ["state/enclaves", "state/secrets"] {
+    for left in ["state/enclaves", "state/eifs", "state/secrets"] {
         assert_eq!(count(&daemon.folder().join(left)), 0, "{left}");
     }
     assert_eq!(daemon.stop(), Some(0));

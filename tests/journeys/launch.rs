@@ -1,12 +1,13 @@
 //! Deploys through the launcher seam, with a fake launcher: from a registry to an attested enclave
 //! and back to nothing, in milliseconds.
 
-use api::{CreateEnclave, DeployError, EnclaveId, Provider, Record, State};
+use api::{CreateEnclave, DeployError, EnclaveEvent, EnclaveId, Provider, Record, Release, State};
 use explain::Code;
 use host_proxy::daemon::Daemon;
 use launch::Launchers;
 use serde_json::json;
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -17,49 +18,84 @@ use tests::layout::serve;
 use tokio::time::{Instant, sleep, timeout};
 
 /// A daemon of this process, with a registry that has one image.
-struct Host {
-    directory: TempDir,
-    registry: FakeRegistry,
-    daemon: Arc<Daemon>,
+pub(crate) struct Host {
+    pub(crate) directory: TempDir,
+    pub(crate) registry: FakeRegistry,
+    pub(crate) launcher: Arc<FakeLauncher>,
+    pub(crate) daemon: Arc<Daemon>,
+}
+
+/// The image at the registry; another body moves the tag.
+pub(crate) fn write_image(directory: &Path, body: &str) {
+    let layer = Layer::default().file("app", 0o755, 0, body);
+    let image = Image::new(json!({ "Entrypoint": ["/app"] }));
+    image
+        .layer(layer, Compression::Gzip)
+        .write(&directory.join("layout"));
 }
 
 impl Host {
-    async fn new(conduct: Conduct, memory_mib: u64) -> Host {
+    pub(crate) async fn new(conduct: Conduct, memory_mib: u64) -> Host {
         let directory = TempDir::with_prefix_in("rl", "/tmp").unwrap();
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        let layer = Layer::default().file("app", 0o755, 0, "#!/bin/true\n");
-        let image = Image::new(json!({ "Entrypoint": ["/app"] }));
-        image
-            .layer(layer, Compression::Gzip)
-            .write(&directory.path().join("layout"));
+        write_image(directory.path(), "#!/bin/true\n");
         let registry = serve(directory.path().join("layout")).await;
-        let [kernel, agent] = artifacts(directory.path());
+        artifacts(directory.path());
+        let launcher = Arc::new(FakeLauncher::new(conduct, memory_mib));
+        let daemon = Host::start(directory.path(), &registry, launcher.clone()).await;
+        Host {
+            directory,
+            registry,
+            launcher,
+            daemon,
+        }
+    }
+
+    async fn start(
+        directory: &Path,
+        registry: &FakeRegistry,
+        launcher: Arc<FakeLauncher>,
+    ) -> Arc<Daemon> {
+        let path = |name: &str| directory.join(name).display().to_string();
         let settings = [
             ("STATE_DIR", path("state")),
             ("RUN_DIR", path("run")),
             ("PULL__PLAIN_HTTP", format!("['{}']", registry.host())),
-            ("BUILD__KERNEL", kernel),
-            ("BUILD__AGENT", agent),
+            ("BUILD__KERNEL", path("bzImage")),
+            ("BUILD__AGENT", path("enclave-agent")),
             ("LAUNCH__HEARTBEAT_TIMEOUT_SECONDS", "1".to_owned()),
             ("LAUNCH__SETTLE_MILLISECONDS", "10".to_owned()),
         ];
         let settings = settings
             .into_iter()
             .map(|(name, value)| (format!("HOST_PROXY_{name}"), value));
-        let config = host_proxy::config::load(directory.path(), None, settings)
+        let config = host_proxy::config::load(directory, None, settings)
             .unwrap()
             .config;
-        let launcher = Arc::new(FakeLauncher::new(conduct, memory_mib));
         let launchers = Launchers::only(launcher);
-        let daemon = Daemon::start(config, None, launchers).await.unwrap();
+        Daemon::start(config, None, launchers).await.unwrap()
+    }
+
+    /// Ends the daemon, does something meanwhile, and starts it over the same directories.
+    pub(crate) async fn restart(self, meanwhile: impl FnOnce(&Host)) -> Host {
+        self.daemon.stop().await;
+        meanwhile(&self);
+        let Host {
+            directory,
+            registry,
+            launcher,
+            daemon,
+        } = self;
+        drop(daemon);
+        let daemon = Host::start(directory.path(), &registry, launcher.clone()).await;
         Host {
             directory,
             registry,
+            launcher,
             daemon,
         }
     }
 
-    async fn create(&self, name: &str, memory_mib: u32) -> EnclaveId {
+    pub(crate) async fn create(&self, name: &str, memory_mib: u32) -> EnclaveId {
         let request = self.request(name, memory_mib);
         self.daemon.create(request).await.unwrap().id
     }
@@ -91,7 +127,7 @@ impl Host {
         }
     }
 
-    async fn record(&self, id: &EnclaveId) -> Record {
+    pub(crate) async fn record(&self, id: &EnclaveId) -> Record {
         self.daemon
             .store()
             .find(id.to_string())
@@ -101,7 +137,7 @@ impl Host {
     }
 
     /// Waits until it is DEPLOYED, FAILED or DESTROYED.
-    async fn settled(&self, id: &EnclaveId) -> Record {
+    pub(crate) async fn settled(&self, id: &EnclaveId) -> Record {
         let settling = async {
             loop {
                 let record = self.record(id).await;
@@ -119,7 +155,33 @@ impl Host {
             .expect("it does not settle")
     }
 
-    async fn failure(&self, id: &EnclaveId) -> DeployError {
+    /// Waits for the end of an order of other code, and says what runs then.
+    pub(crate) async fn changed(&self, id: &EnclaveId, order: u64) -> Result<Release, DeployError> {
+        let ending = async {
+            loop {
+                let events = self.daemon.store().events(id.clone()).await.unwrap();
+                for event in events {
+                    match event {
+                        EnclaveEvent::Release {
+                            generation,
+                            release,
+                            failure,
+                            ..
+                        } if generation == order => {
+                            return failure.map_or_else(|| Ok(*release.unwrap()), Err);
+                        }
+                        _ => {}
+                    }
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), ending)
+            .await
+            .expect("the order does not end")
+    }
+
+    pub(crate) async fn failure(&self, id: &EnclaveId) -> DeployError {
         let record = self.settled(id).await;
         record
             .state
@@ -146,12 +208,15 @@ async fn a_whole_deploy_needs_no_virtual_machine() {
     });
     assert_eq!(heard.await.unwrap(), GREETING);
     let handle = host.daemon.find("app").unwrap();
-    let redeployed = handle.redeploy().await.unwrap();
+    let redeployed = handle.redeploy(None).await.unwrap();
     assert_eq!(
         (redeployed.generation, redeployed.state),
-        (2, State::PendingDeploy)
+        (2, State::Deployed)
     );
-    assert_eq!(host.settled(&id).await.state, State::Deployed);
+    assert_eq!(
+        host.changed(&id, 2).await,
+        Ok(host.record(&id).await.release().unwrap())
+    );
     let destroyed = handle.destroy().await.unwrap();
     assert_eq!(destroyed.generation, 3);
     let gone = async {
@@ -193,7 +258,7 @@ async fn memory_is_reserved_and_not_compared() {
     host.daemon
         .find("second")
         .unwrap()
-        .redeploy()
+        .redeploy(None)
         .await
         .unwrap();
     assert_eq!(host.settled(&second).await.state, State::Deployed);

@@ -29,6 +29,7 @@ mod launch;
 mod login;
 mod network;
 mod parent;
+mod pin;
 mod providers;
 mod pull;
 mod rules;

@@ -90,6 +90,11 @@ impl FakeRegistry {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// From now on nothing listens there.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()

@@ -19,6 +19,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -55,6 +56,7 @@ pub enum Conduct {
 #[derive(Debug)]
 pub struct FakeLauncher {
     conduct: Conduct,
+    next: Mutex<Option<Conduct>>,
     memory_mib: u64,
     pool: MemoryPool,
     evidence: Evidence,
@@ -67,10 +69,16 @@ impl FakeLauncher {
         let root = certified().mint().root;
         FakeLauncher {
             conduct,
+            next: Mutex::default(),
             memory_mib,
             pool: MemoryPool::default(),
             evidence: Evidence::signed(TrustAnchor::from_der(&root).unwrap()),
         }
+    }
+
+    /// Only the next enclave behaves like this.
+    pub fn next(&self, conduct: Conduct) {
+        self.next.lock().unwrap().replace(conduct);
     }
 
     async fn start(
@@ -78,8 +86,9 @@ impl FakeLauncher {
         request: LaunchRequest<'_>,
         reservation: Reservation,
     ) -> Result<(Instance, Listeners), LaunchError> {
+        let conduct = self.next.lock().unwrap().take().unwrap_or(self.conduct);
         let mut measurements = Eif::open(request.eif).unwrap().measure().unwrap();
-        if request.debug != (self.conduct == Conduct::OtherMode) {
+        if request.debug != (conduct == Conduct::OtherMode) {
             // As the hypervisor does.
             measurements.pcr0 = Pcr::ZERO;
             measurements.pcr1 = Pcr::ZERO;
@@ -92,7 +101,7 @@ impl FakeLauncher {
         let (control, controls) = line();
         let (egress, egresses) = mpsc::channel(1);
         let agent = FakeAgent {
-            conduct: self.conduct,
+            conduct,
             measurements,
             inward,
         };

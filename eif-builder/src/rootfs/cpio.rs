@@ -145,21 +145,23 @@ pub fn read_file(
     max_len: usize,
 ) -> io::Result<Vec<u8>> {
     let missing = || io::Error::other(format!("it has no {name}"));
-    let mut at = archive.start;
-    while at < archive.end {
+    // From the start of the archive: what is aligned is aligned to that.
+    let mut at = 0;
+    while at < archive.end - archive.start {
+        let header_at = archive.start + at;
         let mut fields = [0; HEADER];
-        file.read_exact_at(&mut fields, at)?;
+        file.read_exact_at(&mut fields, header_at)?;
         let (len, name_len) = (number(&fields, 6)?, number(&fields, 11)?);
         let body_at = (at + HEADER as u64 + name_len).next_multiple_of(ALIGN);
         let is_named = name_len == name.len() as u64 + 1 && {
             let mut found = vec![0; name.len()];
-            file.read_exact_at(&mut found, at + HEADER as u64)?;
+            file.read_exact_at(&mut found, header_at + HEADER as u64)?;
             found == name.as_bytes()
         };
         if is_named {
             let len = usize::try_from(len).ok().filter(|len| *len <= max_len);
             let mut body = vec![0; len.ok_or_else(missing)?];
-            file.read_exact_at(&mut body, body_at)?;
+            file.read_exact_at(&mut body, archive.start + body_at)?;
             return Ok(body);
         }
         at = (body_at + len).next_multiple_of(ALIGN);

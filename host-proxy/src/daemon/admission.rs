@@ -1,7 +1,7 @@
 //! Whether a request for an enclave makes sense. Pure: it looks at the request and at what the daemon is configured for.
 
 use crate::sealed::{CheckedConfig, SealedConfigError};
-use api::{CreateEnclave, EnclaveId, Provider, SourceType};
+use api::{CreateEnclave, EnclaveId, Provider, Record, SourceType};
 use explain::{Code, Explain};
 use oci::Reference;
 use oci::reference::{ReferenceError, canonical_host};
@@ -136,6 +136,23 @@ pub(super) fn admit(
         spec,
         config,
     })
+}
+
+/// Another image for an enclave that exists: its credentials must be good for it, and must not go to a stranger.
+pub(super) fn admit_image(
+    text: &str,
+    record: &Record,
+    is_configured: impl FnOnce(&Reference) -> bool,
+) -> Result<Reference, Rejected> {
+    let image = Reference::parse(text)?;
+    match record.source_type {
+        SourceType::PrivateRegistry => check_registry(record.image.host(), &image)?,
+        SourceType::ConfiguredRegistry if !is_configured(&image) => {
+            return Err(Rejected::NotConfigured);
+        }
+        SourceType::ConfiguredRegistry | SourceType::PublicRegistry => {}
+    }
+    Ok(image)
 }
 
 fn check_name(name: &str) -> Result<(), Rejected> {

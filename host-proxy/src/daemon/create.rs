@@ -1,10 +1,11 @@
 //! Carries out a request for an enclave: record, config, secret, in that order. What was made is undone if a later step fails.
 
-use super::admission::{Admitted, admit};
+use super::admission::{Admitted, admit, admit_image};
 use super::{Daemon, Rejected};
 use crate::store::StoreError;
 use api::{CreateEnclave, EnclaveId, Record, State, WorkloadRecord, now};
 use explain::{Code, Explain};
+use oci::Reference;
 use secrets::{RegistryCredentials, SecretError};
 use std::borrow::Cow;
 use std::io;
@@ -55,11 +56,8 @@ impl Daemon {
     /// # Errors
     /// The request makes no sense, its name is taken, or something cannot be stored; then nothing of it is left.
     pub async fn create(&self, request: CreateEnclave) -> Result<Record, CreateError> {
-        let is_configured = |image: &oci::Reference| {
-            self.issuer()
-                .is_some_and(|issuer| !issuer.projects_of(image).is_empty())
-        };
-        let admitted = admit(request, self.context.config.launcher, is_configured)?;
+        let launcher = self.context.config.launcher;
+        let admitted = admit(request, launcher, |image| self.is_configured(image))?;
         let id = EnclaveId::random().map_err(|_| CreateError::Random)?;
         let mut record = self.new_record(id, &admitted);
         // The record comes first: a crash in between leaves a name to clean up by, never a secret that nothing points to.
@@ -80,6 +78,17 @@ impl Daemon {
         Ok(record)
     }
 
+    /// Whether `[registry]` covers an image.
+    fn is_configured(&self, image: &Reference) -> bool {
+        self.issuer()
+            .is_some_and(|issuer| !issuer.projects_of(image).is_empty())
+    }
+
+    /// Checks the image that an enclave is to be redeployed to.
+    pub(crate) fn check_image(&self, record: &Record, image: &str) -> Result<Reference, Rejected> {
+        admit_image(image, record, |image| self.is_configured(image))
+    }
+
     fn new_record(&self, id: EnclaveId, admitted: &Admitted) -> Record {
         let created_at = now();
         Record {
@@ -95,6 +104,7 @@ impl Daemon {
             credentials_arn: None,
             spec: admitted.spec.clone(),
             measurements: None,
+            attested: Vec::new(),
             config: admitted.config.as_ref().map(|config| config.record.clone()),
             ingress: Vec::new(),
             attestation: None,

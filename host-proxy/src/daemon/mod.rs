@@ -10,7 +10,7 @@ pub use admission::Rejected;
 pub use create::CreateError;
 
 use crate::config::{DaemonConfig, SecretsKind};
-use crate::deploy::Context;
+use crate::deploy::{Context, Eifs};
 use crate::enclave::{self, Handle};
 use crate::sealed::SealedConfigs;
 use crate::store::{Store, StoreError};
@@ -106,6 +106,7 @@ impl Daemon {
             config.run_dir.clone(),
             state.join("enclaves"),
             state.join("configs"),
+            state.join("eifs"),
         ];
         for path in directories {
             std::fs::create_dir_all(&path)
@@ -121,6 +122,7 @@ impl Daemon {
             config,
             secrets,
             configs,
+            eifs: Eifs::new(state.join("eifs")),
             issuer,
             launchers,
         });

@@ -27,6 +27,7 @@ impl Daemon {
             self.store.update(record.clone(), None).await?;
             self.adopt(record);
         }
+        self.context.eifs.collect(&self.store).await;
         Ok(())
     }
 

@@ -1,13 +1,13 @@
 //! From an enclave image to an enclave that is attested.
 
 use super::explain_exit::{boot_failed, exit_error, no_heartbeat};
-use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Stages};
+use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Prepared, Stages};
 use crate::config::DaemonConfig;
 use crate::control::{Control, Report};
 use crate::egress::{self, EgressPolicy};
 use api::{DeployError, Stage};
 use attestation::Measurements;
-use eif_builder::build::Built;
+use eif_builder::store::StoredEif;
 use explain::Code;
 use launch::attest;
 use launch::{Instance, LaunchRequest, Listener, Listeners, Logs, Reservation};
@@ -27,12 +27,13 @@ const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(90);
 pub(super) async fn boot_and_attest(
     context: &Context,
     mut request: DeployRequest,
-    built: Built,
+    prepared: Prepared,
     config: Option<LoadedConfig>,
     logs: &Logs,
     stages: &mut Stages,
 ) -> Result<AttestedEnclave, DeployError> {
     let launcher = context.launchers.of(request.provider);
+    let eif = &prepared.eif.eif;
     stages.enter(Stage::Allocate).await;
     let reservation = match request.reservation.take() {
         Some(reservation) => reservation,
@@ -40,14 +41,14 @@ pub(super) async fn boot_and_attest(
     };
     stages.enter(Stage::Launch).await;
     let pcr16 = config.as_ref().map(|config| config.pcr16);
-    let (boot, signer) = boot_message(context, &built, config).await?;
-    let (mut instance, listeners) = launch(context, &request, &built, reservation).await?;
+    let (boot, signer) = boot_message(context, eif, config).await?;
+    let (mut instance, listeners) = launch(context, &request, eif, reservation).await?;
     let Listeners {
         heartbeat,
         control,
         egress,
     } = listeners;
-    let egress = serve_egress(context, &built, egress);
+    let egress = serve_egress(context, eif, egress);
 
     stages.enter(Stage::Heartbeat).await;
     await_heartbeat(context, &mut instance, &heartbeat).await?;
@@ -61,18 +62,18 @@ pub(super) async fn boot_and_attest(
         accepted.map_err(|e| boot_failed(format!("the agent did not come up: {e}")))?;
     wait_until_running(context, &mut control, &mut instance, logs)
         .await
-        .map_err(|error| explain_kms(error, &built, request.measured_before))?;
+        .map_err(|error| explain_kms(error, eif, request.measured_before))?;
 
     stages.enter(Stage::Attest).await;
     let vsock = instance.vsock().clone();
     let evidence = launcher.evidence();
     let verified =
-        attest::verify_launched(&vsock, evidence, &built.measurements, pcr16, request.debug);
+        attest::verify_launched(&vsock, evidence, &eif.measurements, pcr16, request.debug);
     alive(&mut instance, verified).await??;
     Ok(AttestedEnclave {
         instance,
         control,
-        built,
+        prepared,
         egress,
     })
 }
@@ -80,11 +81,11 @@ pub(super) async fn boot_and_attest(
 /// What the agent is told first, and what signs its request to KMS if it has a config to open.
 async fn boot_message(
     context: &Context,
-    built: &Built,
+    eif: &StoredEif,
     config: Option<LoadedConfig>,
 ) -> Result<(FromHost, Option<Signer>), DeployError> {
     let DaemonConfig { aws, kms, .. } = &context.config;
-    let (Some(rules), Some(LoadedConfig { bytes, .. })) = (&built.spec.config, config) else {
+    let (Some(rules), Some(LoadedConfig { bytes, .. })) = (&eif.spec.config, config) else {
         return Ok((FromHost::Boot { config: None }, None));
     };
     let sealed = Sealed::parse(&bytes).map_err(DeployError::internal)?;
@@ -96,12 +97,12 @@ async fn boot_message(
 async fn launch(
     context: &Context,
     request: &DeployRequest,
-    built: &Built,
+    eif: &StoredEif,
     reservation: Reservation,
 ) -> Result<(Instance, Listeners), DeployError> {
     let launch = LaunchRequest {
         id: &request.id,
-        eif: &built.path,
+        eif: &eif.path,
         resources: request.spec.resources,
         run_dir: &context.config.run_dir,
         debug: request.debug,
@@ -111,9 +112,9 @@ async fn launch(
 }
 
 /// Carries what the enclave may connect to, from its first moment on.
-fn serve_egress(context: &Context, built: &Built, listener: Listener) -> JoinSet<()> {
+fn serve_egress(context: &Context, eif: &StoredEif, listener: Listener) -> JoinSet<()> {
     let policy = EgressPolicy {
-        network: built.spec.network.clone(),
+        network: eif.spec.network.clone(),
         allow_networks: context.config.egress.allow_networks.clone(),
     };
     let mut serving = JoinSet::new();
@@ -174,13 +175,14 @@ async fn wait_until_running(
 }
 
 /// KMS does not say which condition failed. What can be told is what this enclave measures to, and what changed since the last deploy.
-fn explain_kms(error: DeployError, built: &Built, before: Option<Measurements>) -> DeployError {
+fn explain_kms(error: DeployError, eif: &StoredEif, before: Option<Measurements>) -> DeployError {
     if error.code != Code::KmsRefused {
         return error;
     }
-    let pcr0 = built.measurements.pcr0;
+    let pcr0 = eif.measurements.pcr0;
     let before = before.filter(|before| before.pcr0 != pcr0);
-    let changed = before.map(|before| format!(" (it was {} in the deploy before)", before.pcr0));
+    let changed =
+        before.map(|before| format!(" (it was {} when it was attested last)", before.pcr0));
     let next_step = format!(
         "Allow kms:Decrypt in the key's policy for kms:RecipientAttestation:ImageSha384 = {pcr0}, PCR0 of this image{}; compare it with \
          your own build before you do.",

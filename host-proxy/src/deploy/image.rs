@@ -11,7 +11,7 @@ use eif_builder::artifacts;
 use eif_builder::build::{self, Built, DEFAULT_CMDLINE, Inputs};
 use explain::Code;
 use oci::pull::{self, DEFAULT_MAX_UNPACKED, PullRequest};
-use oci::{Credentials, Endpoint, Platform, PullError, VerifiedImage};
+use oci::{Credentials, Digest, Endpoint, Platform, PullError, VerifiedImage};
 use secrets::SecretError;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,17 +32,19 @@ impl Artifacts {
     }
 }
 
-/// Pulls, verifies and builds.
+/// Pulls, verifies and builds, into the request's directory. An image that was resolved before is pulled by its digest.
 pub(super) async fn build(
     context: &Context,
     request: &DeployRequest,
-    Artifacts { kernel, agent }: Artifacts,
     stages: &mut Stages,
-) -> Result<Built, DeployError> {
+) -> Result<(Built, Digest), DeployError> {
+    let Artifacts { kernel, agent } = Artifacts::find(&context.config.build)?;
     stages.enter(Stage::Credentials).await;
     let credentials = fetch_credentials(context, request).await?;
     stages.enter(Stage::Resolve).await;
     let image = pull_image(context, request, credentials, stages).await?;
+    let digest = image.digest();
+    stages.report(DeployEvent::Resolved(digest)).await;
     stages.enter(Stage::Build).await;
     let inputs = Inputs {
         kernel,
@@ -51,11 +53,9 @@ pub(super) async fn build(
         spec: request.spec.clone(),
         build_time: 0,
     };
-    let built = build_image(image, inputs, request.directory.join("image.eif"), stages).await?;
-    stages
-        .report(DeployEvent::Measured(built.measurements))
-        .await;
-    Ok(built)
+    let output = request.directory.join("image.eif");
+    let built = build_image(image, inputs, output, stages).await?;
+    Ok((built, digest))
 }
 
 async fn fetch_credentials(
@@ -92,7 +92,7 @@ async fn issue_credentials(
     };
     let issuer = context.issuer.as_ref().ok_or_else(gone)?;
     let mut last = gone();
-    for project in issuer.projects_of(&request.image) {
+    for project in issuer.projects_of(&request.target.image) {
         match issuer.credentials(&project, Action::Pull).await {
             Ok(issued) => {
                 let (enclave, expires_at) = (&request.id, issued.expiry_rfc3339());
@@ -103,7 +103,7 @@ async fn issue_credentials(
                     Actor::daemon(),
                 )
                 .enclave(Some(enclave.as_str()), None)
-                .image(&request.image.to_string())
+                .image(&request.target.image.to_string())
                 .credentials(project, "pull", expires_at.as_deref());
                 let written = context.audit.record(entry).await;
                 written.map_err(|error| DeployError::from(error).retryable())?;
@@ -150,7 +150,7 @@ async fn pull_image(
     stages: &mut Stages,
 ) -> Result<VerifiedImage, DeployError> {
     let pull = PullRequest {
-        reference: request.image.clone(),
+        reference: request.target.reference(),
         platform: Platform::linux_amd64(),
         credentials,
         endpoint: endpoint(context).await?,
@@ -164,7 +164,7 @@ async fn pull_image(
     let issuer = issuer.filter(|_| request.source_type == SourceType::ConfiguredRegistry);
     if let (Err(error @ PullError::Unauthorized { .. }), Some(issuer)) = (&pulled, issuer) {
         // They were revoked, or expired on the way: the next deploy gets others.
-        let projects = issuer.projects_of(&request.image);
+        let projects = issuer.projects_of(&request.target.image);
         projects
             .iter()
             .for_each(|project| issuer.invalidate_one(project, Action::Pull));

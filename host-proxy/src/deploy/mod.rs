@@ -2,28 +2,32 @@
 //! Cancelling at any point leaves nothing: processes die and unnamed files vanish with the values that own them.
 //!
 //! ```text
-//! Source ──► image::build ──► Built ──► boot::boot_and_attest ──► AttestedEnclave ── open ──► ServingEnclave
+//! Target ──► source::prepare ──► Prepared ──► boot::boot_and_attest ──► AttestedEnclave ── open ──► ServingEnclave
 //! ```
 
 mod boot;
+mod eifs;
 mod explain_exit;
 mod image;
 mod progress;
+mod source;
 
+pub use eifs::Eifs;
+pub(crate) use eifs::LeasedEif;
 pub(crate) use explain_exit::exit_error;
+pub(crate) use source::{Prepared, Target};
 
 use crate::config::DaemonConfig;
 use crate::control::Control;
 use crate::ingress::{self, IngressListeners};
 use crate::sealed::SealedConfigs;
-use api::{ConfigRecord, DeployError, EnclaveId, Provider, SourceType, Stage};
+use api::{ConfigRecord, DeployError, EnclaveId, Provider, Release, SourceType, Stage};
 use attestation::Measurements;
 use audit::AuditLog;
 use broker::Issuer;
-use eif_builder::build::Built;
 use explain::Code;
 use launch::{Instance, Launchers, Logs, Reservation};
-use oci::{Digest, Reference};
+use oci::Digest;
 use secrets::SecretStore;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +46,8 @@ pub struct Context {
     pub secrets: SecretStore,
     /// Where sealed configs live.
     pub configs: SealedConfigs,
+    /// Where EIFs live.
+    pub eifs: Eifs,
     /// Issues credentials for the configured registry.
     pub issuer: Option<Arc<Issuer>>,
     /// What starts enclaves, for each provider.
@@ -53,8 +59,8 @@ pub struct Context {
 pub struct DeployRequest {
     /// The enclave.
     pub id: EnclaveId,
-    /// The image.
-    pub image: Reference,
+    /// What it is to run.
+    pub target: Target,
     /// enclave.toml.
     pub spec: Spec,
     /// Where credentials for the image come from.
@@ -69,11 +75,9 @@ pub struct DeployRequest {
     pub config: Option<ConfigRecord>,
     /// What the deploy before measured to.
     pub measured_before: Option<Measurements>,
-    /// What an earlier deploy built of the same image and spec: it is launched again as it is.
-    pub built: Option<Built>,
     /// Resources that were set aside already.
     pub reservation: Option<Reservation>,
-    /// Where the image may be spooled and the EIF is written.
+    /// Where the image may be spooled and the EIF is built.
     pub directory: PathBuf,
 }
 
@@ -109,7 +113,7 @@ pub struct ServingEnclave {
 pub struct AttestedEnclave {
     pub(crate) instance: Instance,
     pub(crate) control: Control,
-    pub(crate) built: Built,
+    pub(crate) prepared: Prepared,
     pub(crate) egress: JoinSet<()>,
 }
 
@@ -153,20 +157,56 @@ pub async fn run(
     opened.map_err(|error| stages.locate(error))
 }
 
-/// Launches what was built once more, with another config, beside the enclave that runs.
-pub async fn replace(
+/// How a replacement ended that did not fail.
+#[derive(Debug)]
+pub(crate) enum Replacement {
+    /// It is ready to take over.
+    Attested(Box<AttestedEnclave>),
+    /// It is built, and there is no room for it beside the enclave that runs.
+    NoRoom(Box<Prepared>),
+    /// It was only to be built.
+    Planned(Release),
+}
+
+/// Prepares and launches beside the enclave that runs, or only says what would be launched.
+pub(crate) async fn replace(
     context: Arc<Context>,
     request: DeployRequest,
     logs: Logs,
-) -> Result<AttestedEnclave, DeployError> {
-    // These stages are not shown: the enclave that runs is deployed all the while.
+    is_dry_run: bool,
+) -> Result<Replacement, DeployError> {
+    // These stages are not shown: the enclave stays as it is all the while.
     let (events, _) = mpsc::channel(1);
     let mut stages = Stages {
         events,
-        current: Stage::Allocate,
+        current: Stage::Credentials,
     };
-    let result = deploy(&context, request, &logs, &mut stages).await;
+    let result = prepare_beside(&context, request, &logs, is_dry_run, &mut stages).await;
     result.map_err(|error| stages.locate(error))
+}
+
+async fn prepare_beside(
+    context: &Context,
+    mut request: DeployRequest,
+    logs: &Logs,
+    is_dry_run: bool,
+    stages: &mut Stages,
+) -> Result<Replacement, DeployError> {
+    if is_dry_run {
+        let release = source::measure(context, &request, stages).await?;
+        return Ok(Replacement::Planned(release));
+    }
+    let config = check(context, &request)?;
+    let prepared = source::prepare(context, &request, stages).await?;
+    if request.reservation.is_none() {
+        let launcher = context.launchers.of(request.provider);
+        match launcher.reserve(request.spec.resources) {
+            Ok(reservation) => request.reservation = Some(reservation),
+            Err(_) => return Ok(Replacement::NoRoom(Box::new(prepared))),
+        }
+    }
+    let attested = boot::boot_and_attest(context, request, prepared, config, logs, stages).await?;
+    Ok(Replacement::Attested(Box::new(attested)))
 }
 
 /// Where a deploy is, and who wants to know.
@@ -196,35 +236,28 @@ impl Stages {
     }
 }
 
-/// What an enclave is launched from.
-enum Source {
-    Build(image::Artifacts),
-    Reuse(Box<Built>),
-}
-
 async fn deploy(
     context: &Context,
     request: DeployRequest,
     logs: &Logs,
     stages: &mut Stages,
 ) -> Result<AttestedEnclave, DeployError> {
-    // What is missing on this machine is said before anything is downloaded.
-    let source = match &request.built {
-        Some(built) => Source::Reuse(Box::new(built.clone())),
-        None => Source::Build(image::Artifacts::find(&context.config.build)?),
-    };
+    let config = check(context, &request)?;
+    let prepared = source::prepare(context, &request, stages).await?;
+    boot::boot_and_attest(context, request, prepared, config, logs, stages).await
+}
+
+/// What is missing on this machine is said before anything is downloaded.
+fn check(context: &Context, request: &DeployRequest) -> Result<Option<LoadedConfig>, DeployError> {
+    if !context.eifs.holds(request.target.measurements) {
+        image::Artifacts::find(&context.config.build)?;
+    }
     let found = context.launchers.of(request.provider).preflight();
     found.map_err(|e| DeployError::from(e).at(Stage::Launch))?;
-    let config = request
-        .config
-        .as_ref()
-        .map(|config| load_config(context, &request.id, config));
-    let config = config.transpose()?;
-    let built = match source {
-        Source::Reuse(built) => *built,
-        Source::Build(artifacts) => image::build(context, &request, artifacts, stages).await?,
-    };
-    boot::boot_and_attest(context, request, built, config, logs, stages).await
+    let config = request.config.as_ref();
+    config
+        .map(|config| load_config(context, &request.id, config))
+        .transpose()
 }
 
 /// A sealed config, and what PCR16 of an enclave is that opened it.

@@ -1,14 +1,16 @@
 //! One task owns one enclave: its record, its deploy, its processes. Everything else sends it orders and watches.
 //!
-//! [`Handle`] is how others reach the task; `task` is its loop, `steps` what it does, `replace` how another sealed config takes over.
+//! [`Handle`] is how others reach the task; `task` is its loop, `steps` what it does, `replace` how another enclave takes over, `release` which
+//! code that is.
 
+mod release;
 mod replace;
 mod state;
 mod steps;
 mod task;
 
 use self::state::Enclave;
-use crate::deploy::Context;
+use crate::deploy::{Context, Target};
 use crate::lifecycle::Refused;
 use crate::sealed::CheckedConfig;
 use crate::store::{Store, StoreError};
@@ -16,6 +18,7 @@ use api::{EnclaveEvent, Record};
 use explain::{Code, Explain};
 use launch::attest::{self, FetchError};
 use launch::{Logs, Vsock};
+use oci::Reference;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -28,7 +31,9 @@ type Answer = oneshot::Sender<Result<Record, OrderError>>;
 
 /// An order to the task.
 enum Order {
-    Redeploy(Answer),
+    Redeploy(Box<Target>, Answer),
+    DryRun(Box<Target>, Answer),
+    Rollback(Answer),
     Destroy(Answer),
     ReplaceConfig(Box<CheckedConfig>, Answer),
 }
@@ -52,6 +57,9 @@ pub enum OrderError {
     /// It cannot be made to last.
     #[error("the order cannot be stored: {0}")]
     Store(#[from] StoreError),
+    /// It never ran anything else.
+    #[error("there is nothing to go back to: the enclave was attested with one image only")]
+    NoRollback,
     /// Its config cannot be made to last.
     #[error("the config cannot be stored: {0}")]
     Config(std::io::Error),
@@ -63,7 +71,7 @@ pub enum OrderError {
 impl Explain for OrderError {
     fn code(&self) -> Code {
         match self {
-            OrderError::Refused(_) => Code::StateConflict,
+            OrderError::Refused(_) | OrderError::NoRollback => Code::StateConflict,
             OrderError::Store(error) => error.code(),
             OrderError::Config(_) => Code::DiskFailed,
             OrderError::Stopping => Code::DaemonStopping,
@@ -87,9 +95,27 @@ impl Handle {
         self.events.subscribe()
     }
 
-    /// Pulls, builds and launches again; an enclave that runs is stopped first.
-    pub async fn redeploy(&self) -> Result<Record, OrderError> {
-        self.order(Order::Redeploy).await
+    /// Resolves, pulls, builds and launches again, with another image if one is given. An enclave that runs serves until the next one
+    /// is attested.
+    pub async fn redeploy(&self, image: Option<Reference>) -> Result<Record, OrderError> {
+        let target = self.target(image);
+        self.order(|answer| Order::Redeploy(target, answer)).await
+    }
+
+    /// Finds out what [`Handle::redeploy`] would launch; an event says it.
+    pub async fn dry_run(&self, image: Option<Reference>) -> Result<Record, OrderError> {
+        let target = self.target(image);
+        self.order(|answer| Order::DryRun(target, answer)).await
+    }
+
+    /// Launches what was attested before, from the EIF that was kept.
+    pub async fn rollback(&self) -> Result<Record, OrderError> {
+        self.order(Order::Rollback).await
+    }
+
+    fn target(&self, image: Option<Reference>) -> Box<Target> {
+        let image = image.unwrap_or_else(|| self.record.borrow().image.clone());
+        Box::new(Target::new(image))
     }
 
     /// Ends the enclave for good.
@@ -155,7 +181,7 @@ pub(crate) fn spawn(
         workload: None,
         replacing: None,
         ending: Default::default(),
-        relaunch: None,
+        is_risky: false,
     };
     (handle, tokio::spawn(enclave.run()))
 }

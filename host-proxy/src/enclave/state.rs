@@ -1,10 +1,9 @@
 //! What an enclave's task works with.
 
 use super::Order;
-use crate::deploy::{AttestedEnclave, Context, DeployEvent, ServingEnclave};
+use crate::deploy::{Context, DeployEvent, Replacement, ServingEnclave};
 use crate::store::Store;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record, WorkloadRecord};
-use eif_builder::build::Built;
 use launch::{Logs, Vsock};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Enclave {
     pub(super) record: Record,
-    /// Its own files: spooled layers and the EIF.
+    /// Its own files: spooled layers, and the EIF while it is built.
     pub(super) directory: PathBuf,
     pub(super) context: Arc<Context>,
     pub(super) store: Store,
@@ -37,8 +36,8 @@ pub(super) struct Enclave {
     pub(super) replacing: Option<Replacing>,
     /// Enclaves that were replaced, and get time to end.
     pub(super) ending: JoinSet<()>,
-    /// The next deploy launches this instead of pulling and building.
-    pub(super) relaunch: Option<Built>,
+    /// The deploy under way takes the place of an enclave that had to end first: if it fails, that one comes back.
+    pub(super) is_risky: bool,
 }
 
 /// What an enclave says of its workload, taken in at a pace that the host sets.
@@ -79,10 +78,21 @@ pub(super) struct Deploying {
     pub(super) events: mpsc::Receiver<DeployEvent>,
 }
 
-/// The next enclave, which boots with another config while the old one serves.
+/// The next enclave, which is prepared and boots while the old one serves.
 #[derive(Debug)]
 pub(super) struct Replacing {
-    pub(super) task: JoinHandle<Result<AttestedEnclave, DeployError>>,
-    pub(super) config: ConfigRecord,
+    pub(super) task: JoinHandle<Result<Replacement, DeployError>>,
+    pub(super) change: Change,
     pub(super) generation: u64,
+}
+
+/// What a replacement is for.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// The same code with another config.
+    Config(ConfigRecord),
+    /// Other code, or the same again.
+    Release,
+    /// Only to see what a redeploy would bring.
+    DryRun,
 }

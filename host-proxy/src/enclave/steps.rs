@@ -2,13 +2,12 @@
 
 use super::OrderError;
 use super::state::{Deploying, Enclave, Reported};
-use crate::deploy::{self, AttestedEnclave, DeployEvent, DeployRequest, ServingEnclave};
+use crate::deploy::{self, AttestedEnclave, DeployEvent, DeployRequest, ServingEnclave, Target};
 use crate::ingress::OpenConnections;
 use crate::lifecycle::{Effect, Event, step};
 use crate::store::StoreError;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State, WorkloadRecord};
 use audit::{Actor, AuditAction, AuditEntry, AuditOutcome};
-use eif_builder::build::Built;
 use launch::{Launcher, Reservation};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,7 +32,7 @@ impl Enclave {
     /// an end that is not on disk has not come; what else has happened has happened, and is written with the next step.
     pub(super) async fn apply(&mut self, event: Event) -> Result<(), OrderError> {
         let is_order = matches!(event, Event::Redeploy | Event::Destroy);
-        let strict = is_order || event == Event::Cleared;
+        let strict = is_order || matches!(event, Event::Cleared | Event::Relaunch);
         let Some((state, actions)) = step(&self.record.state, event)? else {
             return Ok(());
         };
@@ -110,21 +109,20 @@ impl Enclave {
 
     pub(super) fn request(
         &self,
+        target: Target,
         config: Option<ConfigRecord>,
-        built: Option<Built>,
         reservation: Option<Reservation>,
     ) -> DeployRequest {
         DeployRequest {
             id: self.record.id.clone(),
-            image: self.record.image.clone(),
+            target,
             spec: (*self.record.spec).clone(),
             source_type: self.record.source_type,
             provider: self.record.provider,
             debug: self.record.debug,
             credentials_arn: self.record.credentials_arn.clone(),
-            measured_before: self.record.measurements,
+            measured_before: self.record.attested.first().map(|last| last.measurements),
             config,
-            built,
             reservation,
             directory: self.directory.clone(),
         }
@@ -133,14 +131,10 @@ impl Enclave {
     fn deploy(&mut self) {
         self.record.workload = WorkloadRecord::default();
         let (sender, events) = mpsc::channel(EVENTS);
-        let built = self.relaunch.take();
-        let request = self.request(self.record.config.clone(), built, None);
+        let target = Target::of(&self.record);
+        let request = self.request(target, self.record.config.clone(), None);
         let (context, logs) = (self.context.clone(), self.logs.clone());
-        let task = tokio::spawn(async move {
-            let made = tokio::fs::create_dir_all(&request.directory).await;
-            made.map_err(DeployError::internal)?;
-            deploy::run(context, request, logs, sender).await
-        });
+        let task = tokio::spawn(deploy::run(context, request, logs, sender));
         self.deploying = Some(Deploying { task, events });
     }
 
@@ -167,12 +161,17 @@ impl Enclave {
         }
         match result {
             Ok(serving) => {
+                self.is_risky = false;
                 self.serve(serving);
                 self.step(Event::Attested).await;
                 let Record { id, config, .. } = &self.record;
                 self.context.configs.remove_others(id, config.as_ref());
+                self.context.eifs.collect(&self.store).await;
             }
-            Err(error) => self.step(Event::Failed(error)).await,
+            Err(error) => {
+                self.step(Event::Failed(error)).await;
+                self.fall_back().await;
+            }
         }
     }
 
@@ -180,6 +179,8 @@ impl Enclave {
     pub(super) fn serve(&mut self, serving: ServingEnclave) {
         self.record.ingress = serving.listeners.addresses.clone();
         self.record.attestation = serving.listeners.attestation;
+        let release = serving.enclave.prepared.release.clone();
+        self.record.set_attested(release);
         self.workload = Some(Reported::new(serving.enclave.control.workload()));
         self.vsock
             .send_replace(Some(serving.enclave.instance.vsock().clone()));
@@ -220,8 +221,7 @@ impl Enclave {
             self.workload = None;
         }
         while self.ending.join_next().await.is_some() {}
-        if self.relaunch.is_none()
-            && let Err(error) = tokio::fs::remove_dir_all(&self.directory).await
+        if let Err(error) = tokio::fs::remove_dir_all(&self.directory).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(id = %self.record.id, %error, "the enclave's files could not be removed");
@@ -232,6 +232,7 @@ impl Enclave {
     /// enclave that was ended must not come back.
     async fn clear(&mut self) {
         self.context.configs.remove_others(&self.record.id, None);
+        self.context.eifs.collect(&self.store).await;
         loop {
             let (context, id) = (self.context.clone(), self.record.id.clone());
             let deleted = tokio::select! {
@@ -273,7 +274,7 @@ pub(super) async fn end(enclave: AttestedEnclave, open: OpenConnections) {
     let AttestedEnclave {
         mut instance,
         control,
-        built: _,
+        prepared: _,
         egress,
     } = enclave;
     control.stop(STOP_DEADLINE).await;

@@ -4,7 +4,7 @@ use super::Order;
 use super::replace::replacement;
 use super::state::{Deploying, Enclave, Reported};
 use crate::control::Report;
-use crate::deploy::{AttestedEnclave, DeployEvent, ServingEnclave, exit_error};
+use crate::deploy::{AttestedEnclave, DeployEvent, Replacement, ServingEnclave, exit_error};
 use crate::lifecycle::Event;
 use api::{DeployError, State};
 use launch::Logs;
@@ -16,7 +16,7 @@ enum Wake {
     Order(Order),
     Event(DeployEvent),
     Deployed(Box<Result<ServingEnclave, DeployError>>),
-    Replaced(Box<Result<AttestedEnclave, DeployError>>),
+    Replaced(Result<Replacement, DeployError>),
     Ended(DeployError),
     Workload,
     Stop,
@@ -36,7 +36,7 @@ impl Enclave {
                 Wake::Order(order) => self.obey(order).await,
                 Wake::Event(event) => self.report(event).await,
                 Wake::Deployed(result) => self.deployed(*result).await,
-                Wake::Replaced(result) => self.replaced(*result).await,
+                Wake::Replaced(result) => self.replaced(result).await,
                 Wake::Ended(error) => {
                     self.take_workload();
                     self.step(Event::Failed(error)).await;
@@ -66,7 +66,7 @@ impl Enclave {
             _ = stopping.wait_for(|stop| *stop) => Wake::Stop,
             Some(order) = orders.recv() => Wake::Order(order),
             wake = progress(deploying) => wake,
-            result = replacement(replacing) => Wake::Replaced(Box::new(result)),
+            result = replacement(replacing) => Wake::Replaced(result),
             error = ended(serving, logs) => Wake::Ended(error),
             () = news(workload) => Wake::Workload,
         }
@@ -75,7 +75,9 @@ impl Enclave {
     /// Whoever gave the order may be gone by the time of the answer.
     async fn obey(&mut self, order: Order) {
         let (result, answer) = match order {
-            Order::Redeploy(answer) => (self.apply(Event::Redeploy).await, answer),
+            Order::Redeploy(target, answer) => (self.redeploy(*target).await, answer),
+            Order::DryRun(target, answer) => (self.dry_run(*target).await, answer),
+            Order::Rollback(answer) => (self.rollback().await, answer),
             Order::Destroy(answer) => (self.apply(Event::Destroy).await, answer),
             Order::ReplaceConfig(config, answer) => (self.replace_config(*config).await, answer),
         };

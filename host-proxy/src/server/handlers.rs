@@ -6,7 +6,7 @@ use crate::daemon::{Daemon, Rejected};
 use crate::doctor;
 use crate::enclave::Handle;
 use crate::sealed::CheckedConfig;
-use api::{ApiError, CreateEnclave, ReplaceConfig};
+use api::{ApiError, CreateEnclave, RedeployEnclave, ReplaceConfig};
 use audit::{Actor, AuditAction, AuditEntry};
 use explain::Code;
 use http_body_util::{BodyExt as _, Limited};
@@ -72,6 +72,21 @@ pub(super) async fn replace_config(
     orders::to_enclave(daemon, (AuditAction::Configure, by), handle, order).await
 }
 
+pub(super) async fn redeploy(daemon: &Daemon, by: Actor, handle: Handle, body: Incoming) -> Answer {
+    let RedeployEnclave { image, dry_run } = read_or_default(body).await?;
+    let record = handle.record();
+    let image = image.map(|image| daemon.check_image(&record, &image));
+    let image = image.transpose()?;
+    let order = |handle: Handle| async move {
+        if dry_run {
+            handle.dry_run(image).await
+        } else {
+            handle.redeploy(image).await
+        }
+    };
+    orders::to_enclave(daemon, (AuditAction::Redeploy, by), handle, order).await
+}
+
 pub(super) async fn attestation(handle: &Handle, query: &str) -> Answer {
     let nonce = nonce(query)?;
     let status = handle.record().state.status();
@@ -104,7 +119,23 @@ fn nonce(query: &str) -> Result<Option<Vec<u8>>, ApiError> {
 
 /// A request's JSON.
 async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
-    let invalid = |message: String| ApiError::new(Code::RequestInvalid, message);
+    parse(&receive(body).await?)
+}
+
+/// A request's JSON, or what an empty body means.
+async fn read_or_default<T: DeserializeOwned + Default>(body: Incoming) -> Result<T, ApiError> {
+    let bytes = receive(body).await?;
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    parse(&bytes)
+}
+
+fn invalid(message: String) -> ApiError {
+    ApiError::new(Code::RequestInvalid, message)
+}
+
+async fn receive(body: Incoming) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     let collected = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let collected = collected.map_err(|_| {
         ApiError::new(
@@ -116,8 +147,12 @@ async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
         .map_err(|e| invalid(e.to_string()))?
         .to_bytes()
         .to_vec();
+    Ok(Zeroizing::new(bytes))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // serde's message could quote the password: the place is enough.
-    serde_json::from_slice(&Zeroizing::new(bytes)).map_err(|e| {
+    serde_json::from_slice(bytes).map_err(|e| {
         let (line, column) = (e.line(), e.column());
         let kind = kind(&e);
         invalid(format!(

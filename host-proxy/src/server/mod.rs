@@ -6,7 +6,8 @@
 //! | `GET /v1/enclaves` | all records |
 //! | `GET /v1/enclaves/{id or name}` | one record |
 //! | `DELETE /v1/enclaves/{…}` | 202 and the record; the enclave is being destroyed |
-//! | `POST /v1/enclaves/{…}/redeploy` | 202 and the record |
+//! | `POST /v1/enclaves/{…}/redeploy` | 202 and the record; `{"image": "…", "dry_run": true}`, both optional |
+//! | `POST /v1/enclaves/{…}/rollback` | 202 and the record; what was attested before comes back |
 //! | `PUT /v1/enclaves/{…}/config` | 202 and the record; `{"config": "<base64>"}` replaces the sealed config |
 //! | `GET /v1/enclaves/{…}/events` | JSON lines: what happened, and with `?follow` what happens |
 //! | `GET /v1/enclaves/{…}/logs` | JSON lines: the workload's output, with `?follow` as it comes |

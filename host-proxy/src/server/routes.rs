@@ -54,8 +54,11 @@ async fn enclaves(
             orders::to_enclave(daemon, who, find(name)?, order).await
         }
         (&Method::POST, [name, "redeploy"]) => {
-            let who = (AuditAction::Redeploy, by);
-            let order = |handle: Handle| async move { handle.redeploy().await };
+            handlers::redeploy(daemon, by, find(name)?, body).await
+        }
+        (&Method::POST, [name, "rollback"]) => {
+            let who = (AuditAction::Rollback, by);
+            let order = |handle: Handle| async move { handle.rollback().await };
             orders::to_enclave(daemon, who, find(name)?, order).await
         }
         (&Method::PUT, [name, "config"]) => {
