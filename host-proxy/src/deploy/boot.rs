@@ -3,14 +3,14 @@
 use super::explain_exit::{boot_failed, exit_error, no_heartbeat};
 use super::{AttestedEnclave, Context, DeployRequest, LoadedConfig, Prepared, Stages};
 use crate::config::DaemonConfig;
-use crate::control::{Control, Report};
-use crate::egress::{self, EgressPolicy};
 use api::{DeployError, Stage};
 use attestation::Measurements;
 use eif_builder::store::StoredEif;
 use explain::Code;
 use launch::attest;
 use launch::{Instance, LaunchRequest, Listener, Listeners, Logs, Reservation};
+use relay::control::{Control, Report};
+use relay::egress::{self, EgressPolicy};
 use secrets::Signer;
 use std::future::Future;
 use std::time::Duration;

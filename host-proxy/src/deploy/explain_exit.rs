@@ -1,9 +1,9 @@
 //! What the last report of an enclave means, for the person who has to act. Pure.
 
-use crate::control::Report;
 use api::DeployError;
 use explain::Code;
 use launch::Logs;
+use relay::control::Report;
 use std::time::Duration;
 use wire::control::AbortReason;
 

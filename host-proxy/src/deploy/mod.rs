@@ -18,8 +18,6 @@ pub(crate) use explain_exit::exit_error;
 pub(crate) use source::{Prepared, Target};
 
 use crate::config::DaemonConfig;
-use crate::control::Control;
-use crate::ingress::{self, IngressListeners};
 use crate::sealed::SealedConfigs;
 use api::{ConfigRecord, DeployError, EnclaveId, Provider, Release, SourceType, Stage};
 use attestation::Measurements;
@@ -28,6 +26,8 @@ use broker::Issuer;
 use explain::Code;
 use launch::{Instance, Launchers, Logs, Reservation};
 use oci::Digest;
+use relay::control::Control;
+use relay::ingress::{self, IngressListeners};
 use secrets::SecretStore;
 use std::path::PathBuf;
 use std::sync::Arc;

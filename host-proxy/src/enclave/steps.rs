@@ -3,12 +3,12 @@
 use super::OrderError;
 use super::state::{Deploying, Enclave, Reported};
 use crate::deploy::{self, AttestedEnclave, DeployEvent, DeployRequest, ServingEnclave, Target};
-use crate::ingress::OpenConnections;
 use crate::lifecycle::{Effect, Event, step};
 use crate::store::StoreError;
 use api::{ConfigRecord, DeployError, EnclaveEvent, Record, State, WorkloadRecord};
 use audit::{Actor, AuditAction, AuditEntry, AuditOutcome};
 use launch::{Launcher, Reservation};
+use relay::ingress::OpenConnections;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;

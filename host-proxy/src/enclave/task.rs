@@ -3,11 +3,11 @@
 use super::Order;
 use super::replace::replacement;
 use super::state::{Deploying, Enclave, Reported};
-use crate::control::Report;
 use crate::deploy::{AttestedEnclave, DeployEvent, Replacement, ServingEnclave, exit_error};
 use crate::lifecycle::Event;
 use api::{DeployError, State};
 use launch::Logs;
+use relay::control::Report;
 use std::time::Duration;
 use tokio::time::timeout;
 

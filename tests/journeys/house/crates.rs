@@ -22,6 +22,10 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("launch", &["api", "attestation", "explain", "wire"]),
     ("secrets", &["api", "explain", "oci", "wire"]),
     (
+        "relay",
+        &["api", "explain", "launch", "oci", "secrets", "wire"],
+    ),
+    (
         "host-proxy",
         &[
             "api",
@@ -32,6 +36,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
             "explain",
             "launch",
             "oci",
+            "relay",
             "secrets",
             "wire",
         ],
@@ -56,6 +61,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
             "oci",
             "parent",
             "pki",
+            "relay",
             "secrets",
             "wire",
         ],

@@ -22,6 +22,7 @@ const CRATES: [&str; 14] = [
     "enclavectl",
     "launch",
     "secrets",
+    "relay",
     "host-proxy",
     "enclave-agent",
     "vsock-switch",

@@ -18,6 +18,7 @@ const LIBRARIES: [&str; 8] = [
     "audit",
     "broker",
     "secrets",
+    "relay",
 ];
 
 /// Public names that stand in two crates, and why.

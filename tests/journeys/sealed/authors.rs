@@ -3,7 +3,7 @@
 
 use super::House;
 use super::parent::{Parent, Wrong};
-use host_proxy::control::Report;
+use relay::control::Report;
 use serde_json::Value;
 use tests::eif;
 use wire::control::AbortReason;

@@ -2,8 +2,8 @@
 //! a few times, and nothing else. Here it is the test that speaks the agent's part.
 
 use super::parent::credentials;
-use host_proxy::control::{Control, Report};
 use launch::{Listener, Logs};
+use relay::control::{Control, Report};
 use secrets::Signer;
 use serde_json::{Value, json};
 use tests::files::holds;

@@ -3,7 +3,7 @@
 use super::House;
 use super::parent::{Parent, Wrong, credentials, failed};
 use aws_credential_types::Credentials;
-use host_proxy::control::Report;
+use relay::control::Report;
 use std::path::Path;
 use tests::kms::{SECRET_ACCESS_KEY, attested_policy};
 use wire::control::AbortReason;

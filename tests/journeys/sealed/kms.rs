@@ -2,7 +2,7 @@
 
 use super::parent::{Parent, Wrong, failed};
 use super::{ENV_SCRIPT, House, INWARD, image};
-use host_proxy::control::Report;
+use relay::control::Report;
 use tests::daemon::Daemon;
 use tests::files::holds;
 use tests::kms::{Kms, Mischief};

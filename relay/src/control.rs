@@ -24,12 +24,15 @@ const MAX_DETAIL: usize = 500;
 /// What an enclave reports of its life. Its claims, not facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
+    /// The workload runs.
     Started,
+    /// It ended, and the enclave with it.
     Exited(WorkloadExit),
     /// The agent gave up before the workload ran, or could not go on.
     Failed {
         /// Which of its steps failed.
         reason: AbortReason,
+        /// In the agent's words, at most 500 characters.
         detail: String,
     },
     /// The connection ended without a last word, or said something that makes no sense.
@@ -49,6 +52,9 @@ pub struct Control {
 impl Control {
     /// Waits for the agent, checks that it speaks this protocol, and lets it boot with what `boot` brings. Until the workload is started
     /// the signer signs for it.
+    ///
+    /// # Errors
+    /// No agent connects in time, the connection ends, or it speaks another protocol.
     pub async fn accept(
         listener: &Listener,
         boot: FromHost,

@@ -66,6 +66,9 @@ impl IngressListeners {
 }
 
 /// Listens for every port. An address that is taken is an error; without one a free port of 127.0.0.1 is used.
+///
+/// # Errors
+/// The host cannot listen on one of the addresses; then it listens on none.
 pub async fn open(
     network: &NetworkSpec,
     resources: Resources,
