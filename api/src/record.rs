@@ -240,6 +240,43 @@ impl Record {
 mod tests {
     use super::*;
 
+    fn release(tag: &str, pcr0: u8) -> Release {
+        let pcr = |byte| format!("{byte:02x}").repeat(48);
+        let measurements = serde_json::json!({
+            "HashAlgorithm": "Sha384 { ... }", "PCR0": pcr(pcr0), "PCR1": pcr(1), "PCR2": pcr(2),
+        });
+        Release {
+            image: Reference::parse(&format!("r.example/a:{tag}")).unwrap(),
+            digest: Digest::of(&[pcr0]),
+            measurements: serde_json::from_value(measurements).unwrap(),
+        }
+    }
+
+    #[test]
+    fn two_releases_are_kept_and_a_rollback_goes_to_the_one_that_does_not_run() {
+        let json = serde_json::json!({
+            "id": "e-0123456789abcdef", "name": "a", "status": "DEPLOYED", "generation": 1, "provider": "qemu",
+            "source_type": "public-registry", "image": "r.example/a:v1", "created_at": "T", "updated_at": "T",
+        });
+        let mut record: Record = serde_json::from_value(json).unwrap();
+        let [first, second, third] = [release("v1", 1), release("v2", 2), release("v3", 3)];
+        record.set_attested(first.clone());
+        record.set_attested(release("again", 1));
+        assert_eq!(record.rollback_target(), None);
+        record.set_attested(second.clone());
+        assert_eq!(record.rollback_target(), Some(&release("again", 1)));
+        record.set_attested(first.clone());
+        assert_eq!(record.rollback_target(), Some(&second));
+        // One that was never attested is no place to go back to; the one before it is.
+        record.set_release(third.clone());
+        assert_eq!(record.rollback_target(), Some(&first));
+        assert_eq!(record.needed_eifs().count(), 3);
+        record.set_attested(third.clone());
+        assert_eq!(record.attested, [third, first]);
+        record.set_state(State::PendingDestroy);
+        assert_eq!(record.needed_eifs().count(), 0);
+    }
+
     #[test]
     fn an_id_is_nothing_that_could_be_a_path() {
         let id = EnclaveId::random().unwrap();

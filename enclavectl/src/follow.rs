@@ -75,8 +75,16 @@ impl Order {
             EnclaveEvent::Release {
                 failure: Some(failure),
                 ..
-            } => Some(Err(failure)),
+            } => Some(Err(DeployError {
+                message: format!("{}; the enclave runs what it ran before", failure.message),
+                ..failure
+            })),
             EnclaveEvent::Release { release, .. } => Some(Ok(release.map(|release| *release))),
+            // What ran before may come back after this.
+            EnclaveEvent::Status {
+                state: State::Failed(failure),
+                ..
+            } => Some(Err(failure)),
             EnclaveEvent::Status { .. } if self.is_settled_by(&event) => Some(Ok(None)),
             EnclaveEvent::Status { .. }
             | EnclaveEvent::Config { .. }
@@ -96,7 +104,7 @@ pub(crate) async fn until_released(
         return until_settled(client, record, no_wait, json).await;
     }
     ui::tell("the current enclave keeps serving until the next one is attested");
-    release(client, &record, "; the enclave runs what it ran before").await?;
+    release(client, &record).await?;
     let record = fetch(client, &record).await?;
     print_record(&record, json)?;
     settled(&record.state)
@@ -108,7 +116,7 @@ pub(crate) async fn until_measured(
     record: Record,
     json: bool,
 ) -> Result<(), CliError> {
-    let release = release(client, &record, "").await?.ok_or_else(|| {
+    let release = release(client, &record).await?.ok_or_else(|| {
         CliError::new(
             Exit::Negative,
             "something else was ordered in the meantime",
@@ -134,11 +142,7 @@ pub(crate) async fn until_measured(
     ))
 }
 
-async fn release(
-    client: &Client,
-    record: &Record,
-    consequence: &str,
-) -> Result<Option<Release>, CliError> {
+async fn release(client: &Client, record: &Record) -> Result<Option<Release>, CliError> {
     let order = Order::of(record);
     let path = ui::path(record.id.as_str(), "/events?follow")?;
     let mut events = client.stream(&path).await?;
@@ -148,10 +152,7 @@ async fn release(
             Some(Ok(release)) => return Ok(release),
             Some(Err(DeployError {
                 message, next_step, ..
-            })) => {
-                let message = format!("{message}{consequence}");
-                return Err(CliError::new(Exit::Negative, message, next_step));
-            }
+            })) => return Err(CliError::new(Exit::Negative, message, next_step)),
         }
     }
     Ok(None)
@@ -366,6 +367,32 @@ mod tests {
             (status(5, State::PendingDeploy), Some(Ok(()))),
         ] {
             assert_eq!(DEPLOY.config_result(event), expected);
+        }
+    }
+
+    #[test]
+    fn a_release_runs_or_failed_and_the_state_says_so_where_two_had_no_room() {
+        let release = |generation, failure| EnclaveEvent::Release {
+            at: String::new(),
+            generation,
+            dry_run: false,
+            release: None,
+            failure,
+        };
+        let kept = DeployError {
+            message: "no; the enclave runs what it ran before".to_owned(),
+            ..failure()
+        };
+        for (event, expected) in [
+            (release(3, Some(failure())), None),
+            (status(4, State::PendingDeploy), None),
+            (config(4, None), None),
+            (release(4, None), Some(Ok(None))),
+            (release(4, Some(failure())), Some(Err(kept))),
+            (status(4, State::Deployed), Some(Ok(None))),
+            (status(4, State::Failed(failure())), Some(Err(failure()))),
+        ] {
+            assert_eq!(DEPLOY.release_result(event), expected);
         }
     }
 

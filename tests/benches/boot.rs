@@ -16,8 +16,8 @@
 
 use api::{EnclaveId, LogEntry, Provider};
 use eif_builder::eif::SectionKind;
-use host_proxy::control::{Control, Report};
 use launch::{Instance, LaunchRequest, Launchers, Listeners, Logs, QemuConfig, heartbeat};
+use relay::control::{Control, Report};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tests::aws_library;

@@ -222,6 +222,25 @@ mod tests {
     }
 
     #[test]
+    fn a_redeploy_takes_stored_credentials_to_no_other_registry() {
+        let record = |source_type: &str| -> Record {
+            let json = serde_json::json!({
+                "id": "e-0123456789abcdef", "name": "a", "status": "DEPLOYED", "generation": 1, "provider": "qemu",
+                "source_type": source_type, "image": "r.example/a:v1", "created_at": "T", "updated_at": "T",
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        let admit = |source_type, image| admit_image(image, &record(source_type), |_| false);
+        let image = admit("private-registry", "r.example/b:v2").unwrap();
+        assert_eq!(image.to_string(), "r.example/b:v2");
+        let refused = admit("private-registry", "s.example/a:v1");
+        assert!(matches!(refused, Err(Rejected::OtherRegistry { .. })));
+        assert!(admit("public-registry", "s.example/a:v1").is_ok());
+        let refused = admit("configured-registry", "s.example/a:v1");
+        assert!(matches!(refused, Err(Rejected::NotConfigured)));
+    }
+
+    #[test]
     fn a_request_says_where_credentials_come_from_or_leaves_it_open() {
         use SourceType::{ConfiguredRegistry, PrivateRegistry, PublicRegistry};
         assert_eq!(source(None, false, false).unwrap(), PublicRegistry);

@@ -165,7 +165,7 @@ pub(crate) enum Replacement {
     /// It is built, and there is no room for it beside the enclave that runs.
     NoRoom(Box<Prepared>),
     /// It was only to be built.
-    Planned(Release),
+    Planned(Box<Release>),
 }
 
 /// Prepares and launches beside the enclave that runs, or only says what would be launched.
@@ -194,7 +194,7 @@ async fn prepare_beside(
 ) -> Result<Replacement, DeployError> {
     if is_dry_run {
         let release = source::measure(context, &request, stages).await?;
-        return Ok(Replacement::Planned(release));
+        return Ok(Replacement::Planned(Box::new(release)));
     }
     let config = check(context, &request)?;
     let prepared = source::prepare(context, &request, stages).await?;

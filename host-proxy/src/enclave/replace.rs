@@ -100,7 +100,7 @@ impl Enclave {
                 .hand_over(*next, &change)
                 .await
                 .map(|()| self.record.release()),
-            Ok(Replacement::Planned(release)) => Ok(Some(release)),
+            Ok(Replacement::Planned(release)) => Ok(Some(*release)),
             Ok(Replacement::NoRoom(prepared)) => match self.restart_with(*prepared).await {
                 Ok(()) => return,
                 Err(error) => Err(error),
