@@ -131,6 +131,35 @@ async fn a_failed_redeploy_leaves_the_old_one_serving() {
     host.holds(&[&first]).await;
 }
 
+/// The daemon ends while the next enclave boots: what was built for it is not needed any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_ends_amid_a_redeploy_comes_back_with_the_old_one() {
+    let host = Host::new(Conduct::Good, 1024).await;
+    let (id, first) = host.deployed("app").await;
+    host.move_tag();
+    host.launcher.next(Conduct::Silent);
+    let handle = host.daemon.find("app").unwrap();
+    handle.redeploy(None).await.unwrap();
+    let building = async {
+        while host.eifs().len() < 2 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), building).await.unwrap();
+    let host = host
+        .restart(|host| {
+            host.launcher.next(Conduct::Good);
+            host.registry.stop();
+        })
+        .await;
+    let failure = host.changed(&id, 2).await.unwrap_err();
+    assert_eq!(failure.code, Code::StateConflict, "{failure:?}");
+    let record = host.settled(&id).await;
+    assert_eq!(record.state, State::Deployed, "{record:?}");
+    assert_eq!(record.release(), first.release());
+    host.holds(&[&first]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_says_what_would_come_and_changes_nothing() {
     let host = Host::new(Conduct::Good, 1024).await;
