@@ -3,9 +3,18 @@
 
 use super::OrderError;
 use super::state::{Change, Enclave};
+use super::steps::audited;
 use crate::deploy::{Prepared, Target};
 use crate::lifecycle::Event;
 use api::{DeployError, EnclaveEvent, Record, Release, State, now};
+use audit::{Actor, AuditAction, AuditEntry, AuditOutcome};
+
+/// What the audit log says of a redeploy or rollback that came to nothing.
+fn not_released(record: &Record, failure: &DeployError) -> AuditEntry {
+    AuditEntry::new(AuditAction::Redeploy, AuditOutcome::Failed, Actor::daemon())
+        .record(record)
+        .code(failure.code)
+}
 
 impl Enclave {
     pub(super) async fn redeploy(&mut self, target: Target) -> Result<(), OrderError> {
@@ -98,6 +107,13 @@ impl Enclave {
         let pcr0 = pcr0.map(tracing::field::display);
         let reason = failure.as_ref().map(|failure| failure.message.as_str());
         tracing::info!(%id, name, dry_run, pcr0, failure = reason, "release");
+        if !dry_run {
+            let entry = match &failure {
+                None => audited(&self.record),
+                Some(failure) => Some(not_released(&self.record, failure)),
+            };
+            self.context.audit.note(entry).await;
+        }
         let event = EnclaveEvent::Release {
             at: now(),
             generation,

@@ -255,7 +255,7 @@ impl Enclave {
 }
 
 /// What the audit log says of a state that an enclave came to, if anything.
-fn audited(record: &Record) -> Option<AuditEntry> {
+pub(super) fn audited(record: &Record) -> Option<AuditEntry> {
     let outcome = match record.state {
         State::Deployed => AuditOutcome::Deployed,
         State::Failed(_) => AuditOutcome::Failed,

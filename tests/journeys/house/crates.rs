@@ -6,7 +6,7 @@ use std::process::Command;
 use tests::programs::run;
 
 /// Every crate, and those of ours that it may depend on.
-const ALLOWED: [(&str, &[&str]); 19] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("explain", &[]),
     ("wire", &[]),
     ("attestation", &["explain"]),

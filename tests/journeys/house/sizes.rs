@@ -9,7 +9,7 @@ use syn::visit::Visit;
 use syn::{Attribute, Item, Visibility};
 
 /// What strangers link.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "attestation",
     "wire",
     "oci",
