@@ -13,12 +13,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// A file that is longer is followed by the next, in bytes.
 pub(crate) const FILE_LIMIT: u64 = 16 * 1024 * 1024;
 /// Disk space that is kept ahead of the last line, in bytes: for the outcomes of orders that were
 /// begun, and for those that free space.
 const RESERVE: u64 = 256 * 1024;
+/// How long another writer may take to let go, and how often it is asked.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an entry may use of the reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,11 +252,21 @@ fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Waits a moment for a writer that is about to end.
 fn lock(directory: &Path) -> Result<Flock<File>, AuditError> {
     let path = directory.join("lock");
-    let file = open_file(&path)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| AuditError::Locked(directory.to_owned()))
+    let mut file = open_file(&path)?;
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if Instant::now() >= give_up => {
+                return Err(AuditError::Locked(directory.to_owned()));
+            }
+            Err((unlocked, _)) => file = unlocked,
+        }
+        sleep(LOCK_PAUSE);
+    }
 }
 
 fn open_file(path: &Path) -> Result<File, AuditError> {
