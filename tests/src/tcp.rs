@@ -51,8 +51,11 @@ pub fn outside() -> (u16, Arc<AtomicUsize>) {
         count.fetch_add(1, Ordering::Relaxed);
         let mut byte = [0];
         if stream.read_exact(&mut byte).is_ok() {
-            // The client may hang up at any time.
+            // The client may hang up at any time. A close with bytes that were not read would be a reset.
             stream.write_all(b"from outside\n").ok();
+            stream.shutdown(Shutdown::Write).ok();
+            stream.set_read_timeout(Some(Duration::from_secs(30))).ok();
+            std::io::copy(&mut stream, &mut std::io::sink()).ok();
         }
     });
     (port, asked)
