@@ -6,12 +6,14 @@
 
 use crate::build::Built;
 use crate::eif::{Eif, EifError, SectionKind};
-use crate::rootfs::cpio;
 use attestation::{Measurements, Pcr};
 use explain::{Code, Explain};
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use wire::ramdisk;
 use wire::spec::{MAX_LEN, MeasuredSpec, SpecError};
 
 const SUFFIX: &str = ".eif";
@@ -157,9 +159,20 @@ fn read_spec(eif: &Eif) -> Result<MeasuredSpec, String> {
         .iter()
         .filter(|section| section.kind == SectionKind::Ramdisk);
     let application = ramdisks.nth(1).ok_or("it has one ramdisk only")?;
-    let bytes = cpio::read_file(eif.file(), application.range(), "app/enclave.json", MAX_LEN);
+    let bytes = read_file(eif.file(), application.range(), ramdisk::SPEC, MAX_LEN);
     let bytes = bytes.map_err(|error| error.to_string())?;
     MeasuredSpec::parse(&bytes).map_err(|error: SpecError| error.to_string())
+}
+
+/// A file of an archive, which is a part of the other file.
+fn read_file(file: &File, archive: Range<u64>, name: &str, max_len: usize) -> io::Result<Vec<u8>> {
+    let read = |buffer: &mut [u8], at: u64| file.read_exact_at(buffer, archive.start + at);
+    let body = ramdisk::find(name, read)?;
+    let len = usize::try_from(body.end - body.start).ok();
+    let len = len.filter(|len| *len <= max_len && archive.start + body.end <= archive.end);
+    let mut bytes = vec![0; len.ok_or_else(|| io::Error::other(format!("{name} is too long")))?];
+    read(&mut bytes, body.start)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -167,8 +180,8 @@ mod tests {
     use super::*;
     use crate::build::Parts;
     use crate::eif::EifWriter;
+    use crate::rootfs::cpio::Cpio;
     use oci::Digest;
-    use std::os::unix::fs::FileExt as _;
     use wire::spec::{ImageDefaults, Spec};
 
     /// A build of nothing that could run.
@@ -189,7 +202,7 @@ mod tests {
         writer.section(SectionKind::Metadata, b"{}").unwrap();
         writer.section(SectionKind::Ramdisk, b"boot").unwrap();
         let application = |file: &File, at| {
-            let mut archive = cpio::Cpio::new(file, at);
+            let mut archive = Cpio::new(file, at);
             archive.directory("app")?;
             archive.file("app/enclave.json", 0o444, &spec.to_json())?;
             archive.finish()

@@ -12,8 +12,6 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use wire::control::AbortReason;
 
-/// What the builder calls the image in the initial RAM disk.
-const IMAGE: &str = "app/rootfs.squashfs";
 const LOWER: &str = "/run/image";
 const OVERLAY: &str = "/run/overlay";
 
@@ -53,7 +51,7 @@ fn mount_image(users: &Users, disk: u64) -> Result<(), BootError> {
     for directory in [ROOT, LOWER, OVERLAY] {
         fs::create_dir_all(directory).map_err(failed("cannot create a mount point"))?;
     }
-    let image = initrd::find(IMAGE).map_err(failed(
+    let image = initrd::find(wire::ramdisk::IMAGE).map_err(failed(
         "cannot find the image; the kernel's command line needs 'retain_initrd'",
     ))?;
     let device = sys::attach_loop(Path::new(initrd::PATH), image)

@@ -29,6 +29,10 @@
 //! [`spec`] is what an operator asks for (`enclave.toml`) and its resolved, measured form
 //! (`/app/enclave.json`).
 //!
+//! # The ramdisk
+//!
+//! [`ramdisk`] names what the builder puts beside the agent, and finds it again.
+//!
 //! # The sealed config
 //!
 //! [`sealed`] is the file that carries secrets to one attested enclave and to nothing else. It
@@ -43,6 +47,7 @@ pub mod io;
 pub mod kms;
 pub mod network;
 pub mod proxy_protocol;
+pub mod ramdisk;
 pub mod relay;
 pub mod sealed;
 pub mod spec;

@@ -21,6 +21,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
+use wire::ramdisk;
 use wire::spec::{MeasuredSpec, Spec};
 
 /// nitro-cli's own command line for x86_64 with four changes. A panic ends the enclave at once and
@@ -211,8 +212,8 @@ fn application_ramdisk(
     progress.merged(tree.file_bytes());
     let mut cpio = Cpio::new(file, at);
     cpio.directory("app")?;
-    cpio.file("app/enclave.json", 0o444, &spec.to_json())?;
-    let root = cpio.open_bytes("app/rootfs.squashfs")?;
+    cpio.file(ramdisk::SPEC, 0o444, &spec.to_json())?;
+    let root = cpio.open_bytes(ramdisk::IMAGE)?;
     let packed = |bytes| progress.packed(bytes);
     let len = squashfs::write(
         &tree,

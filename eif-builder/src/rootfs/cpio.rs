@@ -4,17 +4,13 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use wire::ramdisk::{ALIGN, HEADER};
 
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
 /// No type of file, and no permissions.
 const NO_FILE: u32 = 0;
-/// Bytes of a header without the name.
-const HEADER: usize = 110;
-/// The kernel looks for the next archive at a multiple of 4; everything here is aligned to it.
-const ALIGN: u64 = 4;
 
 /// Writes an archive into a file. Names are paths without a leading slash; a directory comes before
 /// what is in it.
@@ -131,52 +127,6 @@ impl<'a> Cpio<'a> {
         }
         Ok(())
     }
-}
-
-/// Reads one file of an archive that [`Cpio`] wrote; `archive` is where it is in the file that holds
-/// it. Blocks on the disk.
-///
-/// # Errors
-/// The file cannot be read, has no entry of this name, or one of more than `max_len` bytes.
-pub fn read_file(
-    file: &File,
-    archive: Range<u64>,
-    name: &str,
-    max_len: usize,
-) -> io::Result<Vec<u8>> {
-    let missing = || io::Error::other(format!("it has no {name}"));
-    // From the start of the archive: what is aligned is aligned to that.
-    let mut at = 0;
-    while at < archive.end - archive.start {
-        let header_at = archive.start + at;
-        let mut fields = [0; HEADER];
-        file.read_exact_at(&mut fields, header_at)?;
-        let (len, name_len) = (number(&fields, 6)?, number(&fields, 11)?);
-        let body_at = (at + HEADER as u64 + name_len).next_multiple_of(ALIGN);
-        let is_named = name_len == name.len() as u64 + 1 && {
-            let mut found = vec![0; name.len()];
-            file.read_exact_at(&mut found, header_at + HEADER as u64)?;
-            found == name.as_bytes()
-        };
-        if is_named {
-            let len = usize::try_from(len).ok().filter(|len| *len <= max_len);
-            let mut body = vec![0; len.ok_or_else(missing)?];
-            file.read_exact_at(&mut body, archive.start + body_at)?;
-            return Ok(body);
-        }
-        at = (body_at + len).next_multiple_of(ALIGN);
-    }
-    Err(missing())
-}
-
-/// One of the thirteen numbers of a header.
-fn number(header: &[u8; HEADER], index: usize) -> io::Result<u64> {
-    let digits = header.get(6 + 8 * index..14 + 8 * index);
-    digits
-        .and_then(|digits| std::str::from_utf8(digits).ok())
-        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-        .map(u64::from)
-        .ok_or_else(|| io::Error::other("it is no cpio archive"))
 }
 
 /// Magic, thirteen numbers of eight hexadecimal digits, the name with a NUL, padding.
