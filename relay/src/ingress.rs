@@ -19,7 +19,7 @@ use wire::proxy_protocol;
 use wire::relay::{OpenReply, OpenRequest, chunk, connection_limit, ingress_limit};
 use wire::spec::{IngressSpec, NetworkSpec, Resources};
 
-/// The agent answers 32 at a time.
+/// Half of what the agent answers at a time: the daemon's own requests have a place.
 const MAX_REQUESTS: usize = 32;
 /// One source may have this part of the connections, so that no stranger has them all.
 const PER_SOURCE: usize = 4;
@@ -39,6 +39,8 @@ pub struct IngressListeners {
     pub attestation: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<JoinSet<()>>,
+    /// Of listeners before these.
+    earlier: OpenConnections,
 }
 
 /// Connections whose listeners are closed. Dropping it cuts them.
@@ -50,7 +52,7 @@ impl IngressListeners {
     /// goes on.
     pub async fn close(mut self) -> OpenConnections {
         self.stop.send_replace(true);
-        let mut open = OpenConnections::default();
+        let mut open = self.earlier;
         while let Some(connections) = self.tasks.join_next().await {
             open.0.extend(connections);
         }
@@ -59,9 +61,7 @@ impl IngressListeners {
 
     /// Has connections of earlier listeners for as long as its own.
     pub fn keep(&mut self, open: OpenConnections) {
-        for connections in open.0 {
-            self.tasks.spawn(async move { connections });
-        }
+        self.earlier.0.extend(open.0);
     }
 }
 
@@ -105,6 +105,7 @@ pub async fn open(
         attestation,
         stop,
         tasks,
+        earlier: OpenConnections::default(),
     })
 }
 
@@ -255,13 +256,17 @@ async fn attest(mut client: TcpStream, vsock: &Vsock) -> io::Result<()> {
 
 async fn carry(client: TcpStream, spec: &IngressSpec, vsock: &Vsock) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let (mut enclave, first) = timeout(OPEN_TIMEOUT, dial(vsock, spec.port))
+    let opening = async {
+        let (mut enclave, first) = dial(vsock, spec.port).await?;
+        if spec.proxy_protocol {
+            let header = proxy_protocol::header(client.peer_addr()?, client.local_addr()?);
+            enclave.write_all(&chunk(&header)).await?;
+        }
+        Ok::<_, io::Error>((enclave, first))
+    };
+    let (enclave, first) = timeout(OPEN_TIMEOUT, opening)
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
-    if spec.proxy_protocol {
-        let header = proxy_protocol::header(client.peer_addr()?, client.local_addr()?);
-        enclave.write_all(&chunk(&header)).await?;
-    }
     let idle = spec.idle_seconds.map(u64::from).map(Duration::from_secs);
     wire::io::relay(client, enclave, first, idle.unwrap_or(IDLE)).await?;
     Ok(())
