@@ -1,5 +1,5 @@
-//! JSON from a registry: bounded, and refused if an object names a key twice. Two readers of such
-//! an object may see two different images.
+//! JSON from others, refused if an object names a key twice: two readers of such an object may see
+//! two different things. The caller bounds its length.
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
@@ -7,7 +7,11 @@ use std::collections::HashSet;
 /// The largest manifest, index or config, in bytes (distribution-spec suggests 4 MiB).
 pub(crate) const MAX_DOCUMENT: usize = 4 * 1024 * 1024;
 
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+/// Reads a document in which no object names a key twice, at any depth.
+///
+/// # Errors
+/// An object does, or the bytes are no JSON of this type.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     UniqueKeys.deserialize(&mut deserializer)?;
     deserializer.end()?;

@@ -19,7 +19,7 @@ mod error;
 mod host;
 pub mod https;
 mod image_config;
-mod json;
+pub mod json;
 mod layer;
 mod manifest;
 mod platform;

@@ -3,9 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::BTreeMap;
-use std::fmt;
 use wire::kms::{self, MAX_BODY, SignRefusal};
 use wire::sealed::Header;
 use wire::spec::MeasuredConfig;
@@ -44,18 +42,18 @@ impl Expected {
         }
         let Body {
             key_id,
-            encryption_context: Context(context),
+            encryption_context,
             ciphertext_blob,
             recipient:
                 Recipient {
                     key_encryption_algorithm,
                     attestation_document,
                 },
-        } = serde_json::from_slice(body).map_err(|_| SignRefusal::Malformed)?;
+        } = oci::json::parse(body).map_err(|_| SignRefusal::Malformed)?;
         if key_id != self.key {
             return Err(SignRefusal::Key);
         }
-        if context != self.context {
+        if encryption_context != self.context {
             return Err(SignRefusal::Context);
         }
         if ciphertext_blob != self.ciphertext {
@@ -76,7 +74,7 @@ impl Expected {
 #[serde(deny_unknown_fields, rename_all = "PascalCase")]
 struct Body {
     key_id: String,
-    encryption_context: Context,
+    encryption_context: BTreeMap<String, String>,
     ciphertext_blob: String,
     recipient: Recipient,
 }
@@ -86,35 +84,6 @@ struct Body {
 struct Recipient {
     key_encryption_algorithm: String,
     attestation_document: String,
-}
-
-/// Of a name that stands twice KMS may take another value than this would.
-struct Context(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Context {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Context, D::Error> {
-        deserializer.deserialize_map(ContextVisitor)
-    }
-}
-
-struct ContextVisitor;
-
-impl<'de> Visitor<'de> for ContextVisitor {
-    type Value = Context;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Context, A::Error> {
-        let mut context = BTreeMap::new();
-        while let Some((name, value)) = entries.next_entry()? {
-            if context.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name stands twice"));
-            }
-        }
-        Ok(Context(context))
-    }
 }
 
 #[cfg(test)]
