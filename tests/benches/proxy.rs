@@ -221,13 +221,7 @@ impl Bench {
             .push((std::fs::read(files).unwrap(), Compression::None));
         let scene = Scene::new(&image.layer(own, Compression::Gzip), "org/bench:v1");
         let names = Names::of_this_machine(&["outside.test"]);
-        let mut settings = names.environment().to_vec();
-        settings.push((
-            "HOST_PROXY_EGRESS__ALLOW_NETWORKS",
-            "['127.0.0.0/8']".to_owned(),
-        ));
-        let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
-        let daemon = scene.start(&settings);
+        let daemon = scene.start_with(&names);
         // Privileged, for socat's sake: no other workload may open a vsock.
         let spec = format!(
             "[resources]\nmemory_mib = 1536\ncpus = 1\n[logs]\nforward = true\n[security]\nprivileged = true\n[network]\n\

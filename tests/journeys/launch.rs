@@ -41,6 +41,11 @@ impl Host {
         let registry = serve(directory.path().join("layout")).await;
         artifacts(directory.path());
         let launcher = Arc::new(FakeLauncher::new(conduct, memory_mib));
+        Host::over(directory, registry, launcher).await
+    }
+
+    /// A daemon over a directory, with whatever an earlier one left there.
+    async fn over(directory: TempDir, registry: FakeRegistry, launcher: Arc<FakeLauncher>) -> Host {
         let daemon = Host::start(directory.path(), &registry, launcher.clone()).await;
         Host {
             directory,
@@ -86,13 +91,7 @@ impl Host {
             daemon,
         } = self;
         drop(daemon);
-        let daemon = Host::start(directory.path(), &registry, launcher.clone()).await;
-        Host {
-            directory,
-            registry,
-            launcher,
-            daemon,
-        }
+        Host::over(directory, registry, launcher).await
     }
 
     pub(crate) async fn create(&self, name: &str, memory_mib: u32) -> EnclaveId {

@@ -2,6 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::image::Image;
+use crate::names::Names;
 use crate::registry::Registry;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -52,6 +53,15 @@ impl Scene {
         let layout = self.folder().join(name.replace([':', '/'], "-"));
         image.write(&layout);
         self.registry.push(&layout, name)
+    }
+
+    /// A daemon that knows these names, and lets enclaves connect to this machine.
+    #[must_use]
+    pub fn start_with(&self, names: &Names) -> Daemon {
+        let environment = names.environment();
+        let mut settings = vec![("HOST_PROXY_EGRESS__ALLOW_NETWORKS", "['127.0.0.0/8']")];
+        settings.extend(environment.iter().map(|(k, v)| (*k, v.as_str())));
+        self.start(&settings)
     }
 
     /// A daemon for this registry, with more settings.

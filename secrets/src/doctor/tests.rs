@@ -164,6 +164,14 @@ async fn a_key_that_is_not_there_is_wrong_and_other_errors_decide_nothing() {
     );
 }
 
+/// The identity, and the store: of three findings.
+async fn first_two(shared: &SdkConfig, deadline: Instant) -> [Finding; 2] {
+    let (aws, kms) = (AwsConfig::default(), KmsConfig::default());
+    let found = examine(shared, &aws, &kms, true, deadline).await;
+    let [identity, store, _]: [Finding; 3] = found.try_into().unwrap();
+    [identity, store]
+}
+
 #[tokio::test]
 async fn a_service_that_is_silent_is_unreachable_and_says_nothing_of_the_identity() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -174,17 +182,7 @@ async fn a_service_that_is_silent_is_unreachable_and_says_nothing_of_the_identit
         .load()
         .await;
     let deadline = Instant::now() + Duration::from_millis(300);
-    let found = examine(
-        &shared,
-        &AwsConfig::default(),
-        &KmsConfig::default(),
-        true,
-        deadline,
-    )
-    .await;
-    let [identity, store, _] = found.as_slice() else {
-        panic!("{found:?}")
-    };
+    let [identity, store] = &first_two(&shared, deadline).await;
     assert!(
         identity.to_string().contains("not checked: no answer"),
         "{identity}"
@@ -204,17 +202,7 @@ async fn without_credentials_the_identity_is_missing() {
         .load()
         .await;
     let deadline = Instant::now() + Duration::from_secs(60);
-    let found = examine(
-        &shared,
-        &AwsConfig::default(),
-        &KmsConfig::default(),
-        true,
-        deadline,
-    )
-    .await;
-    let [identity, store, _] = found.as_slice() else {
-        panic!("{found:?}")
-    };
+    let [identity, store] = &first_two(&shared, deadline).await;
     let expected = "there are no AWS credentials to ask with, or no region";
     assert!(
         identity.is_failed() && identity.detail == expected,

@@ -47,13 +47,7 @@ fn said(image: &Image, names: &[&str], egress: &[String], seconds: u64) -> Strin
 fn start(image: &Image, names: &[&str]) -> (Scene, Names, Daemon) {
     let scene = Scene::new(image, "org/programs:v1");
     let names = Names::of_this_machine(names);
-    let mut settings = names.environment().to_vec();
-    settings.push((
-        "HOST_PROXY_EGRESS__ALLOW_NETWORKS",
-        "['127.0.0.0/8']".to_owned(),
-    ));
-    let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let daemon = scene.start(&settings);
+    let daemon = scene.start_with(&names);
     (scene, names, daemon)
 }
 
