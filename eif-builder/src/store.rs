@@ -6,6 +6,7 @@
 
 use crate::build::Built;
 use crate::eif::{Eif, EifError, SectionKind};
+use crate::rootfs;
 use attestation::{Measurements, Pcr};
 use explain::{Code, Explain};
 use std::fs::{self, File};
@@ -29,7 +30,7 @@ pub struct StoredEif {
     pub spec: MeasuredSpec,
 }
 
-/// Why an [`EifStore`] does not return an EIF.
+/// Why an [`EifStore`] does not keep or return an EIF.
 #[derive(Debug, thiserror::Error)]
 pub enum EifStoreError {
     /// It is not there, or its structure is damaged.
@@ -43,6 +44,9 @@ pub enum EifStoreError {
         /// What it measures to now.
         found: Pcr,
     },
+    /// It cannot be stored.
+    #[error("the EIF could not be stored: {0}")]
+    Keep(#[source] io::Error),
     /// It measures right, and has no spec where a build puts one.
     #[error("{path} holds no spec of this version: {reason}")]
     Spec {
@@ -63,7 +67,10 @@ impl EifStoreError {
 
 impl Explain for EifStoreError {
     fn code(&self) -> Code {
-        Code::DiskFailed
+        match self {
+            EifStoreError::Keep(source) if rootfs::is_disk_full(source) => Code::OutOfDisk,
+            _ => Code::DiskFailed,
+        }
     }
 }
 
@@ -89,7 +96,11 @@ impl EifStore {
     ///
     /// # Errors
     /// The disk fails. The build stays where it was, or is whole in both places' stead.
-    pub fn keep(&self, built: Built) -> io::Result<StoredEif> {
+    pub fn keep(&self, built: Built) -> Result<StoredEif, EifStoreError> {
+        self.move_here(built).map_err(EifStoreError::Keep)
+    }
+
+    fn move_here(&self, built: Built) -> io::Result<StoredEif> {
         let Built {
             path: from,
             measurements,

@@ -6,7 +6,6 @@ use api::{DeployError, Record};
 use attestation::{Measurements, Pcr};
 use eif_builder::build::Built;
 use eif_builder::store::{EifStore, EifStoreError, StoredEif};
-use explain::Code;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -83,8 +82,10 @@ impl Eifs {
         let files = self.files.clone();
         let kept = tokio::task::spawn_blocking(move || files.keep(built)).await;
         let kept = kept.map_err(DeployError::internal)?;
-        let eif = kept.map_err(|error| not_kept(&error))?;
-        Ok(LeasedEif { eif, _lease: lease })
+        Ok(LeasedEif {
+            eif: kept?,
+            _lease: lease,
+        })
     }
 
     /// What was kept, measured again.
@@ -140,17 +141,6 @@ fn needed(loaded: &Loaded, leased: &[Pcr]) -> Option<BTreeSet<String>> {
     let recorded = records.iter().flat_map(Record::needed_eifs);
     let all = recorded.chain(leased.iter().copied());
     Some(all.map(|pcr0| pcr0.to_string()).collect())
-}
-
-fn not_kept(error: &io::Error) -> DeployError {
-    let full = error.kind() == io::ErrorKind::StorageFull;
-    let code = if full {
-        Code::OutOfDisk
-    } else {
-        Code::DiskFailed
-    };
-    let message = format!("the EIF could not be stored: {error}");
-    DeployError::new(code, message, code.next_step())
 }
 
 #[cfg(test)]
