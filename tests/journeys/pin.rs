@@ -46,6 +46,14 @@ impl Host {
         collected.unwrap_or_else(|_| panic!("{:?} instead of {names:?}", self.eifs()));
     }
 
+    /// All lines of the audit log.
+    fn audit(&self) -> String {
+        let files = std::fs::read_dir(self.directory.path().join("state/audit")).unwrap();
+        files
+            .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+            .collect()
+    }
+
     fn eif(&self, record: &Record) -> PathBuf {
         let pcr0 = record.measurements.unwrap().pcr0;
         let name = format!("state/eifs/{pcr0}.eif");
@@ -94,6 +102,7 @@ async fn a_redeploy_serves_until_the_next_is_attested_and_a_rollback_needs_no_re
     let record = host.record(&id).await;
     assert_eq!(record.release().as_ref(), Some(&second));
     assert_ne!(record.measurements, first.measurements);
+    assert!(host.audit().contains(&second.measurements.pcr0.to_string()));
     assert_eq!(record.ingress, first.ingress);
     assert_eq!(host.times(&id, State::Deployed).await, 1);
     host.holds(&[&first, &record]).await;
